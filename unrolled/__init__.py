@@ -1,0 +1,65 @@
+"""Unrolled: recurrent networks on PyTorch, a step of the recurrence at a time.
+
+The names below load on first use, so that the command line answers before PyTorch is imported. The engine's one
+function keeps the name of its room: `from unrolled.unroll import unroll`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unrolled.cells import (
+        CELLS,
+        Cell,
+        CoupledLSTMCell,
+        ElmanCell,
+        GRUCell,
+        GRUResetAfterCell,
+        Highway,
+        LayerNormGRUCell,
+        LayerNormLSTMCell,
+        LSTMCell,
+        MUT1Cell,
+        MUT2Cell,
+        MUT3Cell,
+        PascanuCell,
+        PeepholeLSTMCell,
+    )
+    from unrolled.layers import GRU, LSTM, RNN, Recurrent
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CELLS",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Cell",
+    "CoupledLSTMCell",
+    "ElmanCell",
+    "GRUCell",
+    "GRUResetAfterCell",
+    "Highway",
+    "LSTMCell",
+    "LayerNormGRUCell",
+    "LayerNormLSTMCell",
+    "MUT1Cell",
+    "MUT2Cell",
+    "MUT3Cell",
+    "PascanuCell",
+    "PeepholeLSTMCell",
+    "Recurrent",
+]
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module 'unrolled' has no attribute {name!r}")
+    room = "unrolled.layers" if name in ("GRU", "LSTM", "RNN", "Recurrent") else "unrolled.cells"
+    return getattr(importlib.import_module(room), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,95 @@
+"""What every cell shares: its sizes, the names of its states, its parameters."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.errors import ConfigurationError
+
+State = tuple[Tensor, ...]
+
+
+class Cell(nn.Module):
+    """One step of a recurrence, `(x, state) -> state`; the output of the step is `state[0]`.
+
+    A subclass names its states, adds its parameters and writes its formula in `forward`:
+
+        class Leaky(Cell):
+            def __init__(self, input_size, hidden_size, **options):
+                super().__init__(input_size, hidden_size)
+                square = (hidden_size, hidden_size)
+                self.add_parameters(options, weight_ih=(hidden_size, input_size), weight_hh=square)
+
+            def forward(self, x, state):
+                (h,) = state
+                return (0.9 * h + 0.1 * torch.tanh(x @ self.weight_ih.T + h @ self.weight_hh.T),)
+
+    Shapes: `x` is `[B, input_size]`, state number k is `[B, state_sizes[k]]`.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("h",)
+    #: True where the formula adds `x` itself to a hidden-sized vector (MUT1, MUT2).
+    needs_equal_sizes: ClassVar[bool] = False
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        if input_size < 1 or hidden_size < 1:
+            raise ConfigurationError(
+                f"{type(self).__name__}: input_size ({input_size}) and hidden_size ({hidden_size}) must be at least 1"
+            )
+        if self.needs_equal_sizes and input_size != hidden_size:
+            raise ConfigurationError(
+                f"{type(self).__name__} adds its input to a hidden-sized vector: input_size ({input_size}) must equal "
+                f"hidden_size ({hidden_size}); give them one size, or let the layer project the input: "
+                f"Recurrent(..., input_projection=True)"
+            )
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Width of each state, in the order of `state_names`."""
+        return (self.hidden_size,) * len(self.state_names)
+
+    def add_parameters(self, options: dict, /, **shapes: tuple[int, ...]) -> None:
+        """Register one parameter a shape and initialise them all.
+
+        `options` are the keywords every cell takes: `bias=True` (False leaves out each parameter whose name starts
+        with "bias"), `device=None`, `dtype=None`.
+        """
+        options = dict(options)
+        bias = options.pop("bias", True)
+        factory = {"device": options.pop("device", None), "dtype": options.pop("dtype", None)}
+        if options:
+            raise TypeError(f"{type(self).__name__} got unexpected options: {', '.join(sorted(options))}")
+        for name, shape in shapes.items():
+            absent = name.startswith("bias") and not bias
+            self.register_parameter(name, None if absent else nn.Parameter(torch.empty(shape, **factory)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter from U(-1/√H, 1/√H), as `torch.nn`'s recurrent layers do."""
+        bound = 1.0 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def initial_state(self, batch_size: int, *, like: Tensor) -> State:
+        """Zeros, `[batch_size, size]` for each state, of the dtype and on the device of `like`."""
+        return tuple(like.new_zeros(batch_size, size) for size in self.state_sizes)
+
+    def bind(self, **parameters: Tensor | None) -> Self:
+        """A shallow copy of this cell that computes with other tensors in place of the named parameters."""
+        clone = copy.copy(self)
+        clone.__dict__["_parameters"] = {**self._parameters, **parameters}
+        return clone
+
+    def forward(self, x: Tensor, state: State) -> State:
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(x, state)")
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}"

@@ -1,0 +1,72 @@
+"""The command line: one file a command, imported when it is called; every error is one line and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from unrolled.errors import UnrolledError
+
+#: Words typed, module that answers, what it does.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train lm": ("train_lm", "train a recurrent language model on text"),
+    "train min-char-rnn": ("train_min_char_rnn", "train the lectures' 112-line model, as they do"),
+    "sample": ("sample", "generate text from a run"),
+    "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity"),
+    "info": ("info", "tell what a run is, how good it got, and how to sample from it"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 2 a mistake of the caller, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except UnrolledError as error:
+        print(f"unrolled: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"unrolled: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[:1] in (["--version"], ["-V"]):
+        from unrolled import __version__
+
+        print(f"unrolled {__version__}")
+        return 0
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if len(words) >= length and name in COMMANDS:
+            command = importlib.import_module(f"unrolled.cli.{COMMANDS[name][0]}")
+            return command.main(words[length:], prog=f"unrolled {name}")
+    asked = not words or words[-1] in ("-h", "--help", "help")
+    group = words[0] if words and any(name.startswith(words[0] + " ") for name in COMMANDS) else ""
+    if asked or (group and len(words) == 1):
+        _print_commands(group)
+        return 0 if asked else 2
+    print(
+        f"unrolled: error: unknown command {' '.join(words[:2])!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr
+    )
+    return 2
+
+
+def _print_commands(group: str) -> None:
+    print(f"usage: unrolled {group + ' ' if group else ''}COMMAND [OPTIONS]\n")
+    for name, (_, summary) in COMMANDS.items():
+        if name.startswith(group):
+            print(f"  unrolled {name:20} {summary}")
+    print("\n`unrolled COMMAND --help` shows a command's options. Start with: unrolled train lm")

@@ -1,0 +1,70 @@
+"""`unrolled info RUN`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from unrolled.cli.parsing import parse
+from unrolled.tasks.language import LanguageTask
+from unrolled.training import Checkpoints, Run
+from unrolled.training.progress import clock
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Tell what a run is, how good it got, and how to sample from it."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    path = parse(Arguments, words, prog).run
+    run = Run.open(path)
+    task = LanguageTask(run, "cpu")
+    table = Table.grid(padding=(0, 2))
+    for name, value in _facts(task, path):
+        table.add_row(Text(name, style="bold"), Text(value))
+    Console(highlight=False, soft_wrap=True).print(table)
+    return 0
+
+
+def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
+    config, run = task.config, task.run
+    split = task.split()
+    parameters = sum(p.numel() for p in task.model.parameters())
+    held_out = f"{len(split.validation):,} validation, {len(split.test):,} test"
+    facts = [
+        ("run", str(run.path)),
+        ("task", run.task),
+        ("text", ", ".join(config.text.data) or "the Python standard library's source"),
+        ("tokens", f"{len(split.train):,} training, {held_out}"),
+        ("vocabulary", f"{len(task.vocabulary):,} ({config.text.level})"),
+        ("cell", config.model.cell),
+        ("layers", " + ".join(f"{width} units" for width in config.model.widths)),
+        ("parameters", f"{parameters:,}"),
+        ("optimizer", f"{config.training.optimizer}, learning rate {config.training.learning_rate:g}"),
+        ("batches", f"{config.training.batch_size} streams × {config.training.seq_length} steps"),
+    ]
+    records = run.metrics()
+    if records:
+        last = records[-1]
+        facts.append(("trained", f"{last['step']:,} steps, {last['epoch'] + 1} epochs begun, {clock(last['seconds'])}"))
+    validated = [r for r in records if "validation_loss" in r]
+    if validated:
+        best = min(validated, key=lambda r: r["validation_loss"])
+        facts.append(("best", f"step {best['step']:,}: {task.describe(best['validation_loss'])}"))
+        facts.append(("last", f"step {validated[-1]['step']:,}: {task.describe(validated[-1]['validation_loss'])}"))
+    if Checkpoints(run).index():
+        facts.append(("sample", f"unrolled sample {path}"))
+        facts.append(("go on", f"unrolled train lm --resume {path}"))
+    else:
+        facts.append(("sample", "nothing yet: no checkpoint was written"))
+    return facts

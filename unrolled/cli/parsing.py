@@ -1,0 +1,60 @@
+"""Arguments from dataclasses by tyro, its error boxes folded into one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+from unrolled.errors import ConfigurationError
+
+Arguments = TypeVar("Arguments")
+
+
+def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
+    """`words` as a `kind`; `default` replaces the class's own defaults. ConfigurationError on what it cannot read."""
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    start = tyro.MISSING_NONPROP if default is None else default
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), _wide_terminal("-h" not in words and "--help" not in words):
+            return tyro.cli(kind, prog=prog, args=words, config=config, default=start)
+    except SystemExit as ending:
+        if not ending.code:
+            sys.stdout.flush()
+            raise
+        raise ConfigurationError(_in_one_line(said.getvalue(), prog)) from None
+
+
+@contextlib.contextmanager
+def _wide_terminal(wide: bool):
+    """tyro wraps its messages to the terminal's width; a message to be read by program must not be wrapped."""
+    before = os.environ.get("COLUMNS")
+    if wide:
+        os.environ["COLUMNS"] = "2000"
+    try:
+        yield
+    finally:
+        if wide:
+            os.environ.pop("COLUMNS")
+            if before is not None:
+                os.environ["COLUMNS"] = before
+
+
+def _in_one_line(box: str, prog: str) -> str:
+    """The message in tyro's box: its text up to the first rule, and the options it thinks were meant."""
+    lines = [line.strip("│╭╮╰╯─ \t") for line in box.splitlines()]
+    lines = [line for line in lines if line]
+    rules = [k for k, line in enumerate(box.splitlines()) if set(line.strip("│ ")) == {"─"}]
+    body = box.splitlines()[1 : rules[0]] if rules else box.splitlines()[1:-1]
+    text = " ".join(line.strip("│ ") for line in body) or " ".join(lines)
+    text = re.sub(r"^Error parsing (\S+):", r"\1:", text).strip().rstrip(".")
+    meant = re.search(r"Perhaps you meant:\s*│?\s*\n[│\s]*(--[\w-]+)", box)
+    hint = f" (did you mean {meant[1]}?)" if meant else ""
+    return f"{text}{hint}; see {prog} --help"

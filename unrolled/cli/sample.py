@@ -1,0 +1,90 @@
+"""`unrolled sample RUN`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import tyro
+
+from unrolled.cli.parsing import parse
+from unrolled.decoding import Sampling, TextStream, generate
+from unrolled.tasks.language import LanguageTask
+from unrolled.training import Run
+from unrolled.training.config import require
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Generate text from a run's best checkpoint."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory."""
+    prime: str = ""
+    """Text to go on from, in any script."""
+    length: int = 1000
+    """Tokens to generate: characters, words, bytes or BPE pieces, as the run was trained."""
+    temperature: float = 0.8
+    """Below 1 safer, above 1 wilder; 0: always the most probable token."""
+    top_k: int = 0
+    """Choose among the k most probable tokens; 0: among all."""
+    top_p: float = 1.0
+    """Choose among the fewest tokens whose probabilities reach p together."""
+    seed: int | None = None
+    """The same seed gives the same text."""
+    stop: str = ""
+    """End a text in front of this string."""
+    count: int = 1
+    """Texts to generate, all at once."""
+    checkpoint: str = "best"
+    """best or last."""
+    device: str = "cpu"
+    """cpu, cuda, mps."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    require(arguments.length >= 1, "length", "at least 1", arguments.length)
+    require(arguments.count >= 1, "count", "at least 1", arguments.count)
+    require(arguments.checkpoint in ("best", "last"), "checkpoint", "best or last", arguments.checkpoint)
+    sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+    task = LanguageTask(Run.open(arguments.run), arguments.device)
+    task.load("last" if arguments.checkpoint == "last" else "best")
+    unknown = task.vocabulary.unknown(arguments.prime)
+    if unknown:
+        shown = " ".join(map(repr, unknown[:10]))
+        print(f"unrolled: note: the model never saw {shown} of --prime and passes it over", file=sys.stderr)
+    generator = torch.Generator(task.device)
+    if arguments.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(arguments.seed)
+    prompt = task.prompt(arguments.prime or "\n", arguments.count)
+    _print_texts(task, generate(task.model, prompt, sampling, generator), arguments)
+    return 0
+
+
+def _print_texts(task: LanguageTask, steps, arguments: Arguments) -> None:
+    """One text is shown while it grows; several are shown when they are done."""
+    streams = [TextStream(task.vocabulary, arguments.stop) for _ in range(arguments.count)]
+    texts = [arguments.prime] * arguments.count
+    alone = arguments.count == 1
+    if alone:
+        print(arguments.prime, end="", flush=True)
+    for _ in range(arguments.length):
+        for k, token in enumerate(next(steps).tolist()):
+            new = streams[k].feed(token)
+            texts[k] += new
+            if alone:
+                print(new, end="", flush=True)
+        if all(stream.stopped for stream in streams):
+            break
+    rest = [stream.finish() for stream in streams]
+    if alone:
+        print(rest[0])
+        return
+    for k, text in enumerate(texts):
+        print(f"--- {k + 1} of {arguments.count} ---\n{text}{rest[k]}")

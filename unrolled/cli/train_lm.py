@@ -1,0 +1,112 @@
+"""`unrolled train lm`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from unrolled.cli.parsing import parse
+from unrolled.errors import ConfigurationError
+from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, TextConfig, create_run, read_config
+from unrolled.training import Outcome, Run, Trainer, TrainingConfig
+from unrolled.training.config import flag, to_json
+from unrolled.training.progress import clock
+from unrolled.training.run import next_free
+
+#: What a resumed run may not change: the checkpoint would not fit, or the run would not be the same.
+_FIXED_TRAINING = ("batch_size", "seq_length", "optimizer", "seed")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train a recurrent language model on text.
+
+    With no --data it learns the source code of the running Python's standard library.
+    """
+
+    text: TextConfig = field(default_factory=TextConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    out: Path | None = None
+    """Directory of the new run (runs/NAME-1, or the next free number)."""
+    resume: Path | None = None
+    """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    resume = arguments.resume is not None
+    task = _reopen(arguments, words, prog) if resume else _create(arguments, console)
+    trainer = Trainer(task, task.config.training, task.run, console, resume=resume)
+    _introduce(task, trainer, console, resume)
+    outcome = trainer.train()
+    _conclude(task, outcome, console)
+    return 130 if outcome.reason == "interrupted" else 0
+
+
+def _create(arguments: Arguments, console: Console) -> LanguageTask:
+    config = LanguageConfig(arguments.text, arguments.model, arguments.training)
+    given = arguments.text.data
+    stem = f"{Path(given[0]).stem or 'stdin' if given else 'stdlib'}-{arguments.model.cell}"
+    path = arguments.out or next_free(Path("runs"), "stdin" + stem[1:] if stem.startswith("-") else stem)
+    with console.status("reading the text") as status:
+        return create_run(path, config, lambda done: status.update(f"encoding the text: {done:,} tokens"))
+
+
+def _reopen(arguments: Arguments, words: Sequence[str], prog: str) -> LanguageTask:
+    """The run to go on with; options given beside --resume override its own, where they may."""
+    assert arguments.resume is not None
+    if arguments.out is not None:
+        raise ConfigurationError("--resume goes on in its own directory; leave out --out")
+    run = Run.open(arguments.resume)
+    stored = read_config(run)
+    before = Arguments(stored.text, stored.model, stored.training, resume=arguments.resume)
+    after = parse(Arguments, words, prog, default=before)
+    changed = [*_differences(before.text, after.text), *_differences(before.model, after.model)]
+    changed += [name for name in _differences(before.training, after.training) if name in _FIXED_TRAINING]
+    if changed:
+        names = ", ".join(flag(name) for name in changed)
+        raise ConfigurationError(f"{names} cannot change when a run is resumed; start a new run, or leave it out")
+    if after != before:
+        run.write_config(to_json(LanguageConfig(after.text, after.model, after.training)))
+    return LanguageTask(Run.open(arguments.resume))
+
+
+def _differences(before, after) -> list[str]:
+    names = [f.name for f in dataclasses.fields(before)]
+    return [name for name in names if getattr(before, name) != getattr(after, name)]
+
+
+def _introduce(task: LanguageTask, trainer: Trainer, console: Console, resume: bool) -> None:
+    say = console.print
+    config, split = task.config, task.split()
+    parameters = sum(p.numel() for p in task.model.parameters())
+    widths = "+".join(map(str, config.model.widths))
+    where = ", ".join(config.text.data) or "the Python standard library's source"
+    say(f"text   {where}")
+    say(
+        f"       {len(split.train):,} tokens to train on, {len(split.validation):,} to validate, "
+        f"{len(split.test):,} to test; {len(task.vocabulary):,} in the {config.text.level} vocabulary"
+    )
+    say(f"model  {config.model.cell}, layers of {widths} units, {parameters:,} parameters, on {task.device}")
+    say(f"run    {task.run.path}")
+    if resume:
+        at = trainer.position
+        say(f"       resumed at step {at.step:,}, epoch {at.epoch}")
+
+
+def _conclude(task: LanguageTask, outcome: Outcome, console: Console) -> None:
+    say = console.print
+    at, path = outcome.position, task.run.path
+    say(f"{outcome.reason} after {at.step:,} steps, {clock(at.seconds)}")
+    if at.best_step:
+        say(f"best validation at step {at.best_step:,}: {task.describe(at.best_loss)}")
+    say(f"curve  {path / 'loss.png'}")
+    if outcome.reason == "interrupted":
+        say(f"go on  unrolled train lm --resume {path}")
+    say(f"sample unrolled sample {path}")

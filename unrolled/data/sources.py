@@ -1,0 +1,126 @@
+"""Where text comes from: files, folders, standard input, or the running Python's own standard library."""
+
+from __future__ import annotations
+
+import atexit
+import codecs
+import hashlib
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from unrolled.errors import DataError
+
+BLOCK_BYTES = 1 << 20
+#: Parts of the standard library that are tables or tests, not code that a person would write.
+_NOT_CODE = {"test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data", "site-packages", "dist-packages"}
+
+
+def find_sources(given: Sequence[str], glob: str | None = None) -> list[Path]:
+    """The files that `given` names: files as they are, folders by `glob` (default: all but hidden ones), `-` for
+    standard input, and nothing at all for the default corpus. DataError where one is missing or matches nothing.
+    """
+    if not given:
+        return standard_library()
+    files: list[Path] = []
+    for name in given:
+        path = Path(name)
+        if name == "-":
+            files.append(_spool_standard_input())
+        elif path.is_dir():
+            found = sorted(p for p in path.rglob(glob or "*") if p.is_file() and not _hidden(p.relative_to(path)))
+            if not found:
+                raise DataError(f"{name}: no file in this folder matches {glob or '*'!r}")
+            files += found
+        elif path.exists():
+            files.append(path)
+        else:
+            raise DataError(f"{name}: no such file or folder")
+    if all(path.is_file() and path.stat().st_size == 0 for path in files):
+        raise DataError(f"{', '.join(given)}: empty, there is nothing to learn from")
+    return files
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _spool_standard_input() -> Path:
+    """Standard input is read once but needed twice (vocabulary, then tokens), so it goes to a temporary file."""
+    if sys.stdin.isatty():
+        raise DataError("standard input is a terminal: pipe text into it, or give --data a file")
+    spool = tempfile.NamedTemporaryFile(prefix="unrolled-stdin-", delete=False)  # noqa: SIM115 - read after closing
+    with spool:
+        shutil.copyfileobj(sys.stdin.buffer, spool)
+    atexit.register(os.unlink, spool.name)
+    return Path(spool.name)
+
+
+def standard_library() -> list[Path]:
+    """Source files of the running Python's standard library, in an order that mixes the topics and never changes."""
+    root = Path(sysconfig.get_path("stdlib"))
+    files: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = set(folders) - _NOT_CODE
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
+    files = [path for path in files if path.stat().st_size and _is_text(path)]
+    if not files:
+        raise DataError(f"{root}: this Python comes without its library's sources; give --data a file")
+    return sorted(files, key=lambda p: hashlib.sha256(p.relative_to(root).as_posix().encode()).digest())
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_bytes(files: Sequence[Path]) -> Iterator[bytes]:
+    """The files' contents one after the other, a block at a time."""
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    yield block
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}") from error
+
+
+def read_text(files: Sequence[Path]) -> Iterator[str]:
+    """The files' text, decoded as UTF-8 and cut into blocks at line ends, so that no word is torn.
+
+    DataError, with file and position, where a file is not UTF-8 text.
+    """
+    for path in files:
+        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        rest, position = "", 0
+        for block in read_bytes([path]):
+            text = rest + _decode(decoder, block, path, position)
+            position += len(block)
+            # A line longer than several blocks is cut where it is: it is hardly words.
+            cut = text.rfind("\n") + 1 or (len(text) if len(text) > 8 * BLOCK_BYTES else 0)
+            if cut:
+                yield text[:cut]
+            rest = text[cut:]
+        rest += _decode(decoder, b"", path, position, final=True)
+        if rest:
+            yield rest
+
+
+def _decode(decoder: codecs.IncrementalDecoder, block: bytes, path: Path, position: int, final: bool = False) -> str:
+    advice = "use --level byte for other data, or convert it to UTF-8"
+    pending = len(decoder.getstate()[0])
+    try:
+        text = decoder.decode(block, final)
+    except UnicodeDecodeError as error:
+        where = position - pending + error.start
+        raise DataError(f"{path}: not UTF-8 text (byte {where:,}): {advice}") from error
+    if "\0" in text:
+        raise DataError(f"{path}: a binary file (a zero byte near byte {position:,}): {advice}")
+    return text

@@ -1,0 +1,70 @@
+"""Token streams for truncated backpropagation: B contiguous stretches of the text, read in step, chunk by chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.errors import ConfigurationError, DataError
+
+
+@dataclass(frozen=True)
+class Split:
+    """The text in three contiguous parts, in this order."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split_tokens(tokens: np.ndarray, validation: float, test: float) -> Split:
+    """Cut off the last fractions of the text; ConfigurationError where nothing would be left to train on."""
+    if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
+        raise ConfigurationError(
+            f"--val-fraction and --test-fraction must be from 0 to below 1 and leave text to train on, "
+            f"got {validation} and {test}"
+        )
+    first = int(len(tokens) * (1 - validation - test))
+    second = max(first, len(tokens) - int(len(tokens) * test))
+    return Split(tokens[:first], tokens[first:second], tokens[second:])
+
+
+class Streams:
+    """`tokens [N]` as `batch_size` contiguous streams, cut into chunks of `seq_length` steps.
+
+    Row t of chunk k is followed, in its stream, by row t+1, and the last row of chunk k by the first of chunk k+1: a
+    state carried from chunk to chunk sees the stream whole. `offset` skips that many tokens at the start.
+    """
+
+    def __init__(self, tokens: np.ndarray, batch_size: int, seq_length: int, offset: int = 0) -> None:
+        for name, value in (("batch size", batch_size), ("sequence length", seq_length)):
+            if value < 1:
+                raise ConfigurationError(f"the {name} must be at least 1, got {value}")
+        needed = batch_size * seq_length + 1
+        if len(tokens) < needed:
+            raise DataError(
+                f"the text is shorter than one batch: {len(tokens):,} tokens to train on, but {batch_size} streams × "
+                f"{seq_length} steps need {needed:,}; lower --batch-size or --seq-length"
+            )
+        if len(tokens) - offset < needed:
+            offset = 0
+        self.tokens, self.batch_size, self.seq_length, self.offset = tokens, batch_size, seq_length, offset
+        self.stream_length = (len(tokens) - offset - 1) // batch_size
+
+    def __len__(self) -> int:
+        """Chunks in a pass; the last may be shorter."""
+        return -(-self.stream_length // self.seq_length)
+
+    def chunk(self, number: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, each int64 `[T, B]`; targets are the inputs one step later."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"chunk {number} of {len(self)}")
+        first = number * self.seq_length
+        last = min(first + self.seq_length, self.stream_length)
+        starts = self.offset + np.arange(self.batch_size) * self.stream_length
+        window = np.stack([self.tokens[s + first : s + last + 1] for s in starts], axis=1)
+        both = torch.from_numpy(window.astype(np.int64))
+        return both[:-1], both[1:]

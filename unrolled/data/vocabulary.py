@@ -1,0 +1,207 @@
+"""Text to whole numbers and back: one interface over characters, bytes, words and BPE."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from unrolled.errors import ConfigurationError, DataError
+
+#: A pass over a text: every call starts anew and yields it in pieces of about a megabyte, cut at line ends.
+Blocks = Callable[[], Iterator[str]]
+
+#: Shown where bytes are no character, and while a character is still incomplete.
+REPLACEMENT = "\ufffd"
+
+
+class Vocabulary(ABC):
+    """A two-way map between text and token numbers `0 .. len(self)-1`."""
+
+    level: ClassVar[str]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def encode(self, text: str) -> np.ndarray:
+        """Token numbers, int64 `[N]`. What the vocabulary cannot express is left out; see `unknown`."""
+
+    @abstractmethod
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of the tokens, one after the other."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All that `from_state` needs, in JSON's types."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: dict[str, Any]) -> Vocabulary: ...
+
+    def unknown(self, text: str) -> list[str]:
+        """The parts of `text` that `encode` leaves out or replaces, each once, in order."""
+        return []
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, UTF-8."""
+        path.write_text(json.dumps({"level": self.level, **self.state()}, ensure_ascii=False), encoding="utf-8")
+
+
+class CharacterVocabulary(Vocabulary):
+    """One token a Unicode character, in code point order."""
+
+    level = "char"
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.characters = sorted(set(characters))
+        if not self.characters:
+            raise DataError("cannot make a vocabulary of an empty text")
+        points = np.array([ord(c) for c in self.characters])
+        self._token_of = np.full(int(points.max()) + 2, -1, dtype=np.int32)  # the last entry stands for all above
+        self._token_of[points] = np.arange(len(points))
+
+    @classmethod
+    def build(cls, blocks: Blocks) -> CharacterVocabulary:
+        seen: set[str] = set()
+        for block in blocks():
+            seen.update(block)
+        return cls(seen)
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> np.ndarray:
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        tokens = self._token_of[np.minimum(points, len(self._token_of) - 1)]
+        return tokens[tokens >= 0].astype(np.int64)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return "".join(self.characters[t] for t in tokens)
+
+    def unknown(self, text: str) -> list[str]:
+        known = set(self.characters)
+        return list(dict.fromkeys(c for c in text if c not in known))
+
+    def state(self) -> dict[str, Any]:
+        return {"characters": "".join(self.characters)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> CharacterVocabulary:
+        return cls(state["characters"])
+
+
+class ByteVocabulary(Vocabulary):
+    """The 256 bytes: any file at all; text as UTF-8."""
+
+    level = "byte"
+
+    def __len__(self) -> int:
+        return 256
+
+    def encode(self, text: str) -> np.ndarray:
+        return self.encode_bytes(text.encode("utf-8", "surrogateescape"))
+
+    def encode_bytes(self, data: bytes) -> np.ndarray:
+        return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return bytes(int(t) for t in tokens).decode("utf-8", "replace")
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> ByteVocabulary:
+        return cls()
+
+
+class BPEVocabulary(Vocabulary):
+    """Byte-level byte-pair encoding by the `tokenizers` library: lossless, with no unknown text.
+
+    Source: Sennrich et al. 2016; over bytes as in GPT-2.
+    """
+
+    level = "bpe"
+    #: The library counts the words it is shown in memory; this many characters are enough to learn merges from.
+    TRAINING_CHARACTERS = 20_000_000
+
+    def __init__(self, tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def build(cls, blocks: Blocks, size: int = 2000) -> BPEVocabulary:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        if size < 257:
+            raise ConfigurationError(f"a BPE vocabulary holds the 256 bytes, so its size must be above 256, got {size}")
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator(cls._head(blocks()), trainer)
+        return cls(tokenizer)
+
+    @classmethod
+    def _head(cls, blocks: Iterator[str]) -> Iterator[str]:
+        left = cls.TRAINING_CHARACTERS
+        for block in blocks:
+            yield block[:left]
+            left -= len(block)
+            if left <= 0:
+                return
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> np.ndarray:
+        # Line by line in a batch: the library's threads share the work, and its offsets cost no memory for long.
+        lines = text.splitlines(keepends=True)
+        encoded = self._tokenizer.encode_batch_fast(lines)
+        return np.array([token for line in encoded for token in line.ids], dtype=np.int64)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return self._tokenizer.decode([int(t) for t in tokens], skip_special_tokens=False)
+
+    def state(self) -> dict[str, Any]:
+        return {"tokenizer": json.loads(self._tokenizer.to_str())}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> BPEVocabulary:
+        from tokenizers import Tokenizer
+
+        return cls(Tokenizer.from_str(json.dumps(state["tokenizer"])))
+
+
+class StreamingDecoder:
+    """Turns tokens that arrive one at a time into text, holding back characters that are still incomplete."""
+
+    _WINDOW = 16  # tokens of context that a decoder may look back on: more than the bytes of any character
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._tokens: list[int] = []
+        self._emitted = ""
+
+    def feed(self, token: int) -> str:
+        """The text that became certain with `token`, maybe none."""
+        self._tokens.append(token)
+        text = self._vocabulary.decode(self._tokens)
+        if text.endswith(REPLACEMENT) and len(self._tokens) < 2 * self._WINDOW:
+            return ""
+        return self._emit(text)
+
+    def finish(self) -> str:
+        """What was held back."""
+        return self._emit(self._vocabulary.decode(self._tokens))
+
+    def _emit(self, text: str) -> str:
+        new = text[len(self._emitted) :]
+        self._tokens = self._tokens[-self._WINDOW :]
+        self._emitted = self._vocabulary.decode(self._tokens)
+        return new

@@ -1,0 +1,103 @@
+"""The word vocabulary: bare words and punctuation marks, from which the text can be put together again.
+
+A space between two tokens is implied. Where there was none, the punctuation mark that stands there carries a joiner on
+that side: `f(x), y` is the tokens `f`, `￭(￭`, `x`, `￭)`, `￭,`, `y`. All other white space is tokens of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from unrolled.data.vocabulary import Blocks, Vocabulary
+from unrolled.errors import DataError
+
+UNKNOWN = "<unk>"
+JOINER = "￭"
+_PIECE = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]|\s")
+_WORD = re.compile(r"\w")
+
+
+def split_words(text: str) -> list[str]:
+    """Tokens of `text`, such that `join_words` gives it back."""
+    pieces = _PIECE.findall(text)
+    tokens: list[str] = []
+    previous = "\n"  # the piece before this one; at the start nothing has to be joined
+    for k, piece in enumerate(pieces):
+        if piece == " " and not previous.isspace() and k + 1 < len(pieces) and not pieces[k + 1].isspace():
+            previous = piece
+            continue
+        token = piece
+        touching = not previous.isspace() and not piece.isspace()
+        if touching:
+            if _WORD.match(piece) and not _WORD.match(previous):
+                tokens[-1] += JOINER
+            else:
+                token = JOINER + piece
+        tokens.append(token)
+        # A kept space is a token like a line end: nothing is implied beside it.
+        previous = "\n" if piece == " " else piece
+    return tokens
+
+
+def join_words(tokens: Iterable[str]) -> str:
+    """The text that `split_words` would split into `tokens`."""
+    text: list[str] = []
+    open_left = False  # whether a space is due before the next word
+    for token in tokens:
+        if token.isspace():
+            text.append(token)
+            open_left = False
+            continue
+        joins_left, joins_right = token.startswith(JOINER), len(token) > 1 and token.endswith(JOINER)
+        if open_left and not joins_left:
+            text.append(" ")
+        text.append(token.removeprefix(JOINER).removesuffix(JOINER) if joins_left or joins_right else token)
+        open_left = not joins_right
+    return "".join(text)
+
+
+class WordVocabulary(Vocabulary):
+    """Words by falling frequency behind `<unk>`, which stands for all that were too rare."""
+
+    level = "word"
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+        self._token_of = {word: k for k, word in enumerate(words)}
+
+    @classmethod
+    def build(cls, blocks: Blocks, min_count: int = 2, max_size: int | None = None) -> WordVocabulary:
+        """Keep the words that occur `min_count` times or more, the `max_size - 1` most frequent of them."""
+        counts: Counter[str] = Counter()
+        for block in blocks():
+            counts.update(split_words(block))
+        if not counts:
+            raise DataError("cannot make a vocabulary of an empty text")
+        kept = [word for word, count in counts.items() if count >= min_count]
+        kept.sort(key=lambda word: (-counts[word], word))
+        return cls([UNKNOWN, *kept[: max_size - 1 if max_size else None]])
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, text: str) -> np.ndarray:
+        find = self._token_of.get
+        return np.array([find(word, 0) for word in split_words(text)], dtype=np.int64)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return join_words(self.words[t] for t in tokens)
+
+    def unknown(self, text: str) -> list[str]:
+        return list(dict.fromkeys(word for word in split_words(text) if word not in self._token_of))
+
+    def state(self) -> dict[str, Any]:
+        return {"words": self.words}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> WordVocabulary:
+        return cls(state["words"])

@@ -1,0 +1,86 @@
+"""Sampling, over any model with `step(token, state) -> (log_probs, state)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unrolled.errors import ConfigurationError
+
+
+class StepModel(Protocol):
+    """What a decoder needs of a model, and all that it knows of it."""
+
+    def start(self, context: Tensor) -> Any:
+        """The state after `context [T, B]`."""
+
+    def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """`(log_probs [B, V], state)` after one more `token [B]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose the next token.
+
+    temperature: log-probabilities are divided by it; 0 takes the most probable token (argmax).
+    top_k: keep the k most probable tokens; 0 keeps all.
+    top_p: keep the nucleus, the fewest tokens whose probabilities reach p together (Holtzman et al. 2020); 1 keeps all.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigurationError(f"the temperature must be 0 or above, got {self.temperature}")
+        if self.top_k < 0:
+            raise ConfigurationError(f"top-k must be 0 (off) or above, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ConfigurationError(f"top-p must be above 0 and at most 1, got {self.top_p}")
+
+    def distribution(self, log_probs: Tensor) -> Tensor:
+        """Probabilities `[B, V]` to draw from, made of a model's log-probabilities `[B, V]`."""
+        if self.temperature == 0:
+            return torch.zeros_like(log_probs).scatter_(-1, log_probs.argmax(-1, keepdim=True), 1.0)
+        # Subtracting the maximum first keeps tiny temperatures from overflowing.
+        scores = (log_probs - log_probs.max(-1, keepdim=True).values) / self.temperature
+        if 0 < self.top_k < scores.size(-1):
+            best = scores.topk(self.top_k)
+            scores = torch.full_like(scores, -torch.inf).scatter(-1, best.indices, best.values)
+        probs = torch.softmax(scores, -1)
+        if self.top_p < 1:
+            ordered, order = probs.sort(-1, descending=True)
+            before = ordered.cumsum(-1) - ordered
+            outside = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
+            probs = probs.masked_fill(outside, 0.0)
+            probs = probs / probs.sum(-1, keepdim=True)
+        return probs
+
+    def draw(self, log_probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Tokens `[B]`."""
+        probs = self.distribution(log_probs)
+        return torch.multinomial(probs, 1, generator=generator).squeeze(-1)
+
+
+@torch.no_grad()
+def generate(
+    model: StepModel, prompt: Tensor, sampling: Sampling, generator: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """Tokens `[B]`, one step after the other, without end; `prompt [T, B]`, T at least 1, is read first.
+
+    Dropout is the caller's affair: a module should be in evaluation mode.
+    """
+    if len(prompt) == 0:
+        raise ConfigurationError("a prompt of at least one token is needed to predict the next")
+    state = model.start(prompt[:-1])
+    token = prompt[-1]
+    while True:
+        log_probs, state = model.step(token, state)
+        token = sampling.draw(log_probs, generator)
+        yield token

@@ -1,0 +1,41 @@
+"""From generated tokens to text, as it becomes certain, up to a stop string."""
+
+from __future__ import annotations
+
+from unrolled.data import StreamingDecoder, Vocabulary
+
+
+class TextStream:
+    """`feed` it tokens and print what it returns; `stopped` turns true when the text has reached the stop string.
+
+    The stop string itself is left out, so text that may be its beginning is held back until that is decided.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, stop: str = "") -> None:
+        self._decoder = StreamingDecoder(vocabulary)
+        self._stop = stop
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, token: int) -> str:
+        return "" if self.stopped else self._pass_on(self._decoder.feed(token))
+
+    def finish(self) -> str:
+        """What was held back, once no more tokens come."""
+        if self.stopped:
+            return ""
+        text = self._pass_on(self._decoder.finish())
+        text, self._held = (text if self.stopped else text + self._held), ""
+        return text
+
+    def _pass_on(self, text: str) -> str:
+        text = self._held + text
+        if self._stop:
+            before, found, _ = text.partition(self._stop)
+            if found:
+                self.stopped, self._held = True, ""
+                return before
+        keep = next((n for n in range(min(len(self._stop), len(text)), 0, -1) if self._stop.startswith(text[-n:])), 0)
+        cut = len(text) - keep
+        self._held = text[cut:]
+        return text[:cut]

@@ -1,0 +1,25 @@
+"""The errors a caller can catch; the command line prints each as one line and exits with code 2."""
+
+
+class UnrolledError(Exception):
+    """Base of every error the package raises on purpose."""
+
+
+class ConfigurationError(UnrolledError, ValueError):
+    """A setting that cannot be meant: an unknown name, a size below one, two options at odds."""
+
+
+class ShapeError(UnrolledError, RuntimeError):
+    """A tensor of another shape than the one its receiver was built for."""
+
+
+class DataError(UnrolledError):
+    """Text that is missing, empty, too short or not in the form that was asked for."""
+
+
+class RunError(UnrolledError):
+    """A run directory or a checkpoint that is missing, damaged, foreign or already taken."""
+
+
+class DivergenceError(UnrolledError):
+    """The loss became NaN or infinite."""

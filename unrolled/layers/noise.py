@@ -1,0 +1,93 @@
+"""Regularisers that act inside the recurrence, as cells around a cell."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells import Cell, State
+from unrolled.errors import ConfigurationError
+
+
+class RecurrentDropout(Cell):
+    """Drops units of the previous output before the cell sees them, with one mask for the whole sequence.
+
+    Units are dropped with probability `rate` and the others scaled by 1/(1-rate). `batch_size` fixes the mask's rows,
+    so the object serves one sequence.
+    Source: Gal & Ghahramani 2016, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks".
+    """
+
+    def __init__(self, cell: Cell, rate: float, batch_size: int, like: Tensor) -> None:
+        nn.Module.__init__(self)
+        self.cell, self.input_size, self.hidden_size = cell, cell.input_size, cell.hidden_size
+        keep = like.new_full((batch_size, cell.state_sizes[0]), 1 - rate)
+        self.mask = torch.bernoulli(keep) / (1 - rate)
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return self.cell.state_sizes
+
+    def forward(self, x: Tensor, state: State) -> State:
+        return self.cell(x, (state[0] * self.mask, *state[1:]))
+
+
+class Zoneout(Cell):
+    """Keeps each unit of each state at its previous value with probability `rates[k]` a step.
+
+    The draws of a step travel behind its input, so that the step itself stays a plain function: `x` is
+    `[B, I + sum(state_sizes)]`, made by `with_draws`. Outside training each state moves by its expected value.
+    Source: Krueger et al. 2017, "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations".
+    """
+
+    def __init__(self, cell: Cell, rates: tuple[float, ...]) -> None:
+        nn.Module.__init__(self)
+        self.cell, self.rates, self.hidden_size = cell, rates, cell.hidden_size
+        self.training = cell.training
+        self.input_size = cell.input_size + (sum(cell.state_sizes) if cell.training else 0)
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return self.cell.state_sizes
+
+    def with_draws(self, inputs: Tensor) -> Tensor:
+        """`[T, B, I]` with one uniform draw a unit and step behind it, in training."""
+        if not self.training:
+            return inputs
+        draws = torch.rand(*inputs.shape[:2], sum(self.state_sizes), dtype=inputs.dtype, device=inputs.device)
+        return torch.cat([inputs, draws], -1)
+
+    def forward(self, x: Tensor, state: State) -> State:
+        if not self.training:
+            new = self.cell(x, state)
+            return tuple(r * old + (1 - r) * now for r, old, now in zip(self.rates, state, new, strict=True))
+        x, *draws = x.split((self.cell.input_size, *self.state_sizes), -1)
+        new = self.cell(x, state)
+        return tuple(
+            torch.where(draw < rate, old, now)
+            for rate, draw, old, now in zip(self.rates, draws, state, new, strict=True)
+        )
+
+
+def probability(name: str, value: float) -> float:
+    """`value` where it is a probability below one, else ConfigurationError."""
+    if isinstance(value, bool) or not 0 <= value < 1:
+        raise ConfigurationError(f"{name} must be a probability from 0 to below 1, got {value!r}")
+    return float(value)
+
+
+def zoneout_rates(zoneout: float | tuple[float, ...], states: int) -> tuple[float, ...]:
+    """One rate a state: a single number counts for all of them."""
+    rates = zoneout if isinstance(zoneout, tuple | list) else (zoneout,) * states
+    if len(rates) != states:
+        raise ConfigurationError(f"zoneout takes one rate, or {states} for this cell's states; got {len(rates)}")
+    return tuple(probability("zoneout", rate) for rate in rates)
+
+
+def with_noise(cell: Cell, inputs: Tensor, recurrent_dropout: float, zoneout: tuple[float, ...]) -> tuple[Cell, Tensor]:
+    """The cell and the inputs `[T, B, I]` to unroll it over, with the noise that is switched on."""
+    if recurrent_dropout and cell.training:
+        cell = RecurrentDropout(cell, recurrent_dropout, inputs.size(1), inputs).train(cell.training)
+    if any(zoneout):
+        wrapped = Zoneout(cell, zoneout)
+        return wrapped, wrapped.with_draws(inputs)
+    return cell, inputs

@@ -1,0 +1,103 @@
+"""`Recurrent`: any cell, stacked, in one or both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from unrolled.cells import Cell, find_cell
+from unrolled.errors import ConfigurationError
+from unrolled.layers.noise import probability, zoneout_rates
+from unrolled.layers.stack import Batch, Regularisation, Stacked, run_stack, stack_states, unstack_states
+
+
+class Recurrent(nn.Module):
+    """Layers of any cell: `Recurrent(PeepholeLSTMCell, 64, 256, num_layers=2)`, or `Recurrent("peephole", 64, 256)`.
+
+    cell_class: a `Cell` class, a function `(input_size, hidden_size, **options) -> Cell`, or a name from `CELLS`.
+    hidden_size: one width for all layers, or one a layer: `[512, 256]`.
+    dropout: on the outputs of every layer but the last, as in `torch.nn`.
+    recurrent_dropout: on the previous output inside the recurrence, one mask a sequence.
+    zoneout: the chance that a unit keeps its value for a step; one rate, or one for each state of the cell.
+    input_projection: put a linear layer before every layer whose input has another size than its hidden size; MUT1
+        and MUT2 need it.
+    options: passed to the cell's constructor (`forget_bias=1.0`, `full=True`, `device=`, `dtype=`).
+
+    `forward(input, hx=None, *, lengths=None)` takes `[T, B, I]` (`[B, T, I]` with `batch_first`), `[T, I]`, or a
+    PackedSequence, and returns `(output, hx)`: `output [T, B, D·H]` in the form of the input; `hx` is one tensor
+    `[L·D, B, H]`, or a tuple of one a state for cells with several, each a tuple over layers where widths differ.
+    """
+
+    def __init__(
+        self,
+        cell_class: Callable[..., Cell] | str,
+        input_size: int,
+        hidden_size: int | Sequence[int],
+        num_layers: int | None = None,
+        *,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, ...] = 0.0,
+        batch_first: bool = False,
+        input_projection: bool = False,
+        backend: str = "auto",
+        **options,
+    ) -> None:
+        super().__init__()
+        make = find_cell(cell_class) if isinstance(cell_class, str) else cell_class
+        widths = [hidden_size] * (num_layers or 1) if isinstance(hidden_size, int) else list(hidden_size)
+        if not widths or (num_layers is not None and num_layers != len(widths)):
+            raise ConfigurationError(f"num_layers={num_layers} does not fit hidden_size={hidden_size}")
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, len(widths)
+        self.bidirectional, self.batch_first, self.backend = bidirectional, batch_first, backend
+        directions = 2 if bidirectional else 1
+        factory = {key: options[key] for key in ("device", "dtype") if key in options}
+        self.cells = nn.ModuleList()
+        self.projections = nn.ModuleList()
+        size = input_size
+        for width in widths:
+            project = input_projection and size != width
+            self.projections.append(nn.Linear(size, width, **factory) if project else nn.Identity())
+            size = width if project else size
+            cells = [make(size, width, **options) for _ in range(directions)]
+            self.cells.append(nn.ModuleList(cells))
+            size = cells[0].state_sizes[0] * directions
+        self.output_size = size
+        self.state_names = cells[0].state_names
+        self.noise = Regularisation(
+            probability("dropout", dropout),
+            probability("recurrent_dropout", recurrent_dropout),
+            zoneout_rates(zoneout, len(self.state_names)),
+        )
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Stacked | Sequence[Stacked] | None = None,
+        *,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, Stacked | tuple[Stacked, ...]]:
+        batch = Batch.open(input, self.batch_first, lengths)
+        count = self.num_layers * (2 if self.bidirectional else 1)
+        if hx is not None and not batch.batched:
+            hx = batch.open_state(hx) if isinstance(hx, Tensor) else tuple(batch.open_state(part) for part in hx)
+        states = unstack_states(hx, self.state_names, count)
+        outputs, finals = run_stack(
+            list(self.cells),  # type: ignore[arg-type]
+            batch.inputs,
+            states,
+            batch.lengths,
+            self.noise,
+            self.backend,
+            list(self.projections),
+        )
+        final = tuple(batch.close_state(part) for part in stack_states(finals))
+        return batch.close_outputs(outputs), final[0] if len(final) == 1 else final
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, bidirectional={self.bidirectional}"
+        )

@@ -1,0 +1,130 @@
+"""Cells stacked in depth and run in both directions: the part that every layer shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout as drop
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from unrolled.cells import Cell, State
+from unrolled.errors import ShapeError
+from unrolled.layers.noise import with_noise
+from unrolled.unroll import unroll
+
+#: What a layer takes and returns for one state name: `[L·D, B, H]`, or one `[B, H_l]` a layer where widths differ.
+Stacked = Tensor | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Regularisation:
+    """What a stack drops while it trains: between layers, inside the recurrence, and of each update."""
+
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    zoneout: tuple[float, ...] = ()
+
+
+def run_stack(
+    cells: Sequence[Sequence[Cell]],
+    inputs: Tensor,
+    states: Sequence[State | None],
+    lengths: Tensor | None,
+    noise: Regularisation,
+    backend: str,
+    projections: Sequence[nn.Module] = (),
+) -> tuple[Tensor, list[State]]:
+    """Run `cells[layer][direction]` over `inputs [T, B, I]`; states in and out are listed layer by layer."""
+    finals: list[State] = []
+    for layer, directions in enumerate(cells):
+        if layer and noise.dropout and directions[0].training:
+            inputs = drop(inputs, noise.dropout)
+        if projections:
+            inputs = projections[layer](inputs)
+        outputs = []
+        for direction, cell in enumerate(directions):
+            start = states[layer * len(directions) + direction]
+            noisy, fed = with_noise(cell, inputs, noise.recurrent_dropout, noise.zoneout)
+            output, final = unroll(noisy, fed, start, lengths=lengths, reverse=direction == 1, backend=backend)
+            outputs.append(output)
+            finals.append(final)
+        inputs = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
+    return inputs, finals
+
+
+def map_state(function: Callable[[Tensor], Tensor], hx):
+    """Apply `function` to every tensor of a layer's state, whatever its nesting: to detach or to move it."""
+    if isinstance(hx, Tensor):
+        return function(hx)
+    return tuple(map_state(function, part) for part in hx)
+
+
+def stack_states(finals: list[State]) -> tuple[Stacked, ...]:
+    """The final states, one entry a state name."""
+    by_name = list(zip(*finals, strict=True))
+    return tuple(torch.stack(parts) if len({p.shape for p in parts}) == 1 else parts for parts in by_name)
+
+
+def unstack_states(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...], count: int) -> list[State | None]:
+    """The reverse of `stack_states`, for `count` layers and directions; a single state has no tuple around it."""
+    if hx is None:
+        return [None] * count
+    by_name = (hx,) if len(names) == 1 else tuple(hx)
+    if len(by_name) != len(names) or any(len(part) != count for part in by_name):
+        raise ShapeError(
+            f"hx must hold ({', '.join(names)}), each over {count} layers and directions, "
+            f"got {[len(part) for part in by_name]}"
+        )
+    return [tuple(part[k] for part in by_name) for k in range(count)]
+
+
+@dataclass
+class Batch:
+    """Inputs in the engine's layout, and how to give results back in the caller's.
+
+    `inputs` is `[T, B, I]`; `lengths [B]` or None.
+    """
+
+    inputs: Tensor
+    lengths: Tensor | None
+    batch_first: bool
+    batched: bool
+    packed: PackedSequence | None
+
+    @classmethod
+    def open(cls, given: Tensor | PackedSequence, batch_first: bool, lengths: Tensor | None = None) -> Batch:
+        if isinstance(given, PackedSequence):
+            if lengths is not None:
+                raise ShapeError("a PackedSequence carries its own lengths; give one or the other")
+            inputs, lengths = pad_packed_sequence(given)
+            return cls(inputs, lengths, batch_first, True, given)
+        if given.dim() == 2:
+            if lengths is not None:
+                raise ShapeError("lengths belong to a batch; the input is one sequence, [T, I]")
+            return cls(given.unsqueeze(1), None, batch_first, False, None)
+        return cls(given.transpose(0, 1) if batch_first else given, lengths, batch_first, True, None)
+
+    def close_outputs(self, outputs: Tensor) -> Tensor | PackedSequence:
+        if self.packed is not None:
+            order = self.packed.sorted_indices
+            sequences = outputs if order is None else outputs.index_select(1, order)
+            assert self.lengths is not None
+            lengths = self.lengths if order is None else self.lengths[order.cpu()]
+            return self.packed._replace(data=pack_padded_sequence(sequences, lengths).data)
+        if not self.batched:
+            return outputs.squeeze(1)
+        return outputs.transpose(0, 1) if self.batch_first else outputs
+
+    def open_state(self, part: Stacked) -> Stacked:
+        """A state of an unbatched sequence has no batch axis; put one in."""
+        if self.batched:
+            return part
+        return part.unsqueeze(-2) if isinstance(part, Tensor) else tuple(p.unsqueeze(-2) for p in part)
+
+    def close_state(self, part: Stacked) -> Stacked:
+        if self.batched:
+            return part
+        return part.squeeze(-2) if isinstance(part, Tensor) else tuple(p.squeeze(-2) for p in part)

@@ -1,0 +1,5 @@
+"""Models: compositions of layers, each trainable and decodable by itself."""
+
+from unrolled.models.language import LanguageModel
+
+__all__ = ["LanguageModel"]

@@ -1,0 +1,89 @@
+"""The recurrent language model: `P(y_t | y_<t) = softmax(W h_t + b)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from unrolled.cells import Cell, GatedCell, find_cell
+from unrolled.errors import ConfigurationError
+from unrolled.layers import Recurrent
+
+
+class LanguageModel(nn.Module):
+    """Embedding, recurrent layers of any cell, and a linear readout over the vocabulary.
+
+    embedding_size: width of the learned embedding; 0 feeds one-hot vectors, as min-char-rnn does.
+    hidden_size: one width, or one a layer.
+    dropout: between layers and before the readout.
+    forget_bias: the first bias of the forget gate, in cells that have one.
+    tie_weights: the readout shares the embedding's matrix (Press & Wolf 2017); their sizes must agree.
+
+    `forward(tokens [T, B], state)` gives `(logits [T, B, V], state)`; `start` and `step` are what a decoder needs.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        cell: str = "lstm",
+        *,
+        embedding_size: int = 128,
+        hidden_size: int | Sequence[int] = 256,
+        num_layers: int | None = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        tie_weights: bool = False,
+        forget_bias: float = 1.0,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        make = find_cell(cell)
+        cell_class = make.func if isinstance(make, partial) else make  # a name may stand for a class with an option set
+        assert isinstance(cell_class, type)
+        assert issubclass(cell_class, Cell)
+        cell_options = {"forget_bias": forget_bias} if issubclass(cell_class, GatedCell) else {}
+        self.vocabulary_size = vocabulary_size
+        self.embedding = nn.Embedding(vocabulary_size, embedding_size) if embedding_size else None
+        self.recurrent = Recurrent(
+            make,
+            embedding_size or vocabulary_size,
+            hidden_size,
+            num_layers,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            input_projection=cell_class.needs_equal_sizes,
+            backend=backend,
+            **cell_options,  # type: ignore[arg-type]
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.readout = nn.Linear(self.recurrent.output_size, vocabulary_size)
+        if tie_weights:
+            if self.embedding is None or embedding_size != self.recurrent.output_size:
+                raise ConfigurationError(
+                    f"tied weights need an embedding of the last layer's size ({self.recurrent.output_size}), "
+                    f"got {embedding_size}: set --embedding-size {self.recurrent.output_size}"
+                )
+            self.readout.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor, state=None):
+        if self.embedding is None:
+            inputs = one_hot(tokens, self.vocabulary_size).to(self.readout.weight.dtype)
+        else:
+            inputs = self.embedding(tokens)
+        outputs, state = self.recurrent(inputs, state)
+        return self.readout(self.dropout(outputs)), state
+
+    def start(self, context: Tensor):
+        """The state after reading `context [T, B]`; None, the empty state, where T is 0."""
+        return self(context)[1] if len(context) else None
+
+    def step(self, token: Tensor, state):
+        """`(log_probs [B, V], state)` after one more token `[B]`."""
+        logits, state = self(token.unsqueeze(0), state)
+        return torch.log_softmax(logits[0], -1), state

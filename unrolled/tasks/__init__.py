@@ -1,0 +1,1 @@
+"""Tasks: data, model, decoding and metric put together, each a small composition."""

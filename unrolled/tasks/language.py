@@ -1,0 +1,266 @@
+"""Language modelling: text in streams, a recurrent model, sampling, and cross-entropy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from unrolled.cells import find_cell
+from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
+from unrolled.data.streams import Split, Streams, split_tokens
+from unrolled.data.tokens import LEVELS
+from unrolled.decoding import Sampling, generate
+from unrolled.errors import ConfigurationError, RunError
+from unrolled.layers.stack import map_state
+from unrolled.metrics import LanguageScore, bits, perplexity
+from unrolled.models import LanguageModel
+from unrolled.training import Checkpoints, Run, TrainingConfig
+from unrolled.training.checkpoint import Which
+from unrolled.training.config import from_json, require, require_choice
+from unrolled.training.optimisation import find_device
+
+TASK = "language model"
+VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.bin"
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Text."""
+
+    data: tuple[str, ...] = ()
+    """Files, folders, or - for standard input; none: the source code of Python's standard library."""
+    glob: str | None = None
+    """Which files of a folder: '*.py'."""
+    level: str = "char"
+    """char, word, byte or bpe."""
+    vocab_size: int | None = None
+    """Most words to keep (word: all), or size of the BPE vocabulary (2000)."""
+    min_count: int = 2
+    """Words that occur less often become <unk>."""
+    val_fraction: float = 0.1
+    """Share of the text, behind the training part, to validate on."""
+    test_fraction: float = 0.0
+    """Share of the text, at its end, to keep for `unrolled eval`."""
+    val_tokens: int = 200_000
+    """Validate while training on the first of that many tokens; 0: on all."""
+
+    def __post_init__(self) -> None:
+        require_choice("level", self.level, LEVELS)
+        require(self.min_count >= 1, "min_count", "at least 1", self.min_count)
+        require(self.val_tokens >= 0, "val_tokens", "0 (all) or above", self.val_tokens)
+        require(self.vocab_size is None or self.vocab_size >= 2, "vocab_size", "at least 2", self.vocab_size)
+        split_tokens(np.empty(0), self.val_fraction, self.test_fraction)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Model."""
+
+    cell: str = "lstm"
+    """elman, relu, pascanu, lstm, peephole, peephole-full, coupled, ln-lstm, gru, gru-swapped, gru-after, ln-gru, mut1,
+    mut2 or mut3."""
+    hidden_size: tuple[int, ...] = (256,)
+    """Units a layer; several numbers give each layer its own."""
+    num_layers: int | None = None
+    """Layers (2, or as many as --hidden-size has numbers)."""
+    embedding_size: int | None = None
+    """Width of the embedding; 0: one-hot input (128; with --tie-weights the last layer's size)."""
+    dropout: float = 0.1
+    """Between layers and before the readout."""
+    recurrent_dropout: float = 0.0
+    """On the previous output inside the recurrence, one mask a sequence."""
+    zoneout: float = 0.0
+    """Chance that a unit keeps its value for a step."""
+    forget_bias: float = 1.0
+    """First bias of the forget gate, in cells that have one."""
+    tie_weights: bool = False
+    """Share the embedding's matrix with the readout."""
+
+    def __post_init__(self) -> None:
+        find_cell(self.cell)
+        require(all(size >= 1 for size in self.hidden_size), "hidden_size", "at least 1", self.hidden_size)
+        require(self.num_layers is None or self.num_layers >= 1, "num_layers", "at least 1", self.num_layers)
+        require(
+            self.embedding_size is None or self.embedding_size >= 0, "embedding_size", "0 or above", self.embedding_size
+        )
+        if self.num_layers is not None and len(self.hidden_size) not in (1, self.num_layers):
+            raise ConfigurationError(f"--hidden-size gives {len(self.hidden_size)} widths for {self.num_layers} layers")
+        for name in ("dropout", "recurrent_dropout", "zoneout"):
+            value = getattr(self, name)
+            require(0 <= value < 1, name, "from 0 to below 1", value)
+
+    @property
+    def widths(self) -> list[int]:
+        """The hidden size of each layer."""
+        if len(self.hidden_size) > 1:
+            return list(self.hidden_size)
+        return [self.hidden_size[0]] * (self.num_layers or 2)
+
+    def build(self, vocabulary_size: int) -> LanguageModel:
+        default = self.widths[-1] if self.tie_weights else 128
+        return LanguageModel(
+            vocabulary_size,
+            self.cell,
+            embedding_size=default if self.embedding_size is None else self.embedding_size,
+            hidden_size=self.widths,
+            dropout=self.dropout,
+            recurrent_dropout=self.recurrent_dropout,
+            zoneout=self.zoneout,
+            forget_bias=self.forget_bias,
+            tie_weights=self.tie_weights,
+        )
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """All settings of a language model's run."""
+
+    text: TextConfig = field(default_factory=TextConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def read_config(run: Run) -> LanguageConfig:
+    """The settings of a language model's run; RunError where it is a run of something else."""
+    if run.task != TASK:
+        raise RunError(f"{run.path}: a run of task {run.task!r}, not a {TASK}")
+    return from_json(LanguageConfig, run.config, str(run.path / "config.json"))
+
+
+def prepare(run: Run, config: TextConfig, progress: Callable[[int], None] = lambda done: None) -> None:
+    """Learn the vocabulary and encode the text into a new run's directory."""
+    files = find_sources(config.data, config.glob)
+    vocabulary = build_vocabulary(config.level, files, size=config.vocab_size, min_count=config.min_count)
+    vocabulary.save(run.path / VOCABULARY_FILE)
+    encode_files(files, vocabulary, run.path / TOKENS_FILE, progress)
+
+
+class LanguageTask:
+    """A run's language model with its text: what the training loop, `sample` and `eval` work on."""
+
+    def __init__(self, run: Run, device: str | None = None) -> None:
+        """Open what `prepare` made; the weights are fresh, drawn from the run's seed, until a checkpoint is loaded."""
+        self.run = run
+        self.config = read_config(run)
+        self.vocabulary: Vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
+        self.device = find_device(device or self.config.training.device)
+        torch.manual_seed(self.config.training.seed)
+        self.model = self.config.model.build(len(self.vocabulary)).to(self.device)
+
+    def load(self, which: Which = "best") -> LanguageTask:
+        """Put a checkpoint's weights in, and the model into evaluation mode."""
+        Checkpoints(self.run).load(which, self.model)
+        self.model.eval()
+        return self
+
+    # -- text ----------------------------------------------------------------------------------------------------
+
+    def split(self) -> Split:
+        """The run's tokens in three parts."""
+        text = self.config.text
+        tokens = TokenFile.open(self.run.path / TOKENS_FILE).tokens
+        return split_tokens(tokens, text.val_fraction, text.test_fraction)
+
+    def check_text(self) -> None:
+        """Raise DataError now where the text is too short to train on."""
+        self.epoch(0)
+
+    def epoch(self, number: int) -> Streams:
+        """Pass `number` over the training text; each starts at another token, so that chunks fall differently."""
+        training = self.config.training
+        offset = int(np.random.default_rng([training.seed, number]).integers(training.seq_length)) if number else 0
+        return Streams(self.split().train, training.batch_size, training.seq_length, offset)
+
+    # -- the loop's view -----------------------------------------------------------------------------------------
+
+    def loss(self, inputs: Tensor, targets: Tensor, state) -> tuple[Tensor, object]:
+        """Cross-entropy summed over `targets [T, B]`, in nats."""
+        logits, state = self.model(inputs, state)
+        return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"), state
+
+    def validate(self) -> float | None:
+        tokens = self.split().validation
+        if self.config.text.val_tokens:
+            tokens = tokens[: self.config.text.val_tokens]
+        return self.total_nats(tokens) / (len(tokens) - 1) if len(tokens) > 1 else None
+
+    def sample(self, step: int) -> str:
+        generator = torch.Generator(self.device).manual_seed(self.config.training.seed + step)
+        prompt = self.prompt("\n")
+        steps = generate(self.model, prompt, Sampling(temperature=0.8), generator)
+        return self.vocabulary.decode([int(next(steps)) for _ in range(300)])
+
+    def describe(self, loss: float) -> str:
+        if self.config.text.level in ("char", "byte"):
+            return f"loss {loss:.4f} · {bits(loss):.3f} bits/{self.config.text.level}"
+        return f"loss {loss:.4f} · perplexity {perplexity(loss):,.1f}"
+
+    # -- use -----------------------------------------------------------------------------------------------------
+
+    def prompt(self, text: str, count: int = 1) -> Tensor:
+        """`text` as tokens `[T, count]`; where nothing of it is in the vocabulary, the first token of all."""
+        tokens = self.vocabulary.encode(text)
+        if not len(tokens):
+            tokens = np.zeros(1, dtype=np.int64)
+        return torch.from_numpy(tokens).to(self.device).unsqueeze(1).expand(-1, count)
+
+    @torch.no_grad()
+    def total_nats(self, tokens: np.ndarray, streams: int = 16, steps: int = 256) -> float:
+        """`-Σ ln P` of `tokens[1:]`, each given all that precedes it, as one text.
+
+        To be fast the text is read as several streams in step. Each but the first starts `steps` tokens early,
+        uncounted, so that no stream begins without memory.
+        """
+        predictions = len(tokens) - 1
+        streams = max(1, min(streams, predictions // (2 * steps)))
+        length = -(-predictions // streams)
+        starts = np.arange(streams) * length
+        state, total = None, 0.0
+        if streams > 1:
+            warm = np.stack([tokens[max(0, s - steps) : max(steps, s)] for s in starts], axis=1)
+            _, state = self.model(self._on_device(warm))
+            state = map_state(lambda part: part.index_fill(-2, part.new_zeros(1, dtype=torch.long), 0.0), state)
+        for first in range(0, length, steps):
+            last = min(first + steps, length)
+            window = np.zeros((last - first + 1, streams), dtype=np.int64)
+            counted = np.zeros((last - first, streams), dtype=bool)
+            for column, start in enumerate(starts):
+                stretch = tokens[start + first : start + last + 1]
+                window[: len(stretch), column] = stretch
+                counted[: max(0, len(stretch) - 1), column] = True
+            both = self._on_device(window)
+            logits, state = self.model(both[:-1], state)
+            losses = cross_entropy(logits.flatten(0, 1), both[1:].flatten(), reduction="none")
+            total += float(losses[torch.from_numpy(counted).to(self.device).flatten()].double().sum())
+        return total
+
+    def _on_device(self, tokens: np.ndarray) -> Tensor:
+        return torch.from_numpy(tokens.astype(np.int64)).to(self.device)
+
+    def score(self, tokens: np.ndarray) -> LanguageScore:
+        """How well the model predicts a text of at least two tokens."""
+        characters = sum(
+            len(self.vocabulary.decode(part)) for part in np.array_split(tokens[1:], 1 + len(tokens) // 100_000)
+        )
+        return LanguageScore(self.total_nats(tokens), len(tokens) - 1, characters)
+
+    def score_files(self, files: list[Path], scratch: Path) -> LanguageScore:
+        """The score of other text, encoded into `scratch`."""
+        return self.score(encode_files(files, self.vocabulary, scratch).tokens)
+
+
+def create_run(path: Path, config: LanguageConfig, progress: Callable[[int], None] = lambda done: None) -> LanguageTask:
+    """A new run directory with its text, checked to be trainable; nothing is left behind where that fails."""
+    with Run.create(path, TASK, dataclasses.asdict(config)) as run:
+        find_device(config.training.device)
+        prepare(run, config.text, progress)
+        task = LanguageTask(run)
+        task.check_text()
+    return task

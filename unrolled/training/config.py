@@ -1,0 +1,166 @@
+"""How to train: one dataclass that is the flags, their help and the saved file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from unrolled.errors import ConfigurationError, RunError
+
+OPTIMIZERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "step", "plateau")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Training."""
+
+    batch_size: int = 32
+    """Streams read side by side."""
+    seq_length: int = 64
+    """Steps a stream advances between two updates."""
+    backward_length: int = 0
+    """Steps that gradients flow back, at most; 0: as many as --seq-length."""
+    carry_state: bool = True
+    """Carry the hidden state from one update to the next."""
+    optimizer: str = "adamw"
+    """sgd, momentum, adagrad, rmsprop, adam or adamw."""
+    learning_rate: float = 3e-3
+    """Peak learning rate."""
+    lr_schedule: str = "cosine"
+    """constant; cosine: down to 1% at the end; step: times --lr-decay every --lr-decay-every epochs; plateau: times
+    --lr-decay after --lr-patience validations without progress."""
+    lr_decay: float = 0.5
+    """Factor of the step and plateau schedules."""
+    lr_decay_every: float = 1.0
+    """Epochs between two decays of the step schedule."""
+    lr_patience: int = 2
+    """Validations without progress before the plateau schedule decays."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises from 0."""
+    momentum: float = 0.9
+    """Momentum of --optimizer momentum."""
+    weight_decay: float = 0.01
+    """Decay of weight matrices, not of biases."""
+    clip_norm: float = 1.0
+    """Rescale gradients whose norm is above this; 0: never."""
+    clip_value: float = 0.0
+    """Clip each element of the gradient to ± this; 0: never."""
+    epochs: float | None = None
+    """Stop after this many passes over the text (10, where no limit is set)."""
+    max_steps: int | None = None
+    """Stop after this many updates."""
+    max_time: str | None = None
+    """Stop after this long: 90s, 5m, 1.5h. The learning rate then follows the clock, so runs differ in detail."""
+    eval_every: int = 500
+    """Updates between two validations, each with a checkpoint."""
+    early_stopping: int = 0
+    """Stop after this many validations without progress; 0: never."""
+    sample_every: int = 500
+    """Updates between two samples; 0: none."""
+    log_every: int = 10
+    """Updates between two lines of metrics.jsonl."""
+    seed: int = 1
+    """Seed of the initial weights, of dropout and of the order of data."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto: a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_choice("lr-schedule", self.lr_schedule, SCHEDULES)
+        for name in ("batch_size", "seq_length", "eval_every", "log_every", "lr_patience"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("backward_length", "warmup_steps", "sample_every", "early_stopping", "weight_decay"):
+            require(getattr(self, name) >= 0, name, "0 or above", getattr(self, name))
+        for name in ("clip_norm", "clip_value"):
+            require(getattr(self, name) >= 0, name, "0 (off) or above", getattr(self, name))
+        for name in ("learning_rate", "lr_decay_every"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, "above 0", value)
+        require(0 < self.lr_decay <= 1, "lr_decay", "above 0 and at most 1", self.lr_decay)
+        require(0 <= self.momentum < 1, "momentum", "from 0 to below 1", self.momentum)
+        for name in ("epochs", "max_steps"):
+            value = getattr(self, name)
+            require(value is None or 0 < value < math.inf, name, "above 0", value)
+        if self.max_time is not None:
+            parse_duration(self.max_time)
+
+    @property
+    def max_epochs(self) -> float:
+        """The limit in epochs, the default where nothing else limits the run."""
+        if self.epochs is not None:
+            return self.epochs
+        return 10.0 if self.max_steps is None and self.max_time is None else math.inf
+
+    @property
+    def max_seconds(self) -> float:
+        return math.inf if self.max_time is None else parse_duration(self.max_time)
+
+
+def flag(name: str) -> str:
+    """A field's name as it is typed."""
+    return "--" + name.replace("_", "-")
+
+
+def require(condition: bool, name: str, expected: str, value: object) -> None:
+    if not condition:
+        raise ConfigurationError(f"{flag(name)} must be {expected}, got {value}")
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"{flag(name)}: unknown value {value!r}, choose from {', '.join(choices)}")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in "90", "90s", "5m" or "1.5h"."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)", text.strip().lower())
+    if not match or float(match[1]) == 0:
+        raise ConfigurationError(f"--max-time: {text!r} is no length of time; write 90s, 5m or 1.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A configuration in JSON's types."""
+    return dataclasses.asdict(config)
+
+
+def from_json(kind: type, stored: Any, where: str) -> Any:
+    """A configuration of class `kind` from what `to_json` gave; RunError, naming `where`, if it is something else."""
+    if not isinstance(stored, dict):
+        raise RunError(f"{where}: expected settings by name, got {type(stored).__name__}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(stored) - set(hints))
+    if unknown:
+        raise RunError(f"{where}: unknown settings {', '.join(unknown)}; written by another version of unrolled?")
+    values = {}
+    for name, value in stored.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            values[name] = from_json(typing.cast(type, hint), value, where)
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
+            if not _fits(values[name], hint):
+                raise RunError(f"{where}: {name} cannot be {value!r}")
+    try:
+        return kind(**values)
+    except ConfigurationError as error:
+        raise RunError(f"{where}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(part, inner[0]) for part in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)

@@ -1,0 +1,49 @@
+"""The loss curves of a run as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unrolled.training.run import Run
+
+
+def draw_loss(run: Run, path: Path | None = None) -> Path:
+    """Training and validation loss over steps, from metrics.jsonl, as a PNG (`RUN/loss.png`)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state of pyplot
+    from matplotlib.figure import Figure
+
+    path = path or run.path / "loss.png"
+    records = run.metrics()
+    train = [(r["step"], r["loss"]) for r in records if "loss" in r]
+    valid = [(r["step"], r["validation_loss"]) for r in records if "validation_loss" in r]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if train:
+        steps, losses = zip(*train, strict=True)
+        axes.plot(steps, losses, color="#9ecae1", linewidth=0.8, label="training")
+        axes.plot(steps, _smoothed(losses), color="#3182bd", linewidth=1.6, label="training, smoothed")
+    if valid:
+        best = min(valid, key=lambda point: point[1])
+        axes.plot(*zip(*valid, strict=True), color="#e6550d", marker="o", markersize=3.5, label="validation")
+        axes.annotate(
+            f"best {best[1]:.3f}", best, textcoords="offset points", xytext=(0, -14), ha="center", color="#e6550d"
+        )
+    ordered = sorted(value for _, value in train + valid)
+    if ordered:  # the first steps' losses would squeeze the rest together
+        low, high = ordered[0], ordered[int(0.98 * (len(ordered) - 1))]
+        axes.set_ylim(low - 0.08 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=run.path.resolve().name)
+    axes.grid(alpha=0.25)
+    if train or valid:
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _smoothed(values: tuple[float, ...], weight: float = 0.9) -> list[float]:
+    smooth, total, norm = [], 0.0, 0.0
+    for value in values:
+        total, norm = weight * total + (1 - weight) * value, weight * norm + (1 - weight)
+        smooth.append(total / norm)
+    return smooth

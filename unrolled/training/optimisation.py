@@ -1,0 +1,71 @@
+"""From settings to an optimiser, a learning rate for every moment, and clipped gradients."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from unrolled.errors import ConfigurationError
+from unrolled.training.config import TrainingConfig
+
+_FLOOR = 0.01  # where the cosine ends, as a share of the peak
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimiser that `config` names; weight decay acts on matrices alone."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    rate = config.learning_rate
+    fused = {"fused": True} if all(p.device.type in ("cpu", "cuda") for p in parameters) else {}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, rate)
+    if config.optimizer == "momentum":
+        return torch.optim.SGD(groups, rate, momentum=config.momentum)
+    if config.optimizer == "adagrad":
+        return torch.optim.Adagrad(groups, rate)
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, rate)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, rate, betas=(0.9, 0.99), **fused)
+    return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), **fused)
+
+
+def learning_rate(config: TrainingConfig, step: int, epochs: float, progress: float, plateaus: int) -> float:
+    """The rate of update `step` (from 0), `epochs` passes and a share `progress` of the run behind it."""
+    rate = config.learning_rate
+    if config.warmup_steps:
+        rate *= min(1.0, (step + 1) / config.warmup_steps)
+    if config.lr_schedule == "cosine":
+        return rate * (_FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    if config.lr_schedule == "step":
+        return rate * config.lr_decay ** int(epochs / config.lr_decay_every)
+    if config.lr_schedule == "plateau":
+        return rate * config.lr_decay**plateaus
+    return rate
+
+
+def clip_gradients(model: nn.Module, config: TrainingConfig) -> float:
+    """Clip as `config` says and return the norm that the gradient had before."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm or math.inf)
+    if config.clip_value:
+        nn.utils.clip_grad_value_(parameters, config.clip_value)
+    return float(norm)
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`; ConfigurationError where this machine has none of that name."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"--device {name}: not on this machine ({reason}); use --device cpu") from error
+    return device

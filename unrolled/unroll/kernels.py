@@ -1,0 +1,97 @@
+"""The `torch` backend: PyTorch's own fused kernels, for the three cells that they compute.
+
+A kernel serves a cell of exactly the class it is listed under; a subclass may have changed the formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from unrolled.cells import ElmanCell, GRUResetAfterCell, LSTMCell, State
+
+Weights = list[Tensor]
+
+
+def _biases(bias: Tensor | None, recurrent: Tensor | None = None) -> Weights:
+    """The kernels take two bias vectors, or none."""
+    if bias is None:
+        return []
+    return [bias, torch.zeros_like(bias) if recurrent is None else recurrent]
+
+
+def _elman_weights(cell: ElmanCell) -> Weights:
+    return [cell.weight_ih, cell.weight_hh, *_biases(cell.bias)]
+
+
+def _lstm_weights(cell: LSTMCell) -> Weights:
+    projection = [cell.weight_hr] if cell.proj_size else []
+    return [cell.weight_ih, cell.weight_hh, *_biases(cell.bias), *projection]
+
+
+def _gru_weights(cell: GRUResetAfterCell) -> Weights:
+    if cell.bias is None or cell.bias_hn is None:
+        return [cell.weight_ih, cell.weight_hh]
+    recurrent = torch.cat([cell.bias_hn.new_zeros(2 * cell.hidden_size), cell.bias_hn])
+    # The kernel orders h = (1-z)∘n + z∘h' over r, z, n just as the cell does.
+    return [cell.weight_ih, cell.weight_hh, *_biases(cell.bias, recurrent)]
+
+
+_WEIGHTS: dict[type, Callable[..., Weights]] = {
+    ElmanCell: _elman_weights,
+    LSTMCell: _lstm_weights,
+    GRUResetAfterCell: _gru_weights,
+}
+
+
+def has_kernel(cell: nn.Module) -> bool:
+    """Whether PyTorch has a fused kernel for exactly this cell."""
+    return type(cell) in _WEIGHTS
+
+
+def _kernel(cell: nn.Module) -> Callable:
+    if isinstance(cell, ElmanCell):
+        return torch.rnn_tanh if cell.nonlinearity == "tanh" else torch.rnn_relu
+    return torch.lstm if isinstance(cell, LSTMCell) else torch.gru
+
+
+def _run(cell: nn.Module, inputs: Tensor | PackedSequence, state: State) -> tuple[Tensor, State]:
+    weights = _WEIGHTS[type(cell)](cell)
+    stacked = tuple(part.unsqueeze(0).contiguous() for part in state)
+    hidden = stacked if isinstance(cell, LSTMCell) else stacked[0]
+    # has_biases, num_layers, dropout, train, bidirectional; batch_first where there is a batch axis
+    settings: tuple = (weights, len(weights) > 3, 1, 0.0, cell.training, False)
+    if isinstance(inputs, PackedSequence):
+        output, *final = _kernel(cell)(inputs.data, inputs.batch_sizes, hidden, *settings)
+    else:
+        output, *final = _kernel(cell)(inputs, hidden, *settings, False)
+    return output, tuple(part.squeeze(0) for part in final)
+
+
+def _flip(padded: Tensor, lengths: Tensor) -> Tensor:
+    """Reverse each sequence within its own length; what lies behind it stays where it is."""
+    time = torch.arange(padded.size(0), device=padded.device).unsqueeze(-1)
+    source = torch.where(time < lengths, lengths - 1 - time, time)
+    return padded.gather(0, source.unsqueeze(-1).expand_as(padded))
+
+
+def unroll_kernel(
+    cell: nn.Module, inputs: Tensor, state: State, lengths: Tensor | None, reverse: bool
+) -> tuple[Tensor, State]:
+    """As `unroll_eager`, for a cell that `has_kernel`."""
+    if lengths is None:
+        outputs, final = _run(cell, inputs.flip(0) if reverse else inputs, state)
+        return outputs.flip(0) if reverse else outputs, final
+    if bool((lengths == 0).any()):  # PackedSequence has no empty sequences: run one step, then put the start back
+        outputs, final = unroll_kernel(cell, inputs, state, lengths.clamp(min=1), reverse)
+        some = (lengths > 0).unsqueeze(-1)
+        final = tuple(torch.where(some, after, before) for after, before in zip(final, state, strict=True))
+        return torch.where(some, outputs, torch.zeros_like(outputs)), final
+    padded = _flip(inputs, lengths) if reverse else inputs
+    packed = pack_padded_sequence(padded, lengths.cpu(), enforce_sorted=False)
+    data, final = _run(cell, packed, tuple(part[packed.sorted_indices] for part in state))
+    outputs, _ = pad_packed_sequence(packed._replace(data=data), total_length=inputs.size(0))
+    return _flip(outputs, lengths) if reverse else outputs, tuple(part[packed.unsorted_indices] for part in final)
