@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 2 a mistake of the caller, 130 interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = _typed() if arguments is None else list(arguments)
     try:
         code = _dispatch(words)
         sys.stdout.flush()
@@ -40,6 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"unrolled: error: {where}{error.strerror or error}", file=sys.stderr)
         return 2
+
+
+def _typed() -> list[str]:
+    """The command line as UTF-8, in and out, whatever the locale says: prompts and samples are text of any script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    return [os.fsencode(word).decode("utf-8", "replace") for word in sys.argv[1:]]
 
 
 def _dispatch(words: list[str]) -> int:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unrolled.cli.parsing import parse
-from unrolled.tasks.language import LanguageTask
+from unrolled.tasks.language import TASK, LanguageTask
 from unrolled.training import Checkpoints, Run
 from unrolled.training.progress import clock
 
@@ -64,7 +64,8 @@ def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
         facts.append(("last", f"step {validated[-1]['step']:,}: {task.describe(validated[-1]['validation_loss'])}"))
     if Checkpoints(run).index():
         facts.append(("sample", f"unrolled sample {path}"))
-        facts.append(("go on", f"unrolled train lm --resume {path}"))
+        if run.task == TASK:
+            facts.append(("go on", f"unrolled train lm --resume {path}"))
     else:
         facts.append(("sample", "nothing yet: no checkpoint was written"))
     return facts

@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from unrolled.cli.parsing import parse
-from unrolled.errors import ConfigurationError
-from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, TextConfig, create_run, read_config
+from unrolled.errors import ConfigurationError, RunError
+from unrolled.tasks.language import TASK, LanguageConfig, LanguageTask, ModelConfig, TextConfig, create_run, read_config
 from unrolled.training import Outcome, Run, Trainer, TrainingConfig
 from unrolled.training.config import flag, to_json
 from unrolled.training.progress import clock
@@ -64,6 +64,8 @@ def _reopen(arguments: Arguments, words: Sequence[str], prog: str) -> LanguageTa
     if arguments.out is not None:
         raise ConfigurationError("--resume goes on in its own directory; leave out --out")
     run = Run.open(arguments.resume)
+    if run.task != TASK:
+        raise RunError(f"{run.path}: a {run.task} run cannot be resumed; start it anew with more iterations")
     stored = read_config(run)
     before = Arguments(stored.text, stored.model, stored.training, resume=arguments.resume)
     after = parse(Arguments, words, prog, default=before)

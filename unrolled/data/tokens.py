@@ -55,6 +55,8 @@ class TokenFile:
     @property
     def tokens(self) -> np.ndarray:
         """The numbers, `[count]`, mapped from disk."""
+        if not self.count:  # an empty file cannot be mapped
+            return np.empty(0, self.dtype)
         return np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.count,))
 
     @classmethod

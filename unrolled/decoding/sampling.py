@@ -70,15 +70,23 @@ class Sampling:
 
 @torch.no_grad()
 def generate(
-    model: StepModel, prompt: Tensor, sampling: Sampling, generator: torch.Generator | None = None
+    model: StepModel,
+    prompt: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+    state: Any = None,
 ) -> Iterator[Tensor]:
     """Tokens `[B]`, one step after the other, without end; `prompt [T, B]`, T at least 1, is read first.
 
+    With a `state`, the model goes on from there: the prompt is then the one token `[1, B]` that comes next.
     Dropout is the caller's affair: a module should be in evaluation mode.
     """
     if len(prompt) == 0:
         raise ConfigurationError("a prompt of at least one token is needed to predict the next")
-    state = model.start(prompt[:-1])
+    if state is None:
+        state = model.start(prompt[:-1])
+    elif len(prompt) != 1:
+        raise ConfigurationError("with a state the prompt is one token, the next")
     token = prompt[-1]
     while True:
         log_probs, state = model.step(token, state)

@@ -27,6 +27,8 @@ from unrolled.training.config import from_json, require, require_choice
 from unrolled.training.optimisation import find_device
 
 TASK = "language model"
+#: Trained by a loop of its own, but sampled and scored like any other language model.
+MIN_CHAR_RNN_TASK = "min-char-rnn"
 VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.bin"
 
 
@@ -129,7 +131,7 @@ class LanguageConfig:
 
 def read_config(run: Run) -> LanguageConfig:
     """The settings of a language model's run; RunError where it is a run of something else."""
-    if run.task != TASK:
+    if run.task not in (TASK, MIN_CHAR_RNN_TASK):
         raise RunError(f"{run.path}: a run of task {run.task!r}, not a {TASK}")
     return from_json(LanguageConfig, run.config, str(run.path / "config.json"))
 
@@ -167,10 +169,6 @@ class LanguageTask:
         text = self.config.text
         tokens = TokenFile.open(self.run.path / TOKENS_FILE).tokens
         return split_tokens(tokens, text.val_fraction, text.test_fraction)
-
-    def check_text(self) -> None:
-        """Raise DataError now where the text is too short to train on."""
-        self.epoch(0)
 
     def epoch(self, number: int) -> Streams:
         """Pass `number` over the training text; each starts at another token, so that chunks fall differently."""
@@ -256,11 +254,21 @@ class LanguageTask:
         return self.score(encode_files(files, self.vocabulary, scratch).tokens)
 
 
-def create_run(path: Path, config: LanguageConfig, progress: Callable[[int], None] = lambda done: None) -> LanguageTask:
-    """A new run directory with its text, checked to be trainable; nothing is left behind where that fails."""
-    with Run.create(path, TASK, dataclasses.asdict(config)) as run:
+def create_run(
+    path: Path,
+    config: LanguageConfig,
+    progress: Callable[[int], None] = lambda done: None,
+    *,
+    task_name: str = TASK,
+    check: Callable[[LanguageTask], object] = lambda task: task.epoch(0),
+) -> LanguageTask:
+    """A new run directory with its text; nothing is left behind where that fails, or where `check` raises.
+
+    The default check is that the text is long enough for a batch.
+    """
+    with Run.create(path, task_name, dataclasses.asdict(config)) as run:
         find_device(config.training.device)
         prepare(run, config.text, progress)
         task = LanguageTask(run)
-        task.check_text()
+        check(task)
     return task

@@ -1,0 +1,50 @@
+# `make demo` and `make test` are all a newcomer needs; both make .venv first.
+PYTHON ?= python3
+DEMO_TIME ?= 2m
+DEMO_RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint format clean help
+
+help:
+	@echo "make demo       train about two minutes on Python's own source code and sample from the result"
+	@echo "make test       the test suite (under 5 minutes on 2 cores)"
+	@echo "make test-slow  the checks that take longer, and those that need UNROLLED_DATA"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     let ruff put the code in order"
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unrolled needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/unrolled train lm --max-time $(DEMO_TIME) --eval-every 400 --sample-every 200 --val-tokens 50000 --out $(DEMO_RUN)
+	@echo
+	@echo '--- the final sample: $(BIN)/unrolled sample $(DEMO_RUN) --prime "def " --temperature 0.6 ---'
+	@$(BIN)/unrolled sample $(DEMO_RUN) --prime "def " --length 700 --temperature 0.6 --seed 7
+	@echo
+	@echo "What to try next:"
+	@echo "  $(BIN)/unrolled sample $(DEMO_RUN) --prime 'class ' --temperature 1.0 --count 3"
+	@echo "  $(BIN)/unrolled train lm --resume $(DEMO_RUN) --max-time 10m       # go on learning"
+	@echo "  $(BIN)/unrolled train lm --data YOUR.txt --cell gru --max-time 5m  # your text, another cell"
+	@echo "  $(BIN)/unrolled info $(DEMO_RUN)"
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,84 @@
+"""Train every cell on one text with the same settings and print the table of validation losses in docs/cells.md.
+
+    .venv/bin/python benchmarks/train_every_cell.py --data tinyshakespeare/input.txt --steps 1000
+
+Runs go to `--out`, one directory a cell; a finished one is only read, and a stopped one goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unrolled.cells import CELLS
+from unrolled.cli import main as unrolled
+from unrolled.tasks.language import LanguageTask
+from unrolled.training import Checkpoints, Run
+
+
+@dataclass(frozen=True)
+class Arguments:
+    data: Path
+    """Text to train on."""
+    steps: int = 1000
+    """Updates for each cell."""
+    hidden_size: int = 256
+    """Units of the one layer."""
+    seed: int = 1
+    """The same for all."""
+    cells: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = tuple(CELLS)
+    """Which cells."""
+    out: Path = Path("runs/every-cell")
+    """Where the runs go."""
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments)
+    rows = [train(name, arguments) for name in arguments.cells]
+    rows.sort(key=lambda row: row[2])
+    print(f"\n{arguments.steps} updates, one layer of {arguments.hidden_size} units, seed {arguments.seed}\n")
+    print("| cell | parameters | validation nats | bits/char | tokens/s |")
+    print("|---|---|---|---|---|")
+    for name, parameters, nats, speed in rows:
+        print(f"| `{name}` | {parameters:,} | {nats:.4f} | {nats / 0.693147:.3f} | {speed:,.0f} |")
+
+
+def train(name: str, arguments: Arguments) -> tuple[str, int, float, float]:
+    path = arguments.out / name
+    if not (path / "loss.png").exists():  # written last
+        words = ["--resume", str(path)] if (path / "checkpoints").exists() else fresh(name, path, arguments)
+        started = time.monotonic()
+        code = unrolled(["train", "lm", *words])
+        if code:
+            raise SystemExit(code)
+        print(f"{name}: {time.monotonic() - started:.0f} s")
+    task = LanguageTask(Run.open(path), "cpu")
+    last = [record for record in task.run.metrics() if "tokens" in record][-1]
+    assert Checkpoints(task.run).index()["last"]["step"] == arguments.steps, f"{path} is of another length"
+    nats = [r["validation_loss"] for r in task.run.metrics() if "validation_loss" in r][-1]
+    return name, sum(p.numel() for p in task.model.parameters()), nats, last["tokens"] / last["seconds"]
+
+
+def fresh(name: str, path: Path, arguments: Arguments) -> list[str]:
+    sizes = ["--hidden-size", str(arguments.hidden_size), "--num-layers", "1", "--dropout", "0"]
+    limits = ["--max-steps", str(arguments.steps), "--eval-every", str(arguments.steps), "--sample-every", "0"]
+    return [
+        "--data",
+        str(arguments.data),
+        "--cell",
+        name,
+        *sizes,
+        *limits,
+        "--seed",
+        str(arguments.seed),
+        "--out",
+        str(path),
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("ci", deadline=None, max_examples=30, print_blob=True)
+settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def text_file(tmp_path) -> Path:
+    """A small text with a pattern that a net can learn, and characters beyond ASCII."""
+    path = tmp_path / "text.txt"
+    path.write_text("Zoë said: grüß dich, naïve 世界!\n" * 120, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def shakespeare() -> Path:
+    """The tinyshakespeare file, where UNROLLED_DATA or ../shared/data has it."""
+    root = Path(os.environ.get("UNROLLED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    path = root / "tinyshakespeare" / "input.txt"
+    if not path.exists():
+        pytest.skip(f"needs tinyshakespeare/input.txt below {root} (set UNROLLED_DATA)")
+    return path

@@ -1,0 +1,111 @@
+"""Text to tokens and back, for each level; partial characters while streaming; files that are no vocabulary."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from unrolled.data import LEVELS, StreamingDecoder, build_vocabulary, load_vocabulary
+from unrolled.data.vocabulary import BPEVocabulary, ByteVocabulary, CharacterVocabulary
+from unrolled.data.words import UNKNOWN, WordVocabulary, join_words, split_words
+from unrolled.errors import ConfigurationError, DataError, RunError
+
+SENTENCE = "Zoë said: grüß dich, naïve 世界!\n"
+
+
+@pytest.fixture(params=LEVELS)
+def vocabulary(request, text_file):
+    return build_vocabulary(request.param, [text_file], size=400)
+
+
+def test_text_goes_there_and_back(vocabulary):
+    tokens = vocabulary.encode(SENTENCE * 3)
+    assert tokens.dtype == np.int64
+    assert tokens.max() < len(vocabulary)
+    assert vocabulary.decode(tokens) == SENTENCE * 3
+    assert vocabulary.unknown(SENTENCE) == []
+    assert len(vocabulary.encode("")) == 0
+
+
+def test_saved_and_loaded_it_is_the_same(vocabulary, tmp_path):
+    vocabulary.save(tmp_path / "v.json")
+    again = load_vocabulary(tmp_path / "v.json")
+    assert len(again) == len(vocabulary)
+    assert np.array_equal(again.encode(SENTENCE), vocabulary.encode(SENTENCE))
+
+
+def test_streaming_gives_the_same_text_without_broken_characters(vocabulary):
+    decoder = StreamingDecoder(vocabulary)
+    parts = [decoder.feed(int(token)) for token in vocabulary.encode(SENTENCE * 9)]
+    assert "".join(parts) + decoder.finish() == SENTENCE * 9
+    assert not any("\ufffd" in part for part in parts)
+
+
+def test_streaming_of_bytes_that_are_no_text_does_not_hold_back_for_ever():
+    decoder = StreamingDecoder(ByteVocabulary())
+    parts = [decoder.feed(0xFF) for _ in range(100)]
+    assert len("".join(parts) + decoder.finish()) == 100
+    assert any(parts)
+
+
+@given(st.text())
+def test_bytes_and_bpe_take_any_text(text):
+    bpe = BPEVocabulary.build(lambda: iter([SENTENCE]), 300)
+    for vocabulary in (ByteVocabulary(), bpe):
+        assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+@given(st.text(alphabet="abc'’., \"\n\t()é-", max_size=60))
+@example(" a  b , c\n d")
+@example("￭")
+def test_words_can_be_joined_again(text):
+    assert join_words(split_words(text)) == text.replace("￭", "") or "￭" in text
+
+
+def test_words_are_bare_and_rare_ones_unknown():
+    vocabulary = WordVocabulary.build(lambda: iter(["the cat, the dog (the end)\n" * 2 + "rare"]), min_count=2)
+    assert vocabulary.words[0] == UNKNOWN
+    assert {"the", "cat", "dog", "￭,", "(￭", "￭)"} <= set(vocabulary.words)
+    assert vocabulary.words[1] == "the"
+    assert vocabulary.unknown("a rare cat") == ["a", "rare"]
+    assert vocabulary.decode(vocabulary.encode("the rare cat")) == "the <unk> cat"
+
+
+def test_words_are_bounded_by_size():
+    vocabulary = WordVocabulary.build(lambda: iter(["a a a b b c c"]), min_count=1, max_size=3)
+    assert vocabulary.words == [UNKNOWN, "a", "b"]
+
+
+def test_characters_leave_out_what_they_never_saw():
+    vocabulary = CharacterVocabulary("abc")
+    assert vocabulary.decode(vocabulary.encode("a😀bzc")) == "abc"
+    assert vocabulary.unknown("a😀bz😀") == ["😀", "z"]
+
+
+def test_bpe_shortens_what_repeats():
+    vocabulary = BPEVocabulary.build(lambda: iter([SENTENCE * 50]), 300)
+    assert len(vocabulary) <= 300
+    assert len(vocabulary.encode(SENTENCE)) < len(SENTENCE) / 2
+
+
+def test_impossible_requests():
+    with pytest.raises(DataError):
+        CharacterVocabulary("")
+    with pytest.raises(DataError):
+        WordVocabulary.build(lambda: iter([]))
+    with pytest.raises(ConfigurationError, match="256"):
+        BPEVocabulary.build(lambda: iter(["x"]), 100)
+    with pytest.raises(ConfigurationError, match="char, word, byte, bpe"):
+        build_vocabulary("phoneme", [])
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"level": "sound"}', '{"level": "char"}', json.dumps("char"), "\0"]
+)
+def test_files_that_are_no_vocabulary(content, tmp_path):
+    path = tmp_path / "v.json"
+    path.write_text(content)
+    with pytest.raises(RunError, match="not a vocabulary"):
+        load_vocabulary(path)

@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from unrolled.cells import CELLS
+from unrolled.errors import ConfigurationError
+from unrolled.models import LanguageModel
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_step_by_step_is_the_same_as_at_once(cell):
+    model = LanguageModel(11, cell, embedding_size=4, hidden_size=6, num_layers=2).eval()
+    tokens = torch.randint(11, (7, 3))
+    logits, _ = model(tokens)
+    state = model.start(tokens[:4])
+    for t in range(4, 7):
+        log_probs, state = model.step(tokens[t], state)
+        torch.testing.assert_close(log_probs, torch.log_softmax(logits[t], -1))
+    assert model.start(tokens[:0]) is None
+
+
+def test_one_hot_input():
+    model = LanguageModel(11, "elman", embedding_size=0, hidden_size=6)
+    assert model.embedding is None
+    assert model(torch.randint(11, (5, 2)))[0].shape == (5, 2, 11)
+
+
+def test_tied_weights_are_one_matrix():
+    model = LanguageModel(11, embedding_size=6, hidden_size=[8, 6], tie_weights=True)
+    assert model.readout.weight is model.embedding.weight
+    with pytest.raises(ConfigurationError, match="--embedding-size 6"):
+        LanguageModel(11, embedding_size=5, hidden_size=6, tie_weights=True)
+
+
+def test_forget_bias_reaches_the_cells_that_have_one():
+    model = LanguageModel(11, "lstm", hidden_size=6, forget_bias=3.0)
+    assert (model.recurrent.cells[0][0].bias[6:12] == 3).all()
+    LanguageModel(11, "gru", hidden_size=6, forget_bias=3.0)

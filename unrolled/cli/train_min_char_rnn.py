@@ -1,0 +1,79 @@
+"""`unrolled train min-char-rnn FILE`."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+
+from unrolled.cli.parsing import parse
+from unrolled.errors import DivergenceError
+from unrolled.tasks.language import MIN_CHAR_RNN_TASK, create_run
+from unrolled.tasks.min_char_rnn import STEPS, check_length, initialise, lecture_config, train
+from unrolled.training import Checkpoints
+from unrolled.training.config import require
+from unrolled.training.curves import draw_loss
+from unrolled.training.interrupt import Interrupt
+from unrolled.training.run import next_free
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train the lectures' 112-line model with the lectures' settings, on one file of text."""
+
+    file: Annotated[str, tyro.conf.Positional]
+    """Text to learn."""
+    iterations: int = 10_000
+    """Updates of 25 characters each."""
+    sample_every: int = 1000
+    """Iterations between two samples of 200 characters (the lectures: 100)."""
+    seed: int = 1
+    """Seed of the weights and the samples."""
+    out: Path | None = None
+    """Directory of the new run (runs/NAME-1, or the next free number)."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    for name in ("iterations", "sample_every"):
+        require(getattr(arguments, name) >= 1, name, "at least 1", getattr(arguments, name))
+    path = arguments.out or next_free(Path("runs"), f"{Path(arguments.file).stem}-min-char-rnn")
+    task = create_run(
+        path,
+        lecture_config(arguments.file, arguments.seed),
+        task_name=MIN_CHAR_RNN_TASK,
+        check=lambda task: check_length(task.split().train),
+    )
+    initialise(task.model, arguments.seed)
+    tokens = torch.from_numpy(task.split().train.astype("int64"))
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"data has {len(tokens):,} characters, {len(task.vocabulary)} unique")
+    started, done = time.monotonic(), 0
+    with Interrupt() as interrupt, task.run.metrics_path.open("w", encoding="utf-8") as metrics:
+        for at in train(task.model, tokens, arguments.iterations, arguments.sample_every, arguments.seed):
+            done = at.number + 1
+            if not math.isfinite(at.loss):
+                raise DivergenceError(f"the loss became {at.loss} at iteration {at.number}; is the text very unusual?")
+            if at.sample is not None:
+                console.print(f"----\n{task.vocabulary.decode(at.sample.tolist())}\n----")
+            if at.number % 100 == 0 or done == arguments.iterations:
+                seconds = round(time.monotonic() - started, 3)
+                console.print(f"iter {at.number}, loss: {at.smooth_loss:f}")
+                record = {"step": done, "epoch": done * STEPS // len(tokens), "seconds": seconds}
+                metrics.write(json.dumps({**record, "loss": at.smooth_loss / STEPS}) + "\n")
+            if interrupt.requested:
+                break
+    Checkpoints(task.run).save(task.model, {"step": done}, best=True)
+    draw_loss(task.run)
+    console.print(f"{'interrupted' if interrupt.requested else 'finished'} after {done:,} iterations")
+    console.print(f"smoothed loss {at.smooth_loss:.4f} ({at.smooth_loss / STEPS:.4f} nats a character)")
+    console.print(f"sample unrolled sample {path}")
+    return 130 if interrupt.requested else 0
