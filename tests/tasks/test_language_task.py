@@ -18,7 +18,7 @@ def make(tmp_path, text_file, cell="lstm", training=None, **text):
             ModelConfig(cell=cell, hidden_size=(8, 6), embedding_size=5, dropout=0.0),
             training
             or TrainingConfig(
-                batch_size=2, seq_length=8, max_steps=60, sample_every=0, learning_rate=0.02, warmup_steps=0
+                batch_size=2, seq_length=8, max_steps=250, sample_every=0, learning_rate=0.02, warmup_steps=0
             ),
         ),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.data import find_sources, read_text
@@ -25,11 +25,11 @@ from unrolled.training.config import require
 class Arguments:
     """Score a run on the part of its text that was kept for it, or on other text."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""
-    data: tuple[str, ...] = ()
+    data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
     """Files, folders, or - for standard input; none: the run's test part, or else its validation part."""
-    glob: str | None = None
+    glob: Annotated[str | None, arg(metavar="PATTERN")] = None
     """Which files of a folder: '*.py'."""
     json: bool = False
     """Print one JSON object."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.tasks.language import TASK, LanguageTask
@@ -21,7 +21,7 @@ from unrolled.training.progress import clock
 class Arguments:
     """Tell what a run is, how good it got, and how to sample from it."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""
 
 

@@ -16,6 +16,15 @@ from unrolled.errors import ConfigurationError
 
 Arguments = TypeVar("Arguments")
 
+#: tyro's wording, and what a person at a terminal needs of it.
+_PLAINER = (
+    (r"^Error parsing (\S+):", r"\1:"),
+    (r"no type matching \S+ could be instantiated from \[(.*?)\]\. .*", r"cannot read \1"),
+    (r"Could not find valid parse for arguments: \[(.*?)\]", r"cannot read \1"),
+    (r"^Missing from unrolled [\w -]+: (\S+) (.*) \(required\)$", r"\1 is missing: \2"),
+    (r"^(text|model|training): ", ""),
+)
+
 
 def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
     """`words` as a `kind`; `default` replaces the class's own defaults. ConfigurationError on what it cannot read."""
@@ -54,7 +63,9 @@ def _in_one_line(box: str, prog: str) -> str:
     rules = [k for k, line in enumerate(box.splitlines()) if set(line.strip("│ ")) == {"─"}]
     body = box.splitlines()[1 : rules[0]] if rules else box.splitlines()[1:-1]
     text = " ".join(line.strip("│ ") for line in body) or " ".join(lines)
-    text = re.sub(r"^Error parsing (\S+):", r"\1:", text).strip().rstrip(".")
+    for pattern, plain in _PLAINER:
+        text = re.sub(pattern, plain, text)
+    text = text.strip().rstrip(".")
     meant = re.search(r"Perhaps you meant:\s*│?\s*\n[│\s]*(--[\w-]+)", box)
     hint = f" (did you mean {meant[1]}?)" if meant else ""
     return f"{text}{hint}; see {prog} --help"

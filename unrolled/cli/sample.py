@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-import tyro
+from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.decoding import Sampling, TextStream, generate
@@ -21,7 +21,7 @@ from unrolled.training.config import require
 class Arguments:
     """Generate text from a run's best checkpoint."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""
     prime: str = ""
     """Text to go on from, in any script."""
@@ -33,7 +33,7 @@ class Arguments:
     """Choose among the k most probable tokens; 0: among all."""
     top_p: float = 1.0
     """Choose among the fewest tokens whose probabilities reach p together."""
-    seed: int | None = None
+    seed: Annotated[int | None, arg(metavar="N")] = None
     """The same seed gives the same text."""
     stop: str = ""
     """End a text in front of this string."""

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
+from tyro.conf import arg
 
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError, RunError
@@ -31,9 +33,9 @@ class Arguments:
     text: TextConfig = field(default_factory=TextConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    out: Path | None = None
+    out: Annotated[Path | None, arg(metavar="RUN")] = None
     """Directory of the new run (runs/NAME-1, or the next free number)."""
-    resume: Path | None = None
+    resume: Annotated[Path | None, arg(metavar="RUN")] = None
     """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import tyro
 from rich.console import Console
+from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.errors import DivergenceError
@@ -29,7 +29,7 @@ from unrolled.training.run import next_free
 class Arguments:
     """Train the lectures' 112-line model with the lectures' settings, on one file of text."""
 
-    file: Annotated[str, tyro.conf.Positional]
+    file: Annotated[str, Positional, arg(metavar="FILE")]
     """Text to learn."""
     iterations: int = 10_000
     """Updates of 25 characters each."""
@@ -37,7 +37,7 @@ class Arguments:
     """Iterations between two samples of 200 characters (the lectures: 100)."""
     seed: int = 1
     """Seed of the weights and the samples."""
-    out: Path | None = None
+    out: Annotated[Path | None, arg(metavar="RUN")] = None
     """Directory of the new run (runs/NAME-1, or the next free number)."""
 
 

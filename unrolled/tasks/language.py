@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from tyro.conf import arg
 
-from unrolled.cells import find_cell
+from unrolled.cells import CELLS, find_cell
 from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
 from unrolled.data.streams import Split, Streams, split_tokens
 from unrolled.data.tokens import LEVELS
@@ -36,13 +38,13 @@ VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.bin"
 class TextConfig:
     """Text."""
 
-    data: tuple[str, ...] = ()
+    data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
     """Files, folders, or - for standard input; none: the source code of Python's standard library."""
-    glob: str | None = None
+    glob: Annotated[str | None, arg(metavar="PATTERN")] = None
     """Which files of a folder: '*.py'."""
     level: str = "char"
     """char, word, byte or bpe."""
-    vocab_size: int | None = None
+    vocab_size: Annotated[int | None, arg(metavar="N")] = None
     """Most words to keep (word: all), or size of the BPE vocabulary (2000)."""
     min_count: int = 2
     """Words that occur less often become <unk>."""
@@ -65,14 +67,12 @@ class TextConfig:
 class ModelConfig:
     """Model."""
 
-    cell: str = "lstm"
-    """elman, relu, pascanu, lstm, peephole, peephole-full, coupled, ln-lstm, gru, gru-swapped, gru-after, ln-gru, mut1,
-    mut2 or mut3."""
-    hidden_size: tuple[int, ...] = (256,)
+    cell: Annotated[str, arg(metavar="NAME", help=f"One of {', '.join(CELLS)}.")] = "lstm"
+    hidden_size: Annotated[tuple[int, ...], arg(metavar="N...")] = (256,)
     """Units a layer; several numbers give each layer its own."""
-    num_layers: int | None = None
+    num_layers: Annotated[int | None, arg(metavar="N")] = None
     """Layers (2, or as many as --hidden-size has numbers)."""
-    embedding_size: int | None = None
+    embedding_size: Annotated[int | None, arg(metavar="N")] = None
     """Width of the embedding; 0: one-hot input (128; with --tie-weights the last layer's size)."""
     dropout: float = 0.1
     """Between layers and before the readout."""

@@ -48,7 +48,7 @@ class Checkpoints:
         return index
 
     def save(self, model: nn.Module, state: dict[str, Any], *, best: bool) -> None:
-        """Write the checkpoint of `state["step"]` as the last, and as the best where `best`; drop what it replaces."""
+        """Write the checkpoint of `state["step"]` as the last, and as the best if `best` or the first; drop others."""
         name = f"step-{state['step']:08d}"
         temporary = self.folder / f".{name}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -62,7 +62,7 @@ class Checkpoints:
             shutil.rmtree(target)
         temporary.rename(target)
         index["last"] = {"name": name, "step": state["step"], "digests": digests}
-        if best:
+        if best or "best" not in index:
             index["best"] = index["last"]
         write_atomically(self.folder / "index.json", json.dumps(index, indent=2) + "\n")
         used = {entry["name"] for entry in index.values()}

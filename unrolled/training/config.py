@@ -8,7 +8,9 @@ import re
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import arg
 
 from unrolled.errors import ConfigurationError, RunError
 
@@ -33,14 +35,13 @@ class TrainingConfig:
     learning_rate: float = 3e-3
     """Peak learning rate."""
     lr_schedule: str = "cosine"
-    """constant; cosine: down to 1% at the end; step: times --lr-decay every --lr-decay-every epochs; plateau: times
-    --lr-decay after --lr-patience validations without progress."""
+    """constant; cosine: down to 1% at the end; step, plateau: times --lr-decay now and then."""
     lr_decay: float = 0.5
-    """Factor of the step and plateau schedules."""
+    """Factor of the step schedule (every --lr-decay-every epochs) and of plateau (after --lr-patience)."""
     lr_decay_every: float = 1.0
     """Epochs between two decays of the step schedule."""
     lr_patience: int = 2
-    """Validations without progress before the plateau schedule decays."""
+    """Validations without progress after which the plateau schedule decays."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises from 0."""
     momentum: float = 0.9
@@ -51,11 +52,11 @@ class TrainingConfig:
     """Rescale gradients whose norm is above this; 0: never."""
     clip_value: float = 0.0
     """Clip each element of the gradient to ± this; 0: never."""
-    epochs: float | None = None
+    epochs: Annotated[float | None, arg(metavar="N")] = None
     """Stop after this many passes over the text (10, where no limit is set)."""
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, arg(metavar="N")] = None
     """Stop after this many updates."""
-    max_time: str | None = None
+    max_time: Annotated[str | None, arg(metavar="TIME")] = None
     """Stop after this long: 90s, 5m, 1.5h. The learning rate then follows the clock, so runs differ in detail."""
     eval_every: int = 500
     """Updates between two validations, each with a checkpoint."""
