@@ -16,6 +16,7 @@ import tyro
 
 from unrolled.cells import CELLS
 from unrolled.cli import main as unrolled
+from unrolled.metrics import bits
 from unrolled.tasks.language import LanguageTask
 from unrolled.training import Checkpoints, Run
 
@@ -44,23 +45,23 @@ def main() -> None:
     print("| cell | parameters | validation nats | bits/char | tokens/s |")
     print("|---|---|---|---|---|")
     for name, parameters, nats, speed in rows:
-        print(f"| `{name}` | {parameters:,} | {nats:.4f} | {nats / 0.693147:.3f} | {speed:,.0f} |")
+        print(f"| `{name}` | {parameters:,} | {nats:.4f} | {bits(nats):.3f} | {speed:,.0f} |")
 
 
 def train(name: str, arguments: Arguments) -> tuple[str, int, float, float]:
     path = arguments.out / name
-    if not (path / "loss.png").exists():  # written last
-        words = ["--resume", str(path)] if (path / "checkpoints").exists() else fresh(name, path, arguments)
+    last = Checkpoints(Run.open(path)).index().get("last", {}).get("step", 0) if path.exists() else 0
+    if last < arguments.steps:
+        words = ["--resume", str(path)] if last else fresh(name, path, arguments)
         started = time.monotonic()
         code = unrolled(["train", "lm", *words])
         if code:
             raise SystemExit(code)
         print(f"{name}: {time.monotonic() - started:.0f} s")
     task = LanguageTask(Run.open(path), "cpu")
-    last = [record for record in task.run.metrics() if "tokens" in record][-1]
-    assert Checkpoints(task.run).index()["last"]["step"] == arguments.steps, f"{path} is of another length"
+    logged = [record for record in task.run.metrics() if "tokens" in record][-1]
     nats = [r["validation_loss"] for r in task.run.metrics() if "validation_loss" in r][-1]
-    return name, sum(p.numel() for p in task.model.parameters()), nats, last["tokens"] / last["seconds"]
+    return name, sum(p.numel() for p in task.model.parameters()), nats, logged["tokens"] / logged["seconds"]
 
 
 def fresh(name: str, path: Path, arguments: Arguments) -> list[str]:

@@ -131,7 +131,7 @@ def test_scores_of_held_out_and_of_other_text(trained, tmp_path, capsys):
     assert main(["eval", str(trained), "--data", str(other)]) == 0
     said = capsys.readouterr()
     assert "perplexity" in said.out
-    assert "left out: 'x'" in said.err
+    assert "left out, being unknown to the vocabulary: 'x'" in said.err
 
 
 def test_info_tells_how_to_go_on(trained, capsys):
@@ -158,6 +158,35 @@ def test_resuming_extends_a_run(trained, tmp_path, capsys):
     assert "finished after 410 steps" in out
     assert main(["train", "lm", "--resume", str(run)]) == 0
     assert "finished after 410 steps" in capsys.readouterr().out
+
+
+def test_a_limit_given_anew_replaces_the_old_one(trained, tmp_path, capsys):
+    run = tmp_path / "copy"
+    shutil.copytree(trained, run)
+    epochs = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] + 0.1
+    assert main(["train", "lm", "--resume", str(run), "--epochs", str(epochs)]) == 0
+    assert main(["info", str(run)]) == 0
+    steps, passes = re.search(r"([\d,]+) steps, ([\d.]+) epochs", capsys.readouterr().out).groups()
+    assert int(steps.replace(",", "")) > 400
+    assert float(passes) == pytest.approx(epochs, abs=0.02)
+
+
+def test_a_refused_resume_changes_nothing(trained, tmp_path, capsys):
+    run = tmp_path / "copy"
+    shutil.copytree(trained, run)
+    before = (run / "config.json").read_bytes()
+    error_of(["train", "lm", "--resume", run, "--device", "cuda:7"], capsys)
+    assert (run / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("data", "name"), [("..", "outer"), ("-x.txt", "-x"), (".", "inner")])
+def test_runs_are_named_after_their_text(data, name, tmp_path, monkeypatch, capsys):
+    here = tmp_path / "outer" / "inner"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    _write(here / "-x.txt", "some text to learn, and more of it\n" * 20)
+    assert main(["train", "lm", f"--data={data}", *SMALL, "--max-steps", "1"]) == 0
+    assert f"unrolled sample runs/{name}-lstm-1" in capsys.readouterr().out
 
 
 def test_min_char_rnn(text_file, tmp_path, monkeypatch, capsys):
@@ -197,16 +226,17 @@ def _write(path, content):
         (["--drop-out", "0.5"], "--drop-out"),
         (["--dropout", "1.5"], "--dropout must be"),
         (["--learning-rate", "nan"], "--learning-rate must be above 0"),
+        (["--seed", "-1"], "--seed must be 0 or above"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--max-time", "later"], "90s, 5m"),
-        (["--val-fraction", "1"], "--val-fraction"),
+        (["--val-fraction", "1"], "fractions must be"),
         (["--device", "cuda:7"], "--device cuda:7"),
         (["--out", "taken"], "holds another run"),
         (["--out", "full"], "not empty"),
         (["--out", "short.txt"], "not a directory"),
         (["--resume", "none"], "none: no such run"),
         (["--resume", "full"], "not a run directory"),
-        (["--tie-weights", "--embedding-size", "3"], "--embedding-size 256"),
+        (["--tie-weights", "--embedding-size", "3"], "set it to 256"),
         (["--data", "-"], "standard input"),
     ],
 )
@@ -235,7 +265,7 @@ def test_mistakes_in_training(words, expected, trained, text_file, tmp_path, mon
         (["sample", "RUN", "--temperature", "-1"], "temperature"),
         (["sample", "RUN", "--top-p", "0"], "top-p"),
         (["sample", "RUN", "--length", "0"], "--length must be"),
-        (["sample", "RUN", "--checkpoint", "first"], "--checkpoint must be best or last"),
+        (["sample", "RUN", "--checkpoint", "first"], "--checkpoint cannot be 'first'"),
         (["sample", "RUN", "--device", "cuda:7"], "--device cuda:7"),
         (["sample"], "RUN"),
         (["eval", "RUN", "--data", "none.txt"], "none.txt: no such file"),

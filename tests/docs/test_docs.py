@@ -68,5 +68,13 @@ def test_every_cell_is_in_the_readme_and_in_its_table():
 
 def test_links_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        for target, anchor in re.findall(r"\]\(([^)#:]+)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", (page.parent / target).read_text(encoding="utf-8"), re.M)
+                assert anchor in [re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles]
+
+
+def test_nothing_is_left_to_fill_in():
+    for page in PAGES:
+        assert not re.findall(r"\b(?:DEMO|LSTM|CELLS|LONG|MCR)_[A-Z]+\b", page.read_text(encoding="utf-8"))

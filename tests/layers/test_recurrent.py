@@ -62,7 +62,8 @@ def test_forms_of_input_agree(bidirectional):
     alone, own = layer(rows[1])
     torch.testing.assert_close(alone, padded[:3, 1])
     torch.testing.assert_close(own[0], hx[0][:, 1])
-    torch.testing.assert_close(layer(rows[1], own)[0].shape, alone.shape)
+    again, _ = layer(rows[1].unsqueeze(1), tuple(part.unsqueeze(1) for part in own))
+    torch.testing.assert_close(layer(rows[1], own)[0], again.squeeze(1))
 
 
 def test_recurrent_dropout_keeps_one_mask_for_the_sequence():
@@ -101,6 +102,26 @@ def test_noise_is_an_option_of_every_layer(make, option):
     assert torch.equal(layer(x)[0], layer(x)[0])
     layer(x)[0].sum().backward()
     assert all(p.grad is not None for p in layer.parameters())
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_recurrent_dropout_acts_on_every_cell(name):
+    cell, x = CELLS[name](6, 6), torch.randn(4, 2, 6)
+    assert not torch.equal(unroll(RecurrentDropout(cell, 0.5, 2, x), x)[0], unroll(cell, x)[0])
+
+
+def test_noise_around_a_cell_keeps_its_start_and_its_errors():
+    class Started(ElmanCell):
+        def initial_state(self, batch_size, *, like):
+            return (like.new_full((batch_size, self.hidden_size), 9.0),)
+
+    layer = Recurrent(Started, 4, 6, zoneout=0.999999)
+    assert (layer(torch.randn(1, 3, 4))[0] == 9).float().mean() > 0.9
+    noisy = Recurrent("lstm", 4, 6, zoneout=0.1, recurrent_dropout=0.1)
+    with pytest.raises(ShapeError, match=r"h .*c "):
+        noisy(torch.zeros(5, 3, 4), (torch.zeros(1, 2, 6), torch.zeros(1, 2, 6)))
+    with pytest.raises(ShapeError, match=r"\[T, B, 4\]"):
+        noisy(torch.zeros(5, 3, 7))
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])

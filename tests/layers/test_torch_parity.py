@@ -108,6 +108,8 @@ def test_dropout_acts_in_training_only(backend):
     assert not torch.equal(layer(x)[0], layer(x)[0])
     layer.eval()
     assert torch.equal(layer(x)[0], layer(x)[0])
+    layer.train().dropout = 0.0
+    assert torch.equal(layer(x)[0], layer(x)[0])
 
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])

@@ -27,7 +27,7 @@ def test_one_hot_input():
 def test_tied_weights_are_one_matrix():
     model = LanguageModel(11, embedding_size=6, hidden_size=[8, 6], tie_weights=True)
     assert model.readout.weight is model.embedding.weight
-    with pytest.raises(ConfigurationError, match="--embedding-size 6"):
+    with pytest.raises(ConfigurationError, match="set it to 6"):
         LanguageModel(11, embedding_size=5, hidden_size=6, tie_weights=True)
 
 

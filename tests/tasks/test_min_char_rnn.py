@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from unrolled.decoding import generate
 from unrolled.errors import DataError
 from unrolled.models import LanguageModel
+from unrolled.tasks import min_char_rnn
 from unrolled.tasks.min_char_rnn import CLIP, HIDDEN, RATE, STEPS, chunk_loss, initialise, lecture_config, train
 
 TOKENS = np.random.default_rng(0).integers(0, 7, 400)
@@ -51,24 +53,20 @@ def test_training_follows_the_lectures_update_by_update():
     assert [a.shape for a in p] == [(100, 7), (100, 100), (100,), (7, 100), (7,)]
     memory = [np.zeros_like(a) for a in p]
     smooth, pointer, wraps, h = -math.log(1 / 7) * STEPS, 0, 0, np.zeros(HIDDEN)
-    torch.set_default_dtype(torch.float64)
-    try:
-        for at in train(model, torch.from_numpy(tokens), 6, sample_every=1000, seed=0):
-            if pointer + STEPS + 1 >= len(tokens):
-                wraps += 1
-                pointer, h = 0, np.zeros(HIDDEN)
-            chunk = tokens[pointer : pointer + STEPS + 1]
-            loss, grads, h = numpy_loss_and_gradients(p, chunk[:-1], chunk[1:], h)
-            smooth = smooth * 0.999 + loss * 0.001
-            for a, g, m in zip(p, grads, memory, strict=True):
-                g = np.clip(g, -CLIP, CLIP)
-                m += g * g
-                a -= RATE * g / np.sqrt(m + 1e-8)
-            pointer += STEPS
-            assert at.loss == pytest.approx(loss, rel=1e-8)
-            assert at.smooth_loss == pytest.approx(smooth, rel=1e-9)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    for at in train(model, torch.from_numpy(tokens), 6, sample_every=1000, seed=0):
+        if pointer + STEPS + 1 >= len(tokens):
+            wraps += 1
+            pointer, h = 0, np.zeros(HIDDEN)
+        chunk = tokens[pointer : pointer + STEPS + 1]
+        loss, grads, h = numpy_loss_and_gradients(p, chunk[:-1], chunk[1:], h)
+        smooth = smooth * 0.999 + loss * 0.001
+        for a, g, m in zip(p, grads, memory, strict=True):
+            g = np.clip(g, -CLIP, CLIP)
+            m += g * g
+            a -= RATE * g / np.sqrt(m + 1e-8)
+        pointer += STEPS
+        assert at.loss == pytest.approx(loss, rel=1e-8)
+        assert at.smooth_loss == pytest.approx(smooth, rel=1e-9)
     assert wraps == 1
     for ours, theirs in zip(model.parameters(), p, strict=True):
         np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=0, atol=1e-6)
@@ -104,11 +102,20 @@ def test_hyper_parameters_are_the_lectures():
     assert weights.std().item() == pytest.approx(0.01, rel=0.02)
 
 
-def test_samples_are_drawn_on_time_and_from_the_state_in_hand():
-    model = make(torch.float32)
+def test_samples_are_drawn_on_time_and_from_the_state_in_hand(monkeypatch):
+    model, seen = make(torch.float32), []
+
+    def recorder(model, prompt, sampling, generator, state):
+        seen.append((int(prompt), state))
+        return generate(model, prompt, sampling, generator, state)
+
+    monkeypatch.setattr(min_char_rnn, "generate", recorder)
     items = list(train(model, torch.from_numpy(TOKENS), 5, sample_every=2, seed=0))
     assert [at.sample is not None for at in items] == [True, False, True, False, True]
     assert all(len(at.sample) == 200 for at in items[::2])
+    assert [token for token, _ in seen] == [int(TOKENS[k * STEPS]) for k in (0, 2, 4)]
+    assert seen[0][1] is None
+    assert all(state.shape == (1, 1, HIDDEN) and state.abs().sum() > 0 for _, state in seen[1:])
 
 
 def test_too_short_a_text():

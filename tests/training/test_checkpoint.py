@@ -42,12 +42,19 @@ def test_what_was_saved_is_loaded(saved):
 def test_best_and_last_stay_and_others_go(saved):
     run, model = saved
     checkpoints = Checkpoints(run)
-    for step in (6, 7, 7):
+    for step in (6, 7):
         checkpoints.save(model, {"step": step}, best=False)
     folders = sorted(p.name for p in checkpoints.folder.iterdir() if p.is_dir())
     assert folders == ["step-00000005", "step-00000007"]
     assert checkpoints.load("best", model)["step"] == 5
     assert checkpoints.load("last", model)["step"] == 7
+
+
+def test_saving_the_best_step_again_leaves_it_readable(saved):
+    run, model = saved
+    Checkpoints(run).save(model, {"step": 5, "other": "bytes"}, best=False)
+    assert "other" not in Checkpoints(run).load("best", model)
+    assert "other" in Checkpoints(run).load("last", model)
 
 
 def test_tied_weights_are_saved_once_and_stay_tied(run):

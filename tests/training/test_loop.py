@@ -1,5 +1,6 @@
 """The loop on a tiny task: what stops it, what it keeps, and that going on is the same as never having stopped."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from rich.console import Console
 
 from unrolled.cells import CELLS
@@ -153,10 +155,34 @@ def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, text_file):
 
 
 def test_two_at_once_cannot_train_one_run(tmp_path, text_file):
-    task = make(tmp_path / "run", text_file)
-    first, second = trainer(task), trainer(LanguageTask(task.run))
-    with first._locked(), pytest.raises(RunError, match="another process"):
+    path = tmp_path / "run"
+    run(StoppedAt(make(path, text_file).run, 7))
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    second = trainer(LanguageTask(Run.open(path)), resume=True)
+    with FileLock(path / ".lock"), pytest.raises(RunError, match="another process"):
         second.train()
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
+def test_settings_given_anew_reach_the_optimizer(tmp_path, text_file):
+    task = StoppedAt(make(tmp_path / "run", text_file, weight_decay=0.1).run, 7)
+    run(task)
+    config = dataclasses.replace(task.config.training, weight_decay=0.5)
+    resumed = Trainer(LanguageTask(task.run), config, task.run, Console(quiet=True), resume=True)
+    assert resumed.optimizer.param_groups[0]["weight_decay"] == 0.5
+    assert resumed.optimizer.state
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path, text_file):
+    task = make(tmp_path / "run", text_file, max_steps=3)
+
+    def break_the_weights():
+        task.model.readout.weight.data.fill_(float("inf"))
+
+    task.validate = break_the_weights
+    with pytest.raises(DivergenceError, match="a weight stopped being a number at step 3"):
+        run(task)
+    assert not Checkpoints(task.run).index()
 
 
 def test_truncation_is_settable_apart_from_the_carried_state(tmp_path, text_file):

@@ -33,6 +33,8 @@ class Cell(nn.Module):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("h",)
+    #: Which state the recurrent weights see: what recurrent dropout acts on.
+    recurring: ClassVar[int] = 0
     #: True where the formula adds `x` itself to a hidden-sized vector (MUT1, MUT2).
     needs_equal_sizes: ClassVar[bool] = False
 

@@ -48,7 +48,7 @@ class ElmanCell(Cell):
         return f"{super().extra_repr()}, nonlinearity={self.nonlinearity!r}"
 
 
-class PascanuCell(Cell):
+class PascanuCell(ElmanCell):
     """`h = W_hh f(h') + W_ih x + b`, read out through `f(h)`.
 
     The first state is what a reader of the cell sees, `f(h)`; the second is `h`, which alone recurs.
@@ -57,20 +57,7 @@ class PascanuCell(Cell):
     """
 
     state_names = ("output", "h")
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias: Tensor | None
-
-    def __init__(self, input_size: int, hidden_size: int, *, nonlinearity: str = "tanh", **options) -> None:
-        super().__init__(input_size, hidden_size)
-        self.nonlinearity = nonlinearity
-        self._f = _nonlinearity(nonlinearity)
-        self.add_parameters(
-            options,
-            weight_ih=(hidden_size, input_size),
-            weight_hh=(hidden_size, hidden_size),
-            bias=(hidden_size,),
-        )
+    recurring = 1
 
     def forward(self, x: Tensor, state: State) -> State:
         _, h = state

@@ -52,7 +52,7 @@ class GRUResetAfterCell(Cell):
 
     Parameters: `weight_ih [3H, I]`, `weight_hh [3H, H]`, `bias [3H]` in the order r, z, n; `bias_hn [H]`.
     State: `h [B, H]`.
-    Source: Kovashka's deck; Chung et al. 2014, "Empirical Evaluation of Gated Recurrent Neural Networks".
+    Source: Kovashka's deck; Cho et al. 2014 in its first version (arXiv 1406.1078v1), and cuDNN.
     """
 
     weight_ih: Tensor

@@ -18,7 +18,7 @@ from unrolled.data.tokens import encode_files
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.tasks.language import LanguageTask
 from unrolled.training import Run
-from unrolled.training.config import require
+from unrolled.training.checkpoint import Which
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,15 @@ class Arguments:
     """Which files of a folder: '*.py'."""
     json: bool = False
     """Print one JSON object."""
-    checkpoint: str = "best"
-    """best or last."""
+    checkpoint: Which = "best"
+    """Which weights."""
     device: str = "cpu"
     """cpu, cuda, mps."""
 
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    require(arguments.checkpoint in ("best", "last"), "checkpoint", "best or last", arguments.checkpoint)
-    task = LanguageTask(Run.open(arguments.run), arguments.device)
-    task.load("last" if arguments.checkpoint == "last" else "best")
+    task = LanguageTask(Run.open(arguments.run), arguments.device).load(arguments.checkpoint)
     with tempfile.TemporaryDirectory() as scratch:
         what, tokens = _tokens(task, arguments, Path(scratch) / "tokens.bin")
         if len(tokens) < 2:
@@ -81,8 +79,6 @@ def _tokens(task: LanguageTask, arguments: Arguments, scratch: Path):
     files = find_sources(arguments.data, arguments.glob)
     if task.config.text.level in ("char", "word"):
         unknown = sorted({part for block in read_text(files) for part in task.vocabulary.unknown(block)})
-        if unknown:
-            fate = "left out" if task.config.text.level == "char" else "scored as <unk>"
-            shown = " ".join(map(repr, unknown[:10]))
-            print(f"unrolled: note: {len(unknown)} unknown to the vocabulary, {fate}: {shown}", file=sys.stderr)
+        if note := task.unknown_note(unknown):
+            print(f"unrolled: note: {note}", file=sys.stderr)
     return ", ".join(arguments.data), encode_files(files, task.vocabulary, scratch).tokens

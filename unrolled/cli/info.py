@@ -56,7 +56,7 @@ def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
     records = run.metrics()
     if records:
         last = records[-1]
-        facts.append(("trained", f"{last['step']:,} steps, {last['epoch'] + 1} epochs begun, {clock(last['seconds'])}"))
+        facts.append(("trained", f"{last['step']:,} steps, {last['epoch']:.2f} epochs, {clock(last['seconds'])}"))
     validated = [r for r in records if "validation_loss" in r]
     if validated:
         best = min(validated, key=lambda r: r["validation_loss"])

@@ -23,6 +23,10 @@ _PLAINER = (
     (r"Could not find valid parse for arguments: \[(.*?)\]", r"cannot read \1"),
     (r"^Missing from unrolled [\w -]+: (\S+) (.*) \(required\)$", r"\1 is missing: \2"),
     (r"^(text|model|training): ", ""),
+    (
+        r"^invalid choice (\S+) for argument '(--[\w-]+)'\. Expected one of \((.*?),?\)",
+        r"\2 cannot be \1, only one of \3",
+    ),
 )
 
 
@@ -57,15 +61,12 @@ def _wide_terminal(wide: bool):
 
 
 def _in_one_line(box: str, prog: str) -> str:
-    """The message in tyro's box: its text up to the first rule, and the options it thinks were meant."""
-    lines = [line.strip("│╭╮╰╯─ \t") for line in box.splitlines()]
-    lines = [line for line in lines if line]
-    rules = [k for k, line in enumerate(box.splitlines()) if set(line.strip("│ ")) == {"─"}]
-    body = box.splitlines()[1 : rules[0]] if rules else box.splitlines()[1:-1]
-    text = " ".join(line.strip("│ ") for line in body) or " ".join(lines)
+    """The message in tyro's box: its text up to the first rule, and the option it thinks was meant."""
+    rows = [row.strip("│| ") for row in box.splitlines()[1:]]  # without the title
+    rules = [k for k, row in enumerate(rows) if len(row) > 2 and set(row) <= set("─-╰╯+'`")]
+    text = " ".join(rows[: rules[0]] if rules else rows)
     for pattern, plain in _PLAINER:
         text = re.sub(pattern, plain, text)
-    text = text.strip().rstrip(".")
-    meant = re.search(r"Perhaps you meant:\s*│?\s*\n[│\s]*(--[\w-]+)", box)
+    meant = re.search(r"Perhaps you meant:\s*[│|]?\s*\n[│|\s]*(--[\w-]+)", box)
     hint = f" (did you mean {meant[1]}?)" if meant else ""
-    return f"{text}{hint}; see {prog} --help"
+    return f"{text.strip().rstrip('.')}{hint}; see {prog} --help"

@@ -14,6 +14,7 @@ from unrolled.cli.parsing import parse
 from unrolled.decoding import Sampling, TextStream, generate
 from unrolled.tasks.language import LanguageTask
 from unrolled.training import Run
+from unrolled.training.checkpoint import Which
 from unrolled.training.config import require
 
 
@@ -39,8 +40,8 @@ class Arguments:
     """End a text in front of this string."""
     count: int = 1
     """Texts to generate, all at once."""
-    checkpoint: str = "best"
-    """best or last."""
+    checkpoint: Which = "best"
+    """Which weights."""
     device: str = "cpu"
     """cpu, cuda, mps."""
 
@@ -49,14 +50,10 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     require(arguments.length >= 1, "length", "at least 1", arguments.length)
     require(arguments.count >= 1, "count", "at least 1", arguments.count)
-    require(arguments.checkpoint in ("best", "last"), "checkpoint", "best or last", arguments.checkpoint)
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-    task = LanguageTask(Run.open(arguments.run), arguments.device)
-    task.load("last" if arguments.checkpoint == "last" else "best")
-    unknown = task.vocabulary.unknown(arguments.prime)
-    if unknown:
-        shown = " ".join(map(repr, unknown[:10]))
-        print(f"unrolled: note: the model never saw {shown} of --prime and passes it over", file=sys.stderr)
+    task = LanguageTask(Run.open(arguments.run), arguments.device).load(arguments.checkpoint)
+    if note := task.unknown_note(task.vocabulary.unknown(arguments.prime)):
+        print(f"unrolled: note: of --prime, {note}", file=sys.stderr)
     generator = torch.Generator(task.device)
     if arguments.seed is None:
         generator.seed()
@@ -69,7 +66,8 @@ def main(words: Sequence[str], prog: str) -> int:
 
 def _print_texts(task: LanguageTask, steps, arguments: Arguments) -> None:
     """One text is shown while it grows; several are shown when they are done."""
-    streams = [TextStream(task.vocabulary, arguments.stop) for _ in range(arguments.count)]
+    context = task.vocabulary.encode(arguments.prime).tolist()
+    streams = [TextStream(task.vocabulary, arguments.stop, context) for _ in range(arguments.count)]
     texts = [arguments.prime] * arguments.count
     alone = arguments.count == 1
     if alone:

@@ -6,14 +6,23 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich.console import Console
 from tyro.conf import arg
 
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError, RunError
-from unrolled.tasks.language import TASK, LanguageConfig, LanguageTask, ModelConfig, TextConfig, create_run, read_config
+from unrolled.tasks.language import (
+    TASK,
+    LanguageConfig,
+    LanguageTask,
+    ModelConfig,
+    TextConfig,
+    create_run,
+    read_config,
+    text_name,
+)
 from unrolled.training import Outcome, Run, Trainer, TrainingConfig
 from unrolled.training.config import flag, to_json
 from unrolled.training.progress import clock
@@ -21,6 +30,8 @@ from unrolled.training.run import next_free
 
 #: What a resumed run may not change: the checkpoint would not fit, or the run would not be the same.
 _FIXED_TRAINING = ("batch_size", "seq_length", "optimizer", "seed")
+#: A limit given anew takes the place of those before it.
+_LIMITS = ("epochs", "max_steps", "max_time")
 
 
 @dataclass(frozen=True)
@@ -42,9 +53,19 @@ class Arguments:
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    resume = arguments.resume is not None
-    task = _reopen(arguments, words, prog) if resume else _create(arguments, console)
+    if arguments.resume is None:
+        task = _create(arguments, console)
+        return _train(task, console, resume=False)
+    run = Run.open(arguments.resume)
+    with run.locked():
+        run = dataclasses.replace(run, config=_renewed(run, arguments, words, prog))
+        return _train(LanguageTask(run), console, resume=True)
+
+
+def _train(task: LanguageTask, console: Console, resume: bool) -> int:
     trainer = Trainer(task, task.config.training, task.run, console, resume=resume)
+    if resume:  # now that it is sure to go on
+        task.run.write_config(task.run.config)
     _introduce(task, trainer, console, resume)
     outcome = trainer.train()
     _conclude(task, outcome, console)
@@ -53,32 +74,30 @@ def main(words: Sequence[str], prog: str) -> int:
 
 def _create(arguments: Arguments, console: Console) -> LanguageTask:
     config = LanguageConfig(arguments.text, arguments.model, arguments.training)
-    given = arguments.text.data
-    stem = f"{Path(given[0]).stem or 'stdin' if given else 'stdlib'}-{arguments.model.cell}"
-    path = arguments.out or next_free(Path("runs"), "stdin" + stem[1:] if stem.startswith("-") else stem)
+    path = arguments.out or next_free(Path("runs"), f"{text_name(arguments.text.data)}-{arguments.model.cell}")
     with console.status("reading the text") as status:
         return create_run(path, config, lambda done: status.update(f"encoding the text: {done:,} tokens"))
 
 
-def _reopen(arguments: Arguments, words: Sequence[str], prog: str) -> LanguageTask:
-    """The run to go on with; options given beside --resume override its own, where they may."""
-    assert arguments.resume is not None
+def _renewed(run: Run, arguments: Arguments, words: Sequence[str], prog: str) -> dict[str, Any]:
+    """The run's settings, with what was given anew beside --resume, where it may be."""
     if arguments.out is not None:
         raise ConfigurationError("--resume goes on in its own directory; leave out --out")
-    run = Run.open(arguments.resume)
     if run.task != TASK:
         raise RunError(f"{run.path}: a {run.task} run cannot be resumed; start it anew with more iterations")
     stored = read_config(run)
     before = Arguments(stored.text, stored.model, stored.training, resume=arguments.resume)
     after = parse(Arguments, words, prog, default=before)
     changed = [*_differences(before.text, after.text), *_differences(before.model, after.model)]
-    changed += [name for name in _differences(before.training, after.training) if name in _FIXED_TRAINING]
+    training = _differences(before.training, after.training)
+    changed += [name for name in training if name in _FIXED_TRAINING]
     if changed:
         names = ", ".join(flag(name) for name in changed)
         raise ConfigurationError(f"{names} cannot change when a run is resumed; start a new run, or leave it out")
-    if after != before:
-        run.write_config(to_json(LanguageConfig(after.text, after.model, after.training)))
-    return LanguageTask(Run.open(arguments.resume))
+    old_limits: dict[str, Any] = (
+        {name: None for name in _LIMITS if name not in training} if set(_LIMITS) & set(training) else {}
+    )
+    return to_json(LanguageConfig(after.text, after.model, dataclasses.replace(after.training, **old_limits)))
 
 
 def _differences(before, after) -> list[str]:

@@ -16,7 +16,7 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.errors import DivergenceError
-from unrolled.tasks.language import MIN_CHAR_RNN_TASK, create_run
+from unrolled.tasks.language import MIN_CHAR_RNN_TASK, create_run, text_name
 from unrolled.tasks.min_char_rnn import STEPS, check_length, initialise, lecture_config, train
 from unrolled.training import Checkpoints
 from unrolled.training.config import require
@@ -45,7 +45,7 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     for name in ("iterations", "sample_every"):
         require(getattr(arguments, name) >= 1, name, "at least 1", getattr(arguments, name))
-    path = arguments.out or next_free(Path("runs"), f"{Path(arguments.file).stem}-min-char-rnn")
+    path = arguments.out or next_free(Path("runs"), f"{text_name([arguments.file])}-min-char-rnn")
     task = create_run(
         path,
         lecture_config(arguments.file, arguments.seed),
@@ -67,7 +67,7 @@ def main(words: Sequence[str], prog: str) -> int:
             if at.number % 100 == 0 or done == arguments.iterations:
                 seconds = round(time.monotonic() - started, 3)
                 console.print(f"iter {at.number}, loss: {at.smooth_loss:f}")
-                record = {"step": done, "epoch": done * STEPS // len(tokens), "seconds": seconds}
+                record = {"step": done, "epoch": round(done * STEPS / len(tokens), 4), "seconds": seconds}
                 metrics.write(json.dumps({**record, "loss": at.smooth_loss / STEPS}) + "\n")
             if interrupt.requested:
                 break

@@ -52,7 +52,7 @@ def _hidden(path: Path) -> bool:
 def _spool_standard_input() -> Path:
     """Standard input is read once but needed twice (vocabulary, then tokens), so it goes to a temporary file."""
     if sys.stdin.isatty():
-        raise DataError("standard input is a terminal: pipe text into it, or give --data a file")
+        raise DataError("standard input is a terminal: pipe text into it, or name a file")
     spool = tempfile.NamedTemporaryFile(prefix="unrolled-stdin-", delete=False)  # noqa: SIM115 - read after closing
     with spool:
         shutil.copyfileobj(sys.stdin.buffer, spool)
@@ -69,7 +69,7 @@ def standard_library() -> list[Path]:
         files += [Path(folder, name) for name in names if name.endswith(".py")]
     files = [path for path in files if path.stat().st_size and _is_text(path)]
     if not files:
-        raise DataError(f"{root}: this Python comes without its library's sources; give --data a file")
+        raise DataError(f"{root}: this Python comes without its library's sources; name a file to learn")
     return sorted(files, key=lambda p: hashlib.sha256(p.relative_to(root).as_posix().encode()).digest())
 
 
@@ -114,7 +114,7 @@ def read_text(files: Sequence[Path]) -> Iterator[str]:
 
 
 def _decode(decoder: codecs.IncrementalDecoder, block: bytes, path: Path, position: int, final: bool = False) -> str:
-    advice = "use --level byte for other data, or convert it to UTF-8"
+    advice = "read it at level byte, or convert it to UTF-8"
     pending = len(decoder.getstate()[0])
     try:
         text = decoder.decode(block, final)

@@ -24,7 +24,7 @@ def split_tokens(tokens: np.ndarray, validation: float, test: float) -> Split:
     """Cut off the last fractions of the text; ConfigurationError where nothing would be left to train on."""
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ConfigurationError(
-            f"--val-fraction and --test-fraction must be from 0 to below 1 and leave text to train on, "
+            f"the validation and test fractions must be from 0 to below 1 and leave text to train on, "
             f"got {validation} and {test}"
         )
     first = int(len(tokens) * (1 - validation - test))
@@ -47,7 +47,7 @@ class Streams:
         if len(tokens) < needed:
             raise DataError(
                 f"the text is shorter than one batch: {len(tokens):,} tokens to train on, but {batch_size} streams × "
-                f"{seq_length} steps need {needed:,}; lower --batch-size or --seq-length"
+                f"{seq_length} steps need {needed:,}; use more text, fewer streams or shorter sequences"
             )
         if len(tokens) - offset < needed:
             offset = 0

@@ -13,7 +13,7 @@ import numpy as np
 from unrolled.data.sources import read_bytes, read_text
 from unrolled.data.vocabulary import BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
 from unrolled.data.words import WordVocabulary
-from unrolled.errors import ConfigurationError, RunError
+from unrolled.errors import ConfigurationError, DataError, RunError
 
 VOCABULARIES: dict[str, type[Vocabulary]] = {
     kind.level: kind for kind in (CharacterVocabulary, WordVocabulary, ByteVocabulary, BPEVocabulary)
@@ -40,7 +40,7 @@ def load_vocabulary(path: Path) -> Vocabulary:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         return VOCABULARIES[state["level"]].from_state(state)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
         raise RunError(f"{path}: not a vocabulary of this program ({type(error).__name__}: {error})") from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,7 +151,7 @@ class BPEVocabulary(Vocabulary):
     def _head(cls, blocks: Iterator[str]) -> Iterator[str]:
         left = cls.TRAINING_CHARACTERS
         for block in blocks:
-            yield block[:left]
+            yield from block[:left].splitlines(keepends=True)
             left -= len(block)
             if left <= 0:
                 return
@@ -175,18 +175,24 @@ class BPEVocabulary(Vocabulary):
     def from_state(cls, state: dict[str, Any]) -> BPEVocabulary:
         from tokenizers import Tokenizer
 
-        return cls(Tokenizer.from_str(json.dumps(state["tokenizer"])))
+        try:
+            return cls(Tokenizer.from_str(json.dumps(state["tokenizer"])))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"not a tokenizer: {error}") from error
 
 
 class StreamingDecoder:
-    """Turns tokens that arrive one at a time into text, holding back characters that are still incomplete."""
+    """Turns tokens that arrive one at a time into text, holding back characters that are still incomplete.
+
+    `context` is the tokens in front of the first, which may decide how it is written (a word's leading space).
+    """
 
     _WINDOW = 16  # tokens of context that a decoder may look back on: more than the bytes of any character
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, context: Sequence[int] = ()) -> None:
         self._vocabulary = vocabulary
-        self._tokens: list[int] = []
-        self._emitted = ""
+        self._tokens = [int(token) for token in context[-self._WINDOW :]]
+        self._emitted = vocabulary.decode(self._tokens)
 
     def feed(self, token: int) -> str:
         """The text that became certain with `token`, maybe none."""

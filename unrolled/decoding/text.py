@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from unrolled.data import StreamingDecoder, Vocabulary
 
 
 class TextStream:
     """`feed` it tokens and print what it returns; `stopped` turns true when the text has reached the stop string.
 
-    The stop string itself is left out, so text that may be its beginning is held back until that is decided.
+    `context` is the prompt's tokens. The stop string itself is left out, so text that may be its beginning is held back
+    until that is decided.
     """
 
-    def __init__(self, vocabulary: Vocabulary, stop: str = "") -> None:
-        self._decoder = StreamingDecoder(vocabulary)
+    def __init__(self, vocabulary: Vocabulary, stop: str = "", context: Sequence[int] = ()) -> None:
+        self._decoder = StreamingDecoder(vocabulary, context)
         self._stop = stop
         self._held = ""
         self.stopped = False

@@ -9,8 +9,26 @@ from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError
 
 
-class RecurrentDropout(Cell):
-    """Drops units of the previous output before the cell sees them, with one mask for the whole sequence.
+class _Around(Cell):
+    """A cell that acts on another's step: it has that cell's states, and its start."""
+
+    def __init__(self, cell: Cell) -> None:
+        nn.Module.__init__(self)  # the sizes were checked when `cell` was made
+        self.cell = cell
+        self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
+        self.state_names = cell.state_names  # type: ignore[misc]
+        self.training = cell.training
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return self.cell.state_sizes
+
+    def initial_state(self, batch_size: int, *, like: Tensor) -> State:
+        return self.cell.initial_state(batch_size, like=like)
+
+
+class RecurrentDropout(_Around):
+    """Drops units of the state that recurs before the cell sees them, with one mask for the whole sequence.
 
     Units are dropped with probability `rate` and the others scaled by 1/(1-rate). `batch_size` fixes the mask's rows,
     so the object serves one sequence.
@@ -18,20 +36,16 @@ class RecurrentDropout(Cell):
     """
 
     def __init__(self, cell: Cell, rate: float, batch_size: int, like: Tensor) -> None:
-        nn.Module.__init__(self)
-        self.cell, self.input_size, self.hidden_size = cell, cell.input_size, cell.hidden_size
-        keep = like.new_full((batch_size, cell.state_sizes[0]), 1 - rate)
+        super().__init__(cell)
+        keep = like.new_full((batch_size, cell.state_sizes[cell.recurring]), 1 - rate)
         self.mask = torch.bernoulli(keep) / (1 - rate)
 
-    @property
-    def state_sizes(self) -> tuple[int, ...]:
-        return self.cell.state_sizes
-
     def forward(self, x: Tensor, state: State) -> State:
-        return self.cell(x, (state[0] * self.mask, *state[1:]))
+        k = self.cell.recurring
+        return self.cell(x, (*state[:k], state[k] * self.mask, *state[k + 1 :]))
 
 
-class Zoneout(Cell):
+class Zoneout(_Around):
     """Keeps each unit of each state at its previous value with probability `rates[k]` a step.
 
     The draws of a step travel behind its input, so that the step itself stays a plain function: `x` is
@@ -40,14 +54,9 @@ class Zoneout(Cell):
     """
 
     def __init__(self, cell: Cell, rates: tuple[float, ...]) -> None:
-        nn.Module.__init__(self)
-        self.cell, self.rates, self.hidden_size = cell, rates, cell.hidden_size
-        self.training = cell.training
-        self.input_size = cell.input_size + (sum(cell.state_sizes) if cell.training else 0)
-
-    @property
-    def state_sizes(self) -> tuple[int, ...]:
-        return self.cell.state_sizes
+        super().__init__(cell)
+        self.rates = rates
+        self.input_size += sum(cell.state_sizes) if cell.training else 0
 
     def with_draws(self, inputs: Tensor) -> Tensor:
         """`[T, B, I]` with one uniform draw a unit and step behind it, in training."""
@@ -86,7 +95,7 @@ def zoneout_rates(zoneout: float | tuple[float, ...], states: int) -> tuple[floa
 def with_noise(cell: Cell, inputs: Tensor, recurrent_dropout: float, zoneout: tuple[float, ...]) -> tuple[Cell, Tensor]:
     """The cell and the inputs `[T, B, I]` to unroll it over, with the noise that is switched on."""
     if recurrent_dropout and cell.training:
-        cell = RecurrentDropout(cell, recurrent_dropout, inputs.size(1), inputs).train(cell.training)
+        cell = RecurrentDropout(cell, recurrent_dropout, inputs.size(1), inputs)
     if any(zoneout):
         wrapped = Zoneout(cell, zoneout)
         return wrapped, wrapped.with_draws(inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -10,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from unrolled.cells import Cell, find_cell
 from unrolled.errors import ConfigurationError
 from unrolled.layers.noise import probability, zoneout_rates
-from unrolled.layers.stack import Batch, Regularisation, Stacked, run_stack, stack_states, unstack_states
+from unrolled.layers.stack import Batch, Regularisation, Stacked, run_layer
 
 
 class Recurrent(nn.Module):
@@ -81,21 +82,8 @@ class Recurrent(nn.Module):
         lengths: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Stacked | tuple[Stacked, ...]]:
         batch = Batch.open(input, self.batch_first, lengths)
-        count = self.num_layers * (2 if self.bidirectional else 1)
-        if hx is not None and not batch.batched:
-            hx = batch.open_state(hx) if isinstance(hx, Tensor) else tuple(batch.open_state(part) for part in hx)
-        states = unstack_states(hx, self.state_names, count)
-        outputs, finals = run_stack(
-            list(self.cells),  # type: ignore[arg-type]
-            batch.inputs,
-            states,
-            batch.lengths,
-            self.noise,
-            self.backend,
-            list(self.projections),
-        )
-        final = tuple(batch.close_state(part) for part in stack_states(finals))
-        return batch.close_outputs(outputs), final[0] if len(final) == 1 else final
+        cells: Any = list(self.cells)
+        return run_layer(cells, batch, hx, self.noise, self.backend, list(self.projections))
 
     def extra_repr(self) -> str:
         return (

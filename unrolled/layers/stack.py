@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from unrolled.cells import Cell, State
 from unrolled.errors import ShapeError
 from unrolled.layers.noise import with_noise
-from unrolled.unroll import unroll
+from unrolled.unroll import check_inputs, unroll
 
 #: What a layer takes and returns for one state name: `[L·D, B, H]`, or one `[B, H_l]` a layer where widths differ.
 Stacked = Tensor | tuple[Tensor, ...]
@@ -47,6 +47,7 @@ def run_stack(
         outputs = []
         for direction, cell in enumerate(directions):
             start = states[layer * len(directions) + direction]
+            check_inputs(cell, inputs)  # before draws lie behind them
             noisy, fed = with_noise(cell, inputs, noise.recurrent_dropout, noise.zoneout)
             output, final = unroll(noisy, fed, start, lengths=lengths, reverse=direction == 1, backend=backend)
             outputs.append(output)
@@ -128,3 +129,21 @@ class Batch:
         if self.batched:
             return part
         return part.squeeze(-2) if isinstance(part, Tensor) else tuple(p.squeeze(-2) for p in part)
+
+
+def run_layer(
+    cells: Sequence[Sequence[Cell]],
+    batch: Batch,
+    hx: Stacked | Sequence[Stacked] | None,
+    noise: Regularisation,
+    backend: str,
+    projections: Sequence[nn.Module] = (),
+) -> tuple[Tensor | PackedSequence, Stacked | tuple[Stacked, ...]]:
+    """`run_stack` between a caller's forms of input and state and the engine's."""
+    names = cells[0][0].state_names
+    if hx is not None and not batch.batched:
+        hx = batch.open_state(hx) if len(names) == 1 else tuple(batch.open_state(part) for part in hx)  # type: ignore[arg-type]
+    states = unstack_states(hx, names, sum(map(len, cells)))
+    outputs, finals = run_stack(cells, batch.inputs, states, batch.lengths, noise, backend, projections)
+    final = tuple(batch.close_state(part) for part in stack_states(finals))
+    return batch.close_outputs(outputs), final[0] if len(final) == 1 else final

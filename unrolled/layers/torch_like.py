@@ -6,6 +6,7 @@ PyTorch's own. Only the run through time is replaced, and options that `torch.nn
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from unrolled.cells import Cell, ElmanCell, GRUResetAfterCell, LayerNormGRUCell, LayerNormLSTMCell, LSTMCell
 from unrolled.errors import ConfigurationError, ShapeError
 from unrolled.layers.noise import probability, zoneout_rates
-from unrolled.layers.stack import Batch, Regularisation, Stacked, run_stack, stack_states, unstack_states
+from unrolled.layers.stack import Batch, Regularisation, run_layer
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -57,14 +58,10 @@ class _EngineLayer(nn.RNNBase):
         raise NotImplementedError
 
     def _tensors(self, suffix: str) -> dict[str, Tensor | None]:
-        raise NotImplementedError
-
-    def _own(self, name: str, suffix: str) -> Tensor | None:
-        return getattr(self, f"{name}{suffix}", None)
-
-    def _bias(self, suffix: str) -> Tensor | None:
-        """`torch.nn` keeps two biases where the formula has one."""
-        return getattr(self, f"bias_ih{suffix}") + getattr(self, f"bias_hh{suffix}") if self.bias else None
+        """The cell's parameters made of the layer's; `torch.nn` keeps two biases where the formula has one."""
+        own = {name: getattr(self, f"{name}{suffix}") for name in ("weight_ih", "weight_hh")}
+        bias = getattr(self, f"bias_ih{suffix}") + getattr(self, f"bias_hh{suffix}") if self.bias else None
+        return {**own, "bias": bias}
 
     def _norm_names(self) -> list[str]:
         template = next(iter(self._templates.values()))
@@ -122,16 +119,9 @@ class _EngineLayer(nn.RNNBase):
         """As `torch.nn`; `lengths [B]`, on any device, may stand in for a PackedSequence (outputs behind it are 0)."""
         given = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
         self._check(input, given)
-        batch = Batch.open(input, self.batch_first, lengths)
-        opened: Stacked | tuple[Stacked, ...] | None = None
-        if given is not None:
-            opened = tuple(batch.open_state(part) for part in given)
-            opened = opened if len(opened) > 1 else opened[0]
-        states = unstack_states(opened, self._state_names, sum(map(len, self._suffixes)))
         cells = [[self._cell(suffix) for suffix in suffixes] for suffixes in self._suffixes]
-        outputs, finals = run_stack(cells, batch.inputs, states, batch.lengths, self._noise, self.backend)
-        final = tuple(batch.close_state(part) for part in stack_states(finals))
-        return batch.close_outputs(outputs), final if len(final) > 1 else final[0]
+        noise = replace(self._noise, dropout=self.dropout)  # which a caller may have changed, as in torch.nn
+        return run_layer(cells, Batch.open(input, self.batch_first, lengths), hx, noise, self.backend)
 
 
 class RNN(_EngineLayer, nn.RNN):
@@ -141,13 +131,6 @@ class RNN(_EngineLayer, nn.RNN):
         if self.layer_norm:
             raise ConfigurationError("layer_norm is an option of LSTM and GRU, not of RNN")
         return ElmanCell(input_size, self.hidden_size, nonlinearity=self.nonlinearity, bias=self.bias, device="meta")
-
-    def _tensors(self, suffix: str) -> dict[str, Tensor | None]:
-        return {
-            "weight_ih": self._own("weight_ih", suffix),
-            "weight_hh": self._own("weight_hh", suffix),
-            "bias": self._bias(suffix),
-        }
 
 
 class LSTM(_EngineLayer, nn.LSTM):
@@ -167,12 +150,8 @@ class LSTM(_EngineLayer, nn.LSTM):
         return LayerNormLSTMCell(input_size, self.hidden_size, bias=self.bias, device="meta")
 
     def _tensors(self, suffix: str) -> dict[str, Tensor | None]:
-        tensors = {
-            "weight_ih": self._own("weight_ih", suffix),
-            "weight_hh": self._own("weight_hh", suffix),
-            "bias": self._bias(suffix),
-        }
-        return tensors | ({"weight_hr": self._own("weight_hr", suffix)} if self.proj_size else {})
+        projection = {"weight_hr": getattr(self, f"weight_hr{suffix}")} if self.proj_size else {}
+        return super()._tensors(suffix) | projection
 
 
 class GRU(_EngineLayer, nn.GRU):
@@ -186,9 +165,9 @@ class GRU(_EngineLayer, nn.GRU):
         return cell(input_size, self.hidden_size, bias=self.bias, device="meta")
 
     def _tensors(self, suffix: str) -> dict[str, Tensor | None]:
-        tensors = {"weight_ih": self._own("weight_ih", suffix), "weight_hh": self._own("weight_hh", suffix)}
+        tensors = super()._tensors(suffix)
         if not self.bias:
-            return tensors | {"bias": None, "bias_hn": None}
+            return tensors | {"bias_hn": None}
         from_input, from_hidden = getattr(self, f"bias_ih{suffix}"), getattr(self, f"bias_hh{suffix}")
         gates, candidate = from_hidden.split((2 * self.hidden_size, self.hidden_size))
         return tensors | {"bias": from_input + torch.cat([gates, torch.zeros_like(candidate)]), "bias_hn": candidate}

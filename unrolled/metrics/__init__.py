@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class LanguageScore:
     """How well a language model predicted a text: `total_nats` is `-Σ ln P(y_t | y_<t)` over `tokens` predictions.
 
-    `characters` counts the text's characters, by which vocabularies of different levels can be compared.
+    `characters` counts the text's characters, by which levels can be compared; not that of words,
+    where `<unk>` is cheap to predict and stands for text that is not.
     """
 
     total_nats: float

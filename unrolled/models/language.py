@@ -67,21 +67,25 @@ class LanguageModel(nn.Module):
             if self.embedding is None or embedding_size != self.recurrent.output_size:
                 raise ConfigurationError(
                     f"tied weights need an embedding of the last layer's size ({self.recurrent.output_size}), "
-                    f"got {embedding_size}: set --embedding-size {self.recurrent.output_size}"
+                    f"got {embedding_size}: set it to {self.recurrent.output_size}"
                 )
-            self.readout.weight = self.embedding.weight
+            self.embedding.weight = self.readout.weight  # whose first values are small enough for both
 
     def forward(self, tokens: Tensor, state=None):
+        outputs, state = self.read(tokens, state)
+        return self.readout(self.dropout(outputs)), state
+
+    def read(self, tokens: Tensor, state=None):
+        """`(outputs [T, B, H], state)` of the recurrent layers, without a word on what comes next."""
         if self.embedding is None:
             inputs = one_hot(tokens, self.vocabulary_size).to(self.readout.weight.dtype)
         else:
             inputs = self.embedding(tokens)
-        outputs, state = self.recurrent(inputs, state)
-        return self.readout(self.dropout(outputs)), state
+        return self.recurrent(inputs, state)
 
     def start(self, context: Tensor):
         """The state after reading `context [T, B]`; None, the empty state, where T is 0."""
-        return self(context)[1] if len(context) else None
+        return self.read(context)[1] if len(context) else None
 
     def step(self, token: Tensor, state):
         """`(log_probs [B, V], state)` after one more token `[B]`."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +24,7 @@ from unrolled.metrics import LanguageScore, bits, perplexity
 from unrolled.models import LanguageModel
 from unrolled.training import Checkpoints, Run, TrainingConfig
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import from_json, require, require_choice
+from unrolled.training.config import from_json, require, require_choice, to_json
 from unrolled.training.optimisation import find_device
 
 TASK = "language model"
@@ -53,7 +52,7 @@ class TextConfig:
     test_fraction: float = 0.0
     """Share of the text, at its end, to keep for `unrolled eval`."""
     val_tokens: int = 200_000
-    """Validate while training on the first of that many tokens; 0: on all."""
+    """Validate, while training, on the first N tokens of that part; 0: on all."""
 
     def __post_init__(self) -> None:
         require_choice("level", self.level, LEVELS)
@@ -136,6 +135,13 @@ def read_config(run: Run) -> LanguageConfig:
     return from_json(LanguageConfig, run.config, str(run.path / "config.json"))
 
 
+def text_name(data: Sequence[str]) -> str:
+    """A short name of the text, for its runs: that of the first file or folder."""
+    if not data:
+        return "stdlib"
+    return "stdin" if data[0] == "-" else Path(data[0]).resolve().stem or "text"
+
+
 def prepare(run: Run, config: TextConfig, progress: Callable[[int], None] = lambda done: None) -> None:
     """Learn the vocabulary and encode the text into a new run's directory."""
     files = find_sources(config.data, config.glob)
@@ -171,7 +177,7 @@ class LanguageTask:
         return split_tokens(tokens, text.val_fraction, text.test_fraction)
 
     def epoch(self, number: int) -> Streams:
-        """Pass `number` over the training text; each starts at another token, so that chunks fall differently."""
+        """Pass `number` over the training text; later ones skip a few tokens, so that chunks fall differently."""
         training = self.config.training
         offset = int(np.random.default_rng([training.seed, number]).integers(training.seq_length)) if number else 0
         return Streams(self.split().train, training.batch_size, training.seq_length, offset)
@@ -200,6 +206,14 @@ class LanguageTask:
             return f"loss {loss:.4f} · {bits(loss):.3f} bits/{self.config.text.level}"
         return f"loss {loss:.4f} · perplexity {perplexity(loss):,.1f}"
 
+    def unknown_note(self, unknown: Sequence[str]) -> str:
+        """What becomes of text that the vocabulary lacks, for the person who gave it; empty where there is none."""
+        if not unknown:
+            return ""
+        fate = "left out" if self.config.text.level == "char" else "read as <unk>"
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        return f"{fate}, being unknown to the vocabulary: {' '.join(map(repr, unknown[:10]))}{more}"
+
     # -- use -----------------------------------------------------------------------------------------------------
 
     def prompt(self, text: str, count: int = 1) -> Tensor:
@@ -223,7 +237,7 @@ class LanguageTask:
         state, total = None, 0.0
         if streams > 1:
             warm = np.stack([tokens[max(0, s - steps) : max(steps, s)] for s in starts], axis=1)
-            _, state = self.model(self._on_device(warm))
+            _, state = self.model.read(self._on_device(warm))
             state = map_state(lambda part: part.index_fill(-2, part.new_zeros(1, dtype=torch.long), 0.0), state)
         for first in range(0, length, steps):
             last = min(first + steps, length)
@@ -236,7 +250,7 @@ class LanguageTask:
             both = self._on_device(window)
             logits, state = self.model(both[:-1], state)
             losses = cross_entropy(logits.flatten(0, 1), both[1:].flatten(), reduction="none")
-            total += float(losses[torch.from_numpy(counted).to(self.device).flatten()].double().sum())
+            total += float(losses.cpu()[torch.from_numpy(counted).flatten()].double().sum())
         return total
 
     def _on_device(self, tokens: np.ndarray) -> Tensor:
@@ -248,10 +262,6 @@ class LanguageTask:
             len(self.vocabulary.decode(part)) for part in np.array_split(tokens[1:], 1 + len(tokens) // 100_000)
         )
         return LanguageScore(self.total_nats(tokens), len(tokens) - 1, characters)
-
-    def score_files(self, files: list[Path], scratch: Path) -> LanguageScore:
-        """The score of other text, encoded into `scratch`."""
-        return self.score(encode_files(files, self.vocabulary, scratch).tokens)
 
 
 def create_run(
@@ -266,7 +276,7 @@ def create_run(
 
     The default check is that the text is long enough for a batch.
     """
-    with Run.create(path, task_name, dataclasses.asdict(config)) as run:
+    with Run.create(path, task_name, to_json(config)) as run:
         find_device(config.training.device)
         prepare(run, config.text, progress)
         task = LanguageTask(run)

@@ -80,8 +80,8 @@ class Iteration:
     sample: Tensor | None
 
 
-def chunk_loss(model: LanguageModel, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy summed over `[T]` characters from state `[1, 1, H]`, and the state behind them."""
+def chunk_loss(model: LanguageModel, inputs: Tensor, targets: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Cross-entropy summed over `[T]` characters from state `[1, 1, H]` (None: zeros), and the state behind them."""
     logits, state = model(inputs.unsqueeze(1), state)
     return cross_entropy(logits.squeeze(1), targets, reduction="sum"), state
 
@@ -98,10 +98,10 @@ def train(model: LanguageModel, tokens: Tensor, iterations: int, sample_every: i
     optimizer = LectureAdagrad(list(model.parameters()))
     generator = torch.Generator().manual_seed(seed)
     smooth_loss = -math.log(1.0 / model.vocabulary_size) * STEPS
-    pointer, state = 0, torch.zeros(1, 1, HIDDEN)
+    pointer, state = 0, None
     for number in range(iterations):
         if pointer + STEPS + 1 >= len(tokens):  # the data pointer wraps, and memory starts anew
-            pointer, state = 0, torch.zeros(1, 1, HIDDEN)
+            pointer, state = 0, None
         inputs, targets = tokens[pointer : pointer + STEPS], tokens[pointer + 1 : pointer + STEPS + 1]
         sample = None
         if number % sample_every == 0:

@@ -57,11 +57,11 @@ class Checkpoints:
         torch.save(state, temporary / STATE)
         digests = {file: _flushed_digest(temporary / file) for file in (WEIGHTS, STATE)}
         index = self.index()
-        target = self.folder / name
-        if target.exists():  # the same step once more, as when a run ends on a validation
-            shutil.rmtree(target)
+        number = 0
+        while (target := self.folder / (f"{name}-{number}" if number else name)).exists():
+            number += 1  # the same step once more, as when a finished run is resumed: never touch what is in use
         temporary.rename(target)
-        index["last"] = {"name": name, "step": state["step"], "digests": digests}
+        index["last"] = {"name": target.name, "step": state["step"], "digests": digests}
         if best or "best" not in index:
             index["best"] = index["last"]
         write_atomically(self.folder / "index.json", json.dumps(index, indent=2) + "\n")

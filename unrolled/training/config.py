@@ -57,7 +57,8 @@ class TrainingConfig:
     max_steps: Annotated[int | None, arg(metavar="N")] = None
     """Stop after this many updates."""
     max_time: Annotated[str | None, arg(metavar="TIME")] = None
-    """Stop after this long: 90s, 5m, 1.5h. The learning rate then follows the clock, so runs differ in detail."""
+    """Stop after training this long, validation and samples not counted: 90s, 5m, 1.5h. The learning rate then follows
+    the clock, so runs differ in detail."""
     eval_every: int = 500
     """Updates between two validations, each with a checkpoint."""
     early_stopping: int = 0
@@ -76,7 +77,7 @@ class TrainingConfig:
         require_choice("lr-schedule", self.lr_schedule, SCHEDULES)
         for name in ("batch_size", "seq_length", "eval_every", "log_every", "lr_patience"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("backward_length", "warmup_steps", "sample_every", "early_stopping", "weight_decay"):
+        for name in ("seed", "backward_length", "warmup_steps", "sample_every", "early_stopping", "weight_decay"):
             require(getattr(self, name) >= 0, name, "0 or above", getattr(self, name))
         for name in ("clip_norm", "clip_value"):
             require(getattr(self, name) >= 0, name, "0 (off) or above", getattr(self, name))

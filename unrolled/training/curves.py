@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from unrolled.training.run import Run
 
 
-def draw_loss(run: Run, path: Path | None = None) -> Path:
-    """Training and validation loss over steps, from metrics.jsonl, as a PNG (`RUN/loss.png`)."""
+def draw_loss(run: Run) -> None:
+    """Training and validation loss over steps, from metrics.jsonl, as `RUN/loss.png`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state of pyplot
     from matplotlib.figure import Figure
 
-    path = path or run.path / "loss.png"
     records = run.metrics()
     train = [(r["step"], r["loss"]) for r in records if "loss" in r]
     valid = [(r["step"], r["validation_loss"]) for r in records if "validation_loss" in r]
@@ -37,8 +34,7 @@ def draw_loss(run: Run, path: Path | None = None) -> Path:
     axes.grid(alpha=0.25)
     if train or valid:
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
-    return path
+    figure.savefig(run.path / "loss.png", dpi=120)
 
 
 def _smoothed(values: tuple[float, ...], weight: float = 0.9) -> list[float]:

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -23,7 +22,7 @@ from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
 from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer
 from unrolled.training.progress import ProgressLine, clock
-from unrolled.training.run import Run
+from unrolled.training.run import Run, write_atomically
 
 
 class Batches(Protocol):
@@ -100,6 +99,7 @@ class Trainer:
         self.device = next(task.model.parameters()).device
         if resume:
             self._restore()
+        self._batches = task.epoch(self.position.epoch)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ class Trainer:
 
         Raises DivergenceError when the loss or the gradient stops being a number.
         """
-        with self._locked(), Interrupt() as interrupt, ProgressLine(self.console) as line, self._logs():
+        with self.run.locked(), Interrupt() as interrupt, ProgressLine(self.console) as line, self._logs():
             self._started = time.monotonic() - self.position.seconds
             reason = self._steps(interrupt, line)
         draw_loss(self.run)
@@ -117,16 +117,14 @@ class Trainer:
     def _steps(self, interrupt: Interrupt, line: ProgressLine) -> str:
         at, config = self.position, self.config
         saved_at = at.step if at.step else -1
-        batches = self.task.epoch(at.epoch)
-        while self.fraction(batches) < 1:
+        while self._fraction() < 1:
             if interrupt.requested:
-                self._save(best=False)
+                if saved_at != at.step:
+                    self._save(best=False)
                 return "interrupted"
-            self._step(batches)
-            self._advance(batches)
-            if at.chunk == 0:
-                batches = self.task.epoch(at.epoch)
-            line.update(self.fraction(batches), self._status(batches))
+            self._step()
+            self._advance()
+            line.update(self._fraction(), self._status())
             if config.sample_every and at.step % config.sample_every == 0:
                 self._sample(line)
             if at.step % config.eval_every == 0:
@@ -138,18 +136,19 @@ class Trainer:
             self._validate(line)
         return "finished"
 
-    def _step(self, batches: Batches) -> None:
+    def _step(self) -> None:
         at, config, model = self.position, self.config, self.task.model
-        rate = learning_rate(config, at.step, self._epochs(batches), self.fraction(batches), at.plateaus)
+        rate = learning_rate(config, at.step, self._epochs(), self._fraction(), at.plateaus)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        inputs, targets = (part.to(self.device) for part in batches.chunk(at.chunk))
+        inputs, targets = (part.to(self.device) for part in self._batches.chunk(at.chunk))
         model.train()
         self.optimizer.zero_grad()
         loss = self._backward(inputs, targets)
         norm = clip_gradients(model, config)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise self._diverged(loss, norm)
+            what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
+            raise self._diverged(what, at.step + 1)
         self.optimizer.step()
         at.step += 1
         at.tokens += targets.numel()
@@ -162,49 +161,49 @@ class Trainer:
         """Gradients of the mean loss over the chunk; they flow back `backward_length` steps, the state further."""
         state = self.carried if self.config.carry_state else None
         pieces = self.config.backward_length or len(inputs)
-        total = inputs.new_zeros((), dtype=torch.float64)
+        total = 0.0
         for part_in, part_out in zip(inputs.split(pieces), targets.split(pieces), strict=True):
             loss, state = self.task.loss(part_in, part_out, state)
             state = map_state(Tensor.detach, state)
             (loss / targets.numel()).backward()
-            total += loss.detach()
+            total += loss.item()
         self.carried = state
-        return float(total) / targets.numel()
+        return total / targets.numel()
 
-    def _advance(self, batches: Batches) -> None:
+    def _advance(self) -> None:
         at = self.position
         at.chunk += 1
-        if at.chunk == len(batches):  # the state never crosses a stream's end
+        if at.chunk == len(self._batches):  # the state never crosses a stream's end
             at.epoch, at.chunk, self.carried = at.epoch + 1, 0, None
+            self._batches = self.task.epoch(at.epoch)
 
-    def _diverged(self, loss: float, norm: float) -> DivergenceError:
-        what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
+    def _diverged(self, what: str, step: int) -> DivergenceError:
         last = self.checkpoints.index().get("last")
         rate = f"{self.config.learning_rate / 3:.1g}"
         good = f"the last good checkpoint is that of step {last['step']}" if last else "no checkpoint was written yet"
         advice = f"--resume {self.run.path} --learning-rate {rate}" if last else f"--learning-rate {rate}"
         clip = "" if self.config.clip_norm else " --clip-norm 1"
-        return DivergenceError(f"{what} at step {self.position.step + 1}; {good}; try {advice}{clip}")
+        return DivergenceError(f"{what} at step {step}; {good}; try {advice}{clip}")
 
     # -- how far -------------------------------------------------------------------------------------------------
 
-    def _epochs(self, batches: Batches) -> float:
-        return self.position.epoch + self.position.chunk / len(batches)
+    def _epochs(self) -> float:
+        return self.position.epoch + self.position.chunk / len(self._batches)
 
-    def fraction(self, batches: Batches) -> float:
+    def _fraction(self) -> float:
         """The share of the run that is done: of the limit that comes first."""
         at, config = self.position, self.config
-        shares = [self._epochs(batches) / config.max_epochs, at.seconds / config.max_seconds]
+        shares = [self._epochs() / config.max_epochs, at.seconds / config.max_seconds]
         if config.max_steps:
             shares.append(at.step / config.max_steps)
         return min(1.0, max(shares))
 
-    def _status(self, batches: Batches) -> str:
-        at, done = self.position, self.fraction(batches)
+    def _status(self) -> str:
+        at, done = self.position, self._fraction()
         left = clock(at.seconds / done - at.seconds) if done else "?"
         speed = at.tokens / at.seconds if at.seconds else 0.0
         return (
-            f"step {at.step:,} · epoch {self._epochs(batches):.2f} · {self.task.describe(at.smooth_loss)} · "
+            f"step {at.step:,} · epoch {self._epochs():.2f} · {self.task.describe(at.smooth_loss)} · "
             f"{speed:,.0f} tokens/s · {left} left"
         )
 
@@ -242,7 +241,7 @@ class Trainer:
     def _save(self, *, best: bool) -> None:
         at = self.position
         if not all(bool(p.isfinite().all()) for p in self.task.model.parameters()):
-            raise self._diverged(math.nan, math.nan)
+            raise self._diverged("a weight stopped being a number", at.step)
         before = time.monotonic()
         state = {
             "step": at.step,
@@ -250,7 +249,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "carried": self.carried,
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
         self.checkpoints.save(self.task.model, state, best=best)
         self._started += time.monotonic() - before
@@ -259,29 +258,29 @@ class Trainer:
         state = self.checkpoints.load("last", self.task.model)
         try:
             self.position = Position(**state["position"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self._restore_optimizer(state["optimizer"])
             if state["carried"] is not None:
                 self.carried = map_state(lambda part: part.to(self.device), state["carried"])
             torch.set_rng_state(state["random"])
-            if state["random_cuda"]:
-                torch.cuda.set_rng_state_all(state["random_cuda"])
+            if state["random_cuda"] is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["random_cuda"], self.device)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{self.run.path}: its checkpoint does not fit its settings ({error})") from error
-        kept = [record for record in self.run.metrics() if record["step"] <= self.position.step]
-        self.run.metrics_path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            with FileLock(self.run.path / ".lock", timeout=0):
-                yield
-        except Timeout:
-            raise RunError(f"{self.run.path}: another process is training this run") from None
+    def _restore_optimizer(self, state: dict[str, Any]) -> None:
+        """Take up the optimiser's memory, but the settings of now: they may have been given anew."""
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state)
+        for group, now in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(now)
 
     @contextmanager
     def _logs(self) -> Iterator[None]:
         from torch.utils.tensorboard import SummaryWriter
 
+        # What a killed process logged behind its last checkpoint is trained, and logged, again.
+        kept = [record for record in self.run.metrics() if record["step"] <= self.position.step]
+        write_atomically(self.run.metrics_path, "".join(json.dumps(record) + "\n" for record in kept))
         folder = str(self.run.path / "tensorboard")
         with (
             self.run.metrics_path.open("a", encoding="utf-8") as self._metrics,
@@ -291,7 +290,7 @@ class Trainer:
 
     def _log(self, **values: float) -> None:
         at = self.position
-        record = {"step": at.step, "epoch": at.epoch, "seconds": round(at.seconds, 3), **values}
+        record = {"step": at.step, "epoch": round(self._epochs(), 4), "seconds": round(at.seconds, 3), **values}
         self._metrics.write(json.dumps(record) + "\n")
         self._metrics.flush()
         for name, value in values.items():

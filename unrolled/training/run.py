@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from unrolled import __version__
 from unrolled.errors import RunError
 
@@ -92,6 +94,16 @@ class Run:
             if made:
                 path.rmdir()
             raise
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training this run meanwhile; RunError where one does already."""
+        try:
+            # A singleton may be taken again by its holder: by a command, and by the loop that it calls.
+            with FileLock(self.path / ".lock", timeout=0, is_singleton=True):
+                yield
+        except Timeout:
+            raise RunError(f"{self.path}: another process is training this run") from None
 
     def write_config(self, config: dict[str, Any]) -> None:
         stored = {"format": FORMAT, "unrolled": __version__, "task": self.task, "config": config}

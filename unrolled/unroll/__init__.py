@@ -41,14 +41,19 @@ def unroll(
         raise ConfigurationError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
     if backend == "torch" and not has_kernel(cell):
         raise ConfigurationError(f"PyTorch has no kernel for {type(cell).__name__}: use backend='auto' or 'eager'")
-    if inputs.dim() != 3 or inputs.size(2) != cell.input_size:
-        raise ShapeError(f"inputs must be [T, B, {cell.input_size}] for {cell}, got {list(inputs.shape)}")
-    if inputs.size(0) == 0:
-        raise ShapeError("cannot unroll over no steps: inputs has T = 0")
+    check_inputs(cell, inputs)
     state = _check_state(cell, inputs, state)
     lengths = _check_lengths(inputs, lengths)
     run = unroll_eager if backend == "eager" or not has_kernel(cell) else unroll_kernel
     return run(cell, inputs, state, lengths, reverse)
+
+
+def check_inputs(cell: Cell, inputs: Tensor) -> None:
+    """ShapeError where `inputs` is not `[T, B, input_size]` with T at least 1."""
+    if inputs.dim() != 3 or inputs.size(2) != cell.input_size:
+        raise ShapeError(f"inputs must be [T, B, {cell.input_size}] for {cell}, got {list(inputs.shape)}")
+    if inputs.size(0) == 0:
+        raise ShapeError("cannot unroll over no steps: inputs has T = 0")
 
 
 def _check_state(cell: Cell, inputs: Tensor, state: State | Tensor | None) -> State:

@@ -6,6 +6,7 @@ A kernel serves a cell of exactly the class it is listed under; a subclass may h
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,34 +41,31 @@ def _gru_weights(cell: GRUResetAfterCell) -> Weights:
     return [cell.weight_ih, cell.weight_hh, *_biases(cell.bias, recurrent)]
 
 
-_WEIGHTS: dict[type, Callable[..., Weights]] = {
-    ElmanCell: _elman_weights,
-    LSTMCell: _lstm_weights,
-    GRUResetAfterCell: _gru_weights,
+#: The cells that PyTorch computes: kernel, and the cell's parameters as it takes them.
+_KERNELS: dict[type, tuple[Callable[[Any], Callable], Callable[[Any], Weights]]] = {
+    ElmanCell: (lambda cell: torch.rnn_tanh if cell.nonlinearity == "tanh" else torch.rnn_relu, _elman_weights),
+    LSTMCell: (lambda cell: torch.lstm, _lstm_weights),
+    GRUResetAfterCell: (lambda cell: torch.gru, _gru_weights),
 }
 
 
 def has_kernel(cell: nn.Module) -> bool:
     """Whether PyTorch has a fused kernel for exactly this cell."""
-    return type(cell) in _WEIGHTS
-
-
-def _kernel(cell: nn.Module) -> Callable:
-    if isinstance(cell, ElmanCell):
-        return torch.rnn_tanh if cell.nonlinearity == "tanh" else torch.rnn_relu
-    return torch.lstm if isinstance(cell, LSTMCell) else torch.gru
+    return type(cell) in _KERNELS
 
 
 def _run(cell: nn.Module, inputs: Tensor | PackedSequence, state: State) -> tuple[Tensor, State]:
-    weights = _WEIGHTS[type(cell)](cell)
+    find_kernel, find_weights = _KERNELS[type(cell)]
+    kernel, weights = find_kernel(cell), find_weights(cell)
     stacked = tuple(part.unsqueeze(0).contiguous() for part in state)
-    hidden = stacked if isinstance(cell, LSTMCell) else stacked[0]
+    hidden = stacked if len(stacked) > 1 else stacked[0]
     # has_biases, num_layers, dropout, train, bidirectional; batch_first where there is a batch axis
-    settings: tuple = (weights, len(weights) > 3, 1, 0.0, cell.training, False)
+    # cuDNN keeps what backward needs only while it trains; there is no dropout here that training would switch on.
+    settings: tuple = (weights, len(weights) > 3, 1, 0.0, torch.is_grad_enabled(), False)
     if isinstance(inputs, PackedSequence):
-        output, *final = _kernel(cell)(inputs.data, inputs.batch_sizes, hidden, *settings)
+        output, *final = kernel(inputs.data, inputs.batch_sizes, hidden, *settings)
     else:
-        output, *final = _kernel(cell)(inputs, hidden, *settings, False)
+        output, *final = kernel(inputs, hidden, *settings, False)
     return output, tuple(part.squeeze(0) for part in final)
 
 
