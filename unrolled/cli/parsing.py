@@ -63,8 +63,8 @@ def _wide_terminal(wide: bool):
 def _in_one_line(box: str, prog: str) -> str:
     """The message in tyro's box: its text up to the first rule, and the option it thinks was meant."""
     rows = [row.strip("│| ") for row in box.splitlines()[1:]]  # without the title
-    rules = [k for k, row in enumerate(rows) if len(row) > 2 and set(row) <= set("─-╰╯+'`")]
-    text = " ".join(rows[: rules[0]] if rules else rows)
+    parts = " ".join("\n" if row and set(row) <= set("─-╰╯") else row for row in rows).strip().split("\n")
+    text = parts[0].strip()
     for pattern, plain in _PLAINER:
         text = re.sub(pattern, plain, text)
     meant = re.search(r"Perhaps you meant:\s*[│|]?\s*\n[│|\s]*(--[\w-]+)", box)
