@@ -42,13 +42,13 @@ def main() -> None:
     rows = [train(name, arguments) for name in arguments.cells]
     rows.sort(key=lambda row: row[2])
     print(f"\n{arguments.steps} updates, one layer of {arguments.hidden_size} units, seed {arguments.seed}\n")
-    print("| cell | parameters | validation nats | bits/char | tokens/s |")
-    print("|---|---|---|---|---|")
-    for name, parameters, nats, speed in rows:
-        print(f"| `{name}` | {parameters:,} | {nats:.4f} | {bits(nats):.3f} | {speed:,.0f} |")
+    print("| cell | parameters | validation nats | bits/char |")
+    print("|---|---|---|---|")
+    for name, parameters, nats in rows:
+        print(f"| `{name}` | {parameters:,} | {nats:.4f} | {bits(nats):.3f} |")
 
 
-def train(name: str, arguments: Arguments) -> tuple[str, int, float, float]:
+def train(name: str, arguments: Arguments) -> tuple[str, int, float]:
     path = arguments.out / name
     last = Checkpoints(Run.open(path)).index().get("last", {}).get("step", 0) if path.exists() else 0
     if last < arguments.steps:
@@ -59,9 +59,8 @@ def train(name: str, arguments: Arguments) -> tuple[str, int, float, float]:
             raise SystemExit(code)
         print(f"{name}: {time.monotonic() - started:.0f} s")
     task = LanguageTask(Run.open(path), "cpu")
-    logged = [record for record in task.run.metrics() if "tokens" in record][-1]
     nats = [r["validation_loss"] for r in task.run.metrics() if "validation_loss" in r][-1]
-    return name, sum(p.numel() for p in task.model.parameters()), nats, logged["tokens"] / logged["seconds"]
+    return name, sum(p.numel() for p in task.model.parameters()), nats
 
 
 def fresh(name: str, path: Path, arguments: Arguments) -> list[str]:
