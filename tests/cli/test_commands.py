@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -85,7 +86,8 @@ def test_every_cell_trains_by_its_name(train, cell):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_level(train, level, capsys):
-    assert train("--level", level, "--vocab-size", "300", "--max-steps", "3", "--out", "run") == 0
+    size = ["--vocab-size", "300"] if level in ("word", "bpe") else []
+    assert train("--level", level, *size, "--max-steps", "3", "--out", "run") == 0
     assert main(["sample", "run", "--prime", "Zoë said", "--length", "5", "--seed", "1"]) == 0
     assert "Zoë said" in capsys.readouterr().out
     assert main(["eval", "run", "--json"]) == 0
@@ -222,9 +224,15 @@ def _write(path, content):
         (["--optimizer", "adamax"], "--optimizer: unknown value"),
         (["--lr-schedule", "up"], "--lr-schedule: unknown value"),
         (["--hidden-size", "big"], "--hidden-size: "),
-        (["--hidden-size", "0"], "--hidden-size must be at least 1"),
+        (["--hidden-size", "0"], "--hidden-size must be from 1 to 65,536, got 0"),
         (["--drop-out", "0.5"], "--drop-out"),
         (["--dropout", "1.5"], "--dropout must be"),
+        (["--hidden-size"], "--hidden-size"),
+        (["--vocab-size", "99"], "at level char it has no meaning"),
+        (["--data", ""], "--data: the path is empty"),
+        (["--out="], "--out: the path is empty"),
+        (["--seed", str(1 << 64)], "--seed must be below 2^63"),
+        (["--device", "meta"], "--device meta: unknown"),
         (["--learning-rate", "nan"], "--learning-rate must be above 0"),
         (["--seed", "-1"], "--seed must be 0 or above"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
@@ -289,8 +297,88 @@ def test_a_corrupt_or_foreign_checkpoint(name, content, trained, tmp_path, capsy
     shutil.copytree(trained, run)
     for path in run.glob(f"checkpoints/*/{name}"):
         path.write_bytes(path.read_bytes()[:-7] if content is None else content)
-    assert name in error_of(["sample", run], capsys)
+    if name == "model.safetensors":  # to sample it takes no more than the weights
+        assert name in error_of(["sample", run], capsys)
+    else:
+        assert main(["sample", str(run), "--length", "3"]) == 0
     assert name in error_of(["train", "lm", "--resume", run, "--max-steps", "500"], capsys)
+
+
+def test_too_little_memory_is_said_in_a_line(train, monkeypatch, capsys):
+    def refuse(*arguments):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 68 GB")
+
+    monkeypatch.setattr("unrolled.tasks.language.ModelConfig.build", refuse)
+    assert train("--out", "run") == 2
+    assert "not enough memory" in capsys.readouterr().err
+    assert not os.path.exists("run")
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(train, capsys):
+    assert train("--max-steps", "3", "--out", "whole") == 0
+    assert train("--max-steps", "3", "--out", "torn") == 0
+    shutil.rmtree("torn/checkpoints")
+    assert main(["train", "lm", "--resume", "torn"]) == 0
+    assert "no checkpoint yet: from step 0" in capsys.readouterr().out
+    weights = [next(Path(run).glob("checkpoints/*/model.safetensors")).read_bytes() for run in ("whole", "torn")]
+    assert weights[0] == weights[1]
+
+
+def test_settings_edited_by_hand_are_noticed(trained, tmp_path, capsys):
+    run = tmp_path / "copy"
+    shutil.copytree(trained, run)
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["training"]["batch_size"] = 4
+    _write(run / "config.json", json.dumps(config))
+    assert "batch_size changed since" in error_of(["train", "lm", "--resume", run, "--max-steps", "500"], capsys)
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"step": "a"}', "\udcff{}"])
+def test_damaged_metrics(line, trained, tmp_path, capsys):
+    run = tmp_path / "copy"
+    shutil.copytree(trained, run)
+    path = run / "metrics.jsonl"
+    path.write_bytes(line.encode("utf-8", "surrogateescape") + b"\n" + path.read_bytes())
+    assert "metrics.jsonl:1: not a line of metrics" in error_of(["info", run], capsys)
+
+
+def test_damaged_tokens(trained, tmp_path, capsys):
+    run = tmp_path / "copy"
+    shutil.copytree(trained, run)
+    path = run / "tokens.bin"
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    assert "token 255 of a vocabulary" in error_of(["eval", run], capsys)
+    assert "token 255 of a vocabulary" in error_of(["train", "lm", "--resume", run, "--max-steps", "500"], capsys)
+
+
+def test_a_pipe_is_read_once_and_a_path_keeps_its_bytes(text_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-m", "unrolled", "train", "lm", *SMALL, "--max-steps", "1", "--out", "run", "--data"]
+    read, write = os.pipe()
+    text_file.rename(os.fsdecode(bytes(text_file) + b"\xff"))
+    text_file = Path(os.fsdecode(bytes(text_file) + b"\xff"))
+    with subprocess.Popen([*command, f"/dev/fd/{read}", bytes(text_file)], pass_fds=[read]) as training:
+        os.close(read)
+        with open(write, "wb") as pipe:
+            pipe.write(text_file.read_bytes())
+        assert training.wait(timeout=120) == 0
+    info = subprocess.run([sys.executable, "-m", "unrolled", "info", "run"], capture_output=True, check=True)
+    assert b"/dev/fd" in info.stdout
+    bad = subprocess.run([*command, text_file, b"--out", b"r\xff"], capture_output=True, check=False)
+    assert bad.returncode == 2
+    assert b"not UTF-8; choose another --out" in bad.stderr
+
+
+def test_unknown_words_are_not_scored_by_the_character(train, tmp_path, capsys):
+    assert train("--level", "word", "--max-steps", "3", "--out", "run") == 0
+    _write(tmp_path / "other.txt", "xyzzy plugh " * 30)
+    capsys.readouterr()
+    assert main(["eval", "run", "--data", "other.txt", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["unknown"] > 0
+    assert report["bits_per_character"] is None
+    assert main(["eval", "run", "--data", "other.txt"]) == 0
+    assert "is not scored" in capsys.readouterr().out
 
 
 def test_a_run_whose_vocabulary_is_of_another_text(trained, tmp_path, capsys):

@@ -48,7 +48,7 @@ def test_always_a_distribution_that_holds_the_most_probable(scores, temperature,
     probs = Sampling(temperature, k, p).distribution(log_probs)
     assert probs.sum().item() == pytest.approx(1)
     assert (probs >= 0).all()
-    assert probs[0, log_probs.argmax()] > 0
+    assert probs[log_probs == log_probs.max()].max() > 0  # one of them, where several are
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (RuntimeError, MemoryError) as error:
+        said = str(error)
+        if not (isinstance(error, MemoryError) or "allocate memory" in said or "out of memory" in said):
+            raise
+        print("unrolled: error: not enough memory; try a smaller model, batch or sequence length", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
@@ -44,11 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _typed() -> list[str]:
-    """The command line as UTF-8, in and out, whatever the locale says: prompts and samples are text of any script."""
+    """The command line as UTF-8, in and out, whatever the locale says: prompts and samples are text of any script.
+
+    Bytes that are none stay what they are: they may be part of a path.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed by the caller
+    sys.stderr = sys.stderr or sys.stdout
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    return [os.fsencode(word).decode("utf-8", "replace") for word in sys.argv[1:]]
+    return [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv[1:]]
 
 
 def _dispatch(words: list[str]) -> int:

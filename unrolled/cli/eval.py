@@ -53,7 +53,8 @@ def main(words: Sequence[str], prog: str) -> int:
         "text": what,
         "level": task.config.text.level,
         "tokens": score.tokens,
-        "characters": score.characters,
+        "characters": None if score.unknown else score.characters,
+        "unknown": score.unknown,
         "nats": score.nats,
         "bits_per_character": score.bits_per_character,
         "perplexity": score.perplexity,
@@ -61,15 +62,19 @@ def main(words: Sequence[str], prog: str) -> int:
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
-        print(f"{what}: {score.tokens:,} tokens, {score.characters:,} characters")
+        counted = f"{score.unknown:,} of them <unk>" if score.unknown else f"{score.characters:,} characters"
+        print(f"{what}: {score.tokens:,} tokens, {counted}")
         print(f"nats per token      {score.nats:.4f}")
-        print(f"bits per character  {score.bits_per_character:.4f}")
+        bits = score.bits_per_character
+        print(f"bits per character  {'- (the text behind <unk> is not scored)' if bits is None else f'{bits:.4f}'}")
         print(f"perplexity          {score.perplexity:.3f}")
     return 0
 
 
 def _tokens(task: LanguageTask, arguments: Arguments, scratch: Path):
     if not arguments.data:
+        if arguments.glob is not None:
+            raise ConfigurationError("--glob chooses files of a folder: give the folder with --data")
         split = task.split()
         if len(split.test):
             return "test part", split.test

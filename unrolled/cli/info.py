@@ -54,15 +54,20 @@ def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
         ("batches", f"{config.training.batch_size} streams × {config.training.seq_length} steps"),
     ]
     records = run.metrics()
+    index = Checkpoints(run).index()
     if records:
         last = records[-1]
         facts.append(("trained", f"{last['step']:,} steps, {last['epoch']:.2f} epochs, {clock(last['seconds'])}"))
+    if index:
+        facts.append(("checkpoints", ", ".join(f"{which} at step {entry['step']:,}" for which, entry in index.items())))
     validated = [r for r in records if "validation_loss" in r]
     if validated:
         best = min(validated, key=lambda r: r["validation_loss"])
-        facts.append(("best", f"step {best['step']:,}: {task.describe(best['validation_loss'])}"))
-        facts.append(("last", f"step {validated[-1]['step']:,}: {task.describe(validated[-1]['validation_loss'])}"))
-    if Checkpoints(run).index():
+        facts.append(("best score", f"step {best['step']:,}: {task.describe(best['validation_loss'])}"))
+        facts.append(
+            ("last score", f"step {validated[-1]['step']:,}: {task.describe(validated[-1]['validation_loss'])}")
+        )
+    if index:
         facts.append(("sample", f"unrolled sample {path}"))
         if run.task == TASK:
             facts.append(("go on", f"unrolled train lm --resume {path}"))

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 import tyro
@@ -32,6 +33,7 @@ _PLAINER = (
 
 def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
     """`words` as a `kind`; `default` replaces the class's own defaults. ConfigurationError on what it cannot read."""
+    _check_words(words)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     start = tyro.MISSING_NONPROP if default is None else default
     said = io.StringIO()
@@ -43,6 +45,16 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Argum
             sys.stdout.flush()
             raise
         raise ConfigurationError(_in_one_line(said.getvalue(), prog)) from None
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """ConfigurationError on --data given twice, of which the first would be lost, and on an empty path."""
+    if sum(word.split("=")[0] == "--data" for word in words) > 1:
+        raise ConfigurationError("--data is given twice; write all paths behind one")
+    given = [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]
+    for name in ("--data", "--out", "--resume"):
+        if any(option == name and not value for option, value in given):
+            raise ConfigurationError(f"{name}: the path is empty")
 
 
 @contextlib.contextmanager

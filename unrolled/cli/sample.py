@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -47,9 +48,10 @@ class Arguments:
 
 
 def main(words: Sequence[str], prog: str) -> int:
-    arguments = parse(Arguments, words, prog)
+    arguments = parse(Arguments, [_readable(word) for word in words], prog)
     require(arguments.length >= 1, "length", "at least 1", arguments.length)
-    require(arguments.count >= 1, "count", "at least 1", arguments.count)
+    require(1 <= arguments.count <= 10_000, "count", "from 1 to 10,000", arguments.count)
+    require(arguments.seed is None or 0 <= arguments.seed < 1 << 63, "seed", "from 0 to below 2^63", arguments.seed)
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
     task = LanguageTask(Run.open(arguments.run), arguments.device).load(arguments.checkpoint)
     if note := task.unknown_note(task.vocabulary.unknown(arguments.prime)):
@@ -62,6 +64,11 @@ def main(words: Sequence[str], prog: str) -> int:
     prompt = task.prompt(arguments.prime or "\n", arguments.count)
     _print_texts(task, generate(task.model, prompt, sampling, generator), arguments)
     return 0
+
+
+def _readable(word: str) -> str:
+    """Bytes that are not UTF-8 are no text to go on from; a path keeps them."""
+    return word if Path(word).exists() else word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _print_texts(task: LanguageTask, steps, arguments: Arguments) -> None:

@@ -24,12 +24,10 @@ from unrolled.tasks.language import (
     text_name,
 )
 from unrolled.training import Outcome, Run, Trainer, TrainingConfig
-from unrolled.training.config import flag, to_json
+from unrolled.training.config import FIXED_TRAINING, flag, to_json
 from unrolled.training.progress import clock
 from unrolled.training.run import next_free
 
-#: What a resumed run may not change: the checkpoint would not fit, or the run would not be the same.
-_FIXED_TRAINING = ("batch_size", "seq_length", "optimizer", "seed")
 #: A limit given anew takes the place of those before it.
 _LIMITS = ("epochs", "max_steps", "max_time")
 
@@ -90,7 +88,7 @@ def _renewed(run: Run, arguments: Arguments, words: Sequence[str], prog: str) ->
     after = parse(Arguments, words, prog, default=before)
     changed = [*_differences(before.text, after.text), *_differences(before.model, after.model)]
     training = _differences(before.training, after.training)
-    changed += [name for name in training if name in _FIXED_TRAINING]
+    changed += [name for name in training if name in FIXED_TRAINING]
     if changed:
         names = ", ".join(flag(name) for name in changed)
         raise ConfigurationError(f"{names} cannot change when a run is resumed; start a new run, or leave it out")
@@ -120,7 +118,11 @@ def _introduce(task: LanguageTask, trainer: Trainer, console: Console, resume: b
     say(f"run    {task.run.path}")
     if resume:
         at = trainer.position
-        say(f"       resumed at step {at.step:,}, epoch {at.epoch}")
+        say(
+            f"       resumed at step {at.step:,}, epoch {at.epoch}"
+            if at.step
+            else "       no checkpoint yet: from step 0"
+        )
 
 
 def _conclude(task: LanguageTask, outcome: Outcome, console: Console) -> None:

@@ -45,6 +45,7 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     for name in ("iterations", "sample_every"):
         require(getattr(arguments, name) >= 1, name, "at least 1", getattr(arguments, name))
+    require(0 <= arguments.seed < 1 << 63, "seed", "from 0 to below 2^63", arguments.seed)
     path = arguments.out or next_free(Path("runs"), f"{text_name([arguments.file])}-min-char-rnn")
     task = create_run(
         path,

@@ -12,6 +12,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from unrolled.errors import DataError
 
@@ -29,9 +30,16 @@ def find_sources(given: Sequence[str], glob: str | None = None) -> list[Path]:
     files: list[Path] = []
     for name in given:
         path = Path(name)
+        if not name:
+            raise DataError("the path of the text is empty")
         if name == "-":
             files.append(_spool_standard_input())
+        elif path.exists() and not path.is_file() and not path.is_dir():  # a pipe
+            with path.open("rb") as pipe:
+                files.append(_spool(pipe, path.name))
         elif path.is_dir():
+            if glob and Path(glob).is_absolute():
+                raise DataError(f"--glob {glob}: a pattern for names within {name}, not a path of its own")
             found = sorted(p for p in path.rglob(glob or "*") if p.is_file() and not _hidden(p.relative_to(path)))
             if not found:
                 raise DataError(f"{name}: no file in this folder matches {glob or '*'!r}")
@@ -51,13 +59,20 @@ def _hidden(path: Path) -> bool:
 
 def _spool_standard_input() -> Path:
     """Standard input is read once but needed twice (vocabulary, then tokens), so it goes to a temporary file."""
+    if sys.stdin is None:
+        raise DataError("standard input is closed: pipe text into it, or name a file")
     if sys.stdin.isatty():
         raise DataError("standard input is a terminal: pipe text into it, or name a file")
-    spool = tempfile.NamedTemporaryFile(prefix="unrolled-stdin-", delete=False)  # noqa: SIM115 - read after closing
-    with spool:
-        shutil.copyfileobj(sys.stdin.buffer, spool)
-    atexit.register(os.unlink, spool.name)
-    return Path(spool.name)
+    return _spool(sys.stdin.buffer, "standard-input")
+
+
+def _spool(stream: BinaryIO, name: str) -> Path:
+    folder = tempfile.mkdtemp(prefix="unrolled-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder, name)
+    with path.open("wb") as spool:
+        shutil.copyfileobj(stream, spool)
+    return path
 
 
 def standard_library() -> list[Path]:
@@ -122,5 +137,6 @@ def _decode(decoder: codecs.IncrementalDecoder, block: bytes, path: Path, positi
         where = position - pending + error.start
         raise DataError(f"{path}: not UTF-8 text (byte {where:,}): {advice}") from error
     if "\0" in text:
-        raise DataError(f"{path}: a binary file (a zero byte near byte {position:,}): {advice}")
+        where = position - pending + len(text[: text.index("\0")].encode())
+        raise DataError(f"{path}: a binary file (byte {where:,} is zero): {advice}")
     return text

@@ -32,14 +32,25 @@ def split_tokens(tokens: np.ndarray, validation: float, test: float) -> Split:
     return Split(tokens[:first], tokens[first:second], tokens[second:])
 
 
+def check_tokens(tokens: np.ndarray, limit: int) -> None:
+    """DataError where a token is none of a vocabulary of `limit`."""
+    highest = int(tokens.max(initial=0))
+    if highest >= limit:
+        raise DataError(f"the encoded text is damaged: token {highest} of a vocabulary of {limit}; start a new run")
+
+
 class Streams:
     """`tokens [N]` as `batch_size` contiguous streams, cut into chunks of `seq_length` steps.
 
     Row t of chunk k is followed, in its stream, by row t+1, and the last row of chunk k by the first of chunk k+1: a
-    state carried from chunk to chunk sees the stream whole. `offset` skips that many tokens at the start.
+    state carried from chunk to chunk sees the stream whole. `offset` skips that many tokens at the start. With
+    `limit`, a token that is not below it is a DataError.
     """
 
-    def __init__(self, tokens: np.ndarray, batch_size: int, seq_length: int, offset: int = 0) -> None:
+    def __init__(
+        self, tokens: np.ndarray, batch_size: int, seq_length: int, offset: int = 0, limit: int | None = None
+    ) -> None:
+        self.limit = limit
         for name, value in (("batch size", batch_size), ("sequence length", seq_length)):
             if value < 1:
                 raise ConfigurationError(f"the {name} must be at least 1, got {value}")
@@ -66,5 +77,7 @@ class Streams:
         last = min(first + self.seq_length, self.stream_length)
         starts = self.offset + np.arange(self.batch_size) * self.stream_length
         window = np.stack([self.tokens[s + first : s + last + 1] for s in starts], axis=1)
+        if self.limit is not None:
+            check_tokens(window, self.limit)
         both = torch.from_numpy(window.astype(np.int64))
         return both[:-1], both[1:]

@@ -46,7 +46,7 @@ class Sampling:
 
     def distribution(self, log_probs: Tensor) -> Tensor:
         """Probabilities `[B, V]` to draw from, made of a model's log-probabilities `[B, V]`."""
-        if self.temperature == 0:
+        if self.temperature < torch.finfo(log_probs.dtype).tiny:
             return torch.zeros_like(log_probs).scatter_(-1, log_probs.argmax(-1, keepdim=True), 1.0)
         # Subtracting the maximum first keeps tiny temperatures from overflowing.
         scores = (log_probs - log_probs.max(-1, keepdim=True).values) / self.temperature
@@ -57,7 +57,9 @@ class Sampling:
         if self.top_p < 1:
             ordered, order = probs.sort(-1, descending=True)
             before = ordered.cumsum(-1) - ordered
-            outside = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
+            above = before >= self.top_p
+            above[..., 0] = False  # the most probable token stays, however small p is
+            outside = torch.zeros_like(above).scatter(-1, order, above)
             probs = probs.masked_fill(outside, 0.0)
             probs = probs / probs.sum(-1, keepdim=True)
         return probs

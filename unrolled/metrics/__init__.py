@@ -10,13 +10,14 @@ from dataclasses import dataclass
 class LanguageScore:
     """How well a language model predicted a text: `total_nats` is `-Σ ln P(y_t | y_<t)` over `tokens` predictions.
 
-    `characters` counts the text's characters, by which levels can be compared; not that of words,
-    where `<unk>` is cheap to predict and stands for text that is not.
+    `characters` counts the text's characters, by which levels can be compared. `unknown` counts the predictions of
+    `<unk>`: it is cheap to predict and stands for text that is not, so with any of them there are no bits a character.
     """
 
     total_nats: float
     tokens: int
     characters: int
+    unknown: int = 0
 
     @property
     def nats(self) -> float:
@@ -29,8 +30,10 @@ class LanguageScore:
         return perplexity(self.nats)
 
     @property
-    def bits_per_character(self) -> float:
-        """The same total in bits, a character of the text."""
+    def bits_per_character(self) -> float | None:
+        """The same total in bits, a character of the text; None where some of the text was not scored."""
+        if self.unknown:
+            return None
         return self.total_nats / math.log(2) / self.characters
 
 

@@ -15,7 +15,7 @@ from tyro.conf import arg
 
 from unrolled.cells import CELLS, find_cell
 from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
-from unrolled.data.streams import Split, Streams, split_tokens
+from unrolled.data.streams import Split, Streams, check_tokens, split_tokens
 from unrolled.data.tokens import LEVELS
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, RunError
@@ -58,7 +58,10 @@ class TextConfig:
         require_choice("level", self.level, LEVELS)
         require(self.min_count >= 1, "min_count", "at least 1", self.min_count)
         require(self.val_tokens >= 0, "val_tokens", "0 (all) or above", self.val_tokens)
-        require(self.vocab_size is None or self.vocab_size >= 2, "vocab_size", "at least 2", self.vocab_size)
+        if self.vocab_size is not None:
+            require(2 <= self.vocab_size <= 1 << 24, "vocab_size", "from 2 to 2^24", self.vocab_size)
+            if self.level in ("char", "byte"):
+                raise ConfigurationError(f"--vocab-size is for words and BPE; at level {self.level} it has no meaning")
         split_tokens(np.empty(0), self.val_fraction, self.test_fraction)
 
 
@@ -86,11 +89,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         find_cell(self.cell)
-        require(all(size >= 1 for size in self.hidden_size), "hidden_size", "at least 1", self.hidden_size)
-        require(self.num_layers is None or self.num_layers >= 1, "num_layers", "at least 1", self.num_layers)
-        require(
-            self.embedding_size is None or self.embedding_size >= 0, "embedding_size", "0 or above", self.embedding_size
-        )
+        sizes = " ".join(map(str, self.hidden_size)) or "none"
+        fit = bool(self.hidden_size) and all(1 <= size <= 65_536 for size in self.hidden_size)
+        require(fit, "hidden_size", "from 1 to 65,536", sizes)
+        for name, low, high in (("num_layers", 1, 1000), ("embedding_size", 0, 65_536)):
+            value = getattr(self, name)
+            require(value is None or low <= value <= high, name, f"from {low} to {high:,}", value)
+        require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
         if self.num_layers is not None and len(self.hidden_size) not in (1, self.num_layers):
             raise ConfigurationError(f"--hidden-size gives {len(self.hidden_size)} widths for {self.num_layers} layers")
         for name in ("dropout", "recurrent_dropout", "zoneout"):
@@ -164,7 +169,7 @@ class LanguageTask:
 
     def load(self, which: Which = "best") -> LanguageTask:
         """Put a checkpoint's weights in, and the model into evaluation mode."""
-        Checkpoints(self.run).load(which, self.model)
+        Checkpoints(self.run).load_weights(which, self.model)
         self.model.eval()
         return self
 
@@ -180,7 +185,7 @@ class LanguageTask:
         """Pass `number` over the training text; later ones skip a few tokens, so that chunks fall differently."""
         training = self.config.training
         offset = int(np.random.default_rng([training.seed, number]).integers(training.seq_length)) if number else 0
-        return Streams(self.split().train, training.batch_size, training.seq_length, offset)
+        return Streams(self.split().train, training.batch_size, training.seq_length, offset, len(self.vocabulary))
 
     # -- the loop's view -----------------------------------------------------------------------------------------
 
@@ -254,14 +259,17 @@ class LanguageTask:
         return total
 
     def _on_device(self, tokens: np.ndarray) -> Tensor:
+        check_tokens(tokens, len(self.vocabulary))
         return torch.from_numpy(tokens.astype(np.int64)).to(self.device)
 
     def score(self, tokens: np.ndarray) -> LanguageScore:
         """How well the model predicts a text of at least two tokens."""
+        check_tokens(tokens, len(self.vocabulary))
         characters = sum(
             len(self.vocabulary.decode(part)) for part in np.array_split(tokens[1:], 1 + len(tokens) // 100_000)
         )
-        return LanguageScore(self.total_nats(tokens), len(tokens) - 1, characters)
+        unknown = int(np.count_nonzero(tokens[1:] == 0)) if self.config.text.level == "word" else 0
+        return LanguageScore(self.total_nats(tokens), len(tokens) - 1, characters, unknown)
 
 
 def create_run(
@@ -276,7 +284,7 @@ def create_run(
 
     The default check is that the text is long enough for a batch.
     """
-    with Run.create(path, task_name, to_json(config)) as run:
+    with Run.create(path, task_name, to_json(config), resumable=task_name == TASK) as run:
         find_device(config.training.device)
         prepare(run, config.text, progress)
         task = LanguageTask(run)

@@ -53,9 +53,14 @@ class Checkpoints:
         temporary = self.folder / f".{name}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_model(model, str(temporary / WEIGHTS))
-        torch.save(state, temporary / STATE)
-        digests = {file: _flushed_digest(temporary / file) for file in (WEIGHTS, STATE)}
+        try:
+            save_model(model, str(temporary / WEIGHTS))
+            torch.save(state, temporary / STATE)
+            digests = {file: _flushed_digest(temporary / file) for file in (WEIGHTS, STATE)}
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, as the three libraries say it
+            shutil.rmtree(temporary, ignore_errors=True)
+            reason = str(error).splitlines()[0]
+            raise RunError(f"{self.folder}: cannot write the checkpoint of step {state['step']} ({reason})") from error
         index = self.index()
         number = 0
         while (target := self.folder / (f"{name}-{number}" if number else name)).exists():
@@ -72,12 +77,20 @@ class Checkpoints:
 
     def load(self, which: Which, model: nn.Module) -> dict[str, Any]:
         """Put the weights into `model` and return the training state; nothing is unpickled but tensors and numbers."""
+        folder = self.load_weights(which, model, (WEIGHTS, STATE))
+        try:
+            return torch.load(folder / STATE, weights_only=True, map_location="cpu")
+        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+            raise RunError(f"{folder / STATE}: cannot be read ({str(error).splitlines()[0]})") from error
+
+    def load_weights(self, which: Which, model: nn.Module, files: tuple[str, ...] = (WEIGHTS,)) -> Path:
+        """Put the weights into `model`, once all `files` of the checkpoint were found whole; its folder."""
         index = self.index()
         if which not in index:
             raise RunError(f"{self.folder.parent}: no checkpoint yet; it is written at the first validation")
         entry = index[which]
         folder = self.folder / entry["name"]
-        for file in (WEIGHTS, STATE):
+        for file in files:
             path = folder / file
             if not path.is_file():
                 raise RunError(f"{path}: missing")
@@ -85,9 +98,9 @@ class Checkpoints:
                 raise RunError(f"{path}: damaged, its content is not what was saved")
         try:
             load_model(model, folder / WEIGHTS)
-            return torch.load(folder / STATE, weights_only=True, map_location="cpu")
-        except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        except (SafetensorError, RuntimeError, ValueError) as error:
             raise RunError(f"{folder}: does not fit this run's model ({str(error).splitlines()[0]})") from error
+        return folder
 
 
 def _digest(path: Path) -> str:

@@ -77,13 +77,15 @@ class TrainingConfig:
         require_choice("lr-schedule", self.lr_schedule, SCHEDULES)
         for name in ("batch_size", "seq_length", "eval_every", "log_every", "lr_patience"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.seed < 1 << 63, "seed", "below 2^63", self.seed)
+        require(0 < self.learning_rate <= 1000, "learning_rate", "above 0 and at most 1000", self.learning_rate)
+        require(self.weight_decay < math.inf, "weight_decay", "a finite number", self.weight_decay)
+        require(self.backward_length < 1 << 31, "backward_length", "below 2^31", self.backward_length)
         for name in ("seed", "backward_length", "warmup_steps", "sample_every", "early_stopping", "weight_decay"):
             require(getattr(self, name) >= 0, name, "0 or above", getattr(self, name))
         for name in ("clip_norm", "clip_value"):
             require(getattr(self, name) >= 0, name, "0 (off) or above", getattr(self, name))
-        for name in ("learning_rate", "lr_decay_every"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, name, "above 0", value)
+        require(0 < self.lr_decay_every < math.inf, "lr_decay_every", "above 0", self.lr_decay_every)
         require(0 < self.lr_decay <= 1, "lr_decay", "above 0 and at most 1", self.lr_decay)
         require(0 <= self.momentum < 1, "momentum", "from 0 to below 1", self.momentum)
         for name in ("epochs", "max_steps"):
@@ -102,6 +104,24 @@ class TrainingConfig:
     @property
     def max_seconds(self) -> float:
         return math.inf if self.max_time is None else parse_duration(self.max_time)
+
+
+#: What a resumed run may not change: it would not be the same run, or the checkpoint would not fit.
+FIXED_TRAINING = ("batch_size", "seq_length", "optimizer", "seed")
+
+
+def fixed_changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names of the settings that differ between two runs' configurations, of those that a resumed run must keep."""
+    return [
+        name
+        for part in before
+        for name, value in before[part].items()
+        if (part != "training" or name in FIXED_TRAINING) and _plain(value) != _plain(after.get(part, {}).get(name))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def flag(name: str) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unrolled.errors import DivergenceError, RunError
 from unrolled.layers.stack import map_state
 from unrolled.training.checkpoint import Checkpoints
-from unrolled.training.config import TrainingConfig
+from unrolled.training.config import TrainingConfig, fixed_changes
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
 from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer
@@ -97,7 +97,7 @@ class Trainer:
         self.position = Position()
         self.carried: Any = None
         self.device = next(task.model.parameters()).device
-        if resume:
+        if resume and self.checkpoints.index():  # a run that was killed before its first starts anew
             self._restore()
         self._batches = task.epoch(self.position.epoch)
 
@@ -246,6 +246,7 @@ class Trainer:
         state = {
             "step": at.step,
             "position": asdict(at),
+            "config": self.run.config,
             "optimizer": self.optimizer.state_dict(),
             "carried": self.carried,
             "random": torch.get_rng_state(),
@@ -256,6 +257,11 @@ class Trainer:
 
     def _restore(self) -> None:
         state = self.checkpoints.load("last", self.task.model)
+        changed = fixed_changes(state.get("config", self.run.config), self.run.config)
+        if changed:
+            raise RunError(
+                f"{self.run.path / 'config.json'}: {', '.join(changed)} changed since the checkpoint was written"
+            )
         try:
             self.position = Position(**state["position"])
             self._restore_optimizer(state["optimizer"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 from torch import nn
@@ -62,10 +63,11 @@ def find_device(name: str) -> torch.device:
     """The device called `name`; ConfigurationError where this machine has none of that name."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", name):
+        raise ConfigurationError(f"--device {name}: unknown; choose auto, cpu, cuda, cuda:1, mps or xpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"--device {name}: not on this machine ({reason}); use --device cpu") from error
+        raise ConfigurationError(f"--device {name}: not on this machine; use --device cpu") from error
     return device

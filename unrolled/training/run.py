@@ -32,7 +32,7 @@ FORMAT = 1
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text`, such that a reader or a crash sees the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -54,29 +54,34 @@ class Run:
         if not path.is_dir():
             raise RunError(f"{path}: no such run directory")
         try:
-            stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            stored = json.loads((path / "config.json").read_text("utf-8", "surrogateescape"))
             if stored["format"] != FORMAT:
                 raise RunError(f"{path}: run format {stored['format']}, this version of unrolled reads {FORMAT}")
             return cls(path, stored["task"], stored["config"])
         except FileNotFoundError:
             raise RunError(f"{path}: not a run directory (it has no config.json)") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f"{path / 'config.json'}: damaged or of another program ({error})") from error
 
     @classmethod
     @contextmanager
-    def create(cls, path: str | Path, task: str, config: dict[str, Any]) -> Iterator[Run]:
+    def create(cls, path: str | Path, task: str, config: dict[str, Any], resumable: bool = True) -> Iterator[Run]:
         """Make the directory for the preparations inside the `with` block; if they fail, it is taken away again.
 
         RunError where the directory holds anything already.
         """
         path = Path(path)
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise RunError(
+                f"{path}: TensorBoard cannot write to a path that is not UTF-8; choose another --out"
+            ) from None
         if path.exists() and not path.is_dir():
             raise RunError(f"{path}: exists and is not a directory; choose another --out")
         if (path / "config.json").exists():
-            raise RunError(
-                f"{path}: holds another run; choose another --out, or continue that one with --resume {path}"
-            )
+            or_resume = f", or continue that one with --resume {path}" if resumable else ""
+            raise RunError(f"{path}: holds another run; choose another --out{or_resume}")
         if path.is_dir() and any(path.iterdir()):
             raise RunError(f"{path}: is not empty; choose another --out")
         made = not path.exists()
@@ -117,12 +122,15 @@ class Run:
         """The lines of metrics.jsonl; a torn last line, as a crash leaves it, is passed over."""
         if not self.metrics_path.exists():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
+        lines = self.metrics_path.read_bytes().splitlines()
         records = []
         for number, line in enumerate(lines, 1):
             try:
-                records.append(json.loads(line))
-            except ValueError as error:
+                record = json.loads(line)
+                if not all(isinstance(record[name], int | float) for name in ("step", "epoch", "seconds")):
+                    raise ValueError("step, epoch and seconds must be numbers")
+                records.append(record)
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 if number < len(lines):
                     raise RunError(f"{self.metrics_path}:{number}: not a line of metrics ({error})") from error
         return records
