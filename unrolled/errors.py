@@ -23,3 +23,15 @@ class RunError(UnrolledError):
 
 class DivergenceError(UnrolledError):
     """The loss became NaN or infinite."""
+
+
+class UntraceableError(UnrolledError):
+    """A cell's step that cannot be compiled; the message names the operation."""
+
+
+class CompilerError(UnrolledError):
+    """This machine cannot compile, or cannot keep what it compiled; the message says why."""
+
+
+class FallbackWarning(UserWarning):
+    """Something runs in a slower way than it could; said once for each reason."""

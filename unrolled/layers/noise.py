@@ -30,19 +30,26 @@ class _Around(Cell):
 class RecurrentDropout(_Around):
     """Drops units of the state that recurs before the cell sees them, with one mask for the whole sequence.
 
-    Units are dropped with probability `rate` and the others scaled by 1/(1-rate). `batch_size` fixes the mask's rows,
-    so the object serves one sequence.
+    Units are dropped with probability `rate` and the others scaled by 1/(1-rate). The mask travels behind the input, so
+    that the step itself stays a plain function: `x` is `[B, I + size]`, made by `with_draws`.
     Source: Gal & Ghahramani 2016, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks".
     """
 
-    def __init__(self, cell: Cell, rate: float, batch_size: int, like: Tensor) -> None:
+    def __init__(self, cell: Cell, rate: float) -> None:
         super().__init__(cell)
-        keep = like.new_full((batch_size, cell.state_sizes[cell.recurring]), 1 - rate)
-        self.mask = torch.bernoulli(keep) / (1 - rate)
+        self.rate = rate
+        self.input_size += cell.state_sizes[cell.recurring]
+
+    def with_draws(self, inputs: Tensor) -> Tensor:
+        """`[T, B, I]` with the mask of its sequence behind every step."""
+        keep = inputs.new_full((inputs.size(1), self.state_sizes[self.cell.recurring]), 1 - self.rate)
+        mask = torch.bernoulli(keep) / (1 - self.rate)
+        return torch.cat([inputs, mask.expand(inputs.size(0), -1, -1)], -1)
 
     def forward(self, x: Tensor, state: State) -> State:
         k = self.cell.recurring
-        return self.cell(x, (*state[:k], state[k] * self.mask, *state[k + 1 :]))
+        x, mask = x.split((self.cell.input_size, self.state_sizes[k]), -1)
+        return self.cell(x, (*state[:k], state[k] * mask, *state[k + 1 :]))
 
 
 class Zoneout(_Around):
@@ -95,7 +102,8 @@ def zoneout_rates(zoneout: float | tuple[float, ...], states: int) -> tuple[floa
 def with_noise(cell: Cell, inputs: Tensor, recurrent_dropout: float, zoneout: tuple[float, ...]) -> tuple[Cell, Tensor]:
     """The cell and the inputs `[T, B, I]` to unroll it over, with the noise that is switched on."""
     if recurrent_dropout and cell.training:
-        cell = RecurrentDropout(cell, recurrent_dropout, inputs.size(1), inputs)
+        dropping = RecurrentDropout(cell, recurrent_dropout)
+        cell, inputs = dropping, dropping.with_draws(inputs)
     if any(zoneout):
         wrapped = Zoneout(cell, zoneout)
         return wrapped, wrapped.with_draws(inputs)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unrolled.cells import Cell, State
-from unrolled.errors import ConfigurationError, ShapeError
+from unrolled.errors import CompilerError, ConfigurationError, ShapeError, UntraceableError
+from unrolled.unroll.adapt import adapt, first_step, title
 from unrolled.unroll.eager import unroll_eager
+from unrolled.unroll.fallback import say_fallback, why_not_native
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
+from unrolled.unroll.planned import unroll_planned
 
 __all__ = ["BACKENDS", "unroll"]
 
-#: "eager" is the meaning; "torch" is PyTorch's fused kernels where it has one; "auto" takes the fastest that applies.
-BACKENDS = ("auto", "eager", "torch")
+#: "eager" is the meaning. "native" compiles the cell for the CPU; "planned" runs its plan with PyTorch's operations;
+#: "torch" is PyTorch's fused kernels, for the three cells that it has. "auto" takes the first that applies of native,
+#: torch and eager.
+BACKENDS = ("auto", "eager", "native", "planned", "torch")
 
 
 def unroll(
-    cell: Cell,
+    cell: nn.Module,
     inputs: Tensor,
     state: State | Tensor | None = None,
     *,
@@ -41,19 +46,65 @@ def unroll(
         raise ConfigurationError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
     if backend == "torch" and not has_kernel(cell):
         raise ConfigurationError(f"PyTorch has no kernel for {type(cell).__name__}: use backend='auto' or 'eager'")
-    check_inputs(cell, inputs)
-    state = _check_state(cell, inputs, state)
     lengths = _check_lengths(inputs, lengths)
+    if isinstance(cell, Cell):
+        check_inputs(cell, inputs)
+        state = _check_state(cell, inputs, state)
+    elif state is None:
+        return _start(cell, inputs, lengths, reverse, backend)
+    else:
+        _check_dimensions(inputs)
+        cell, state = adapt(cell, inputs, state)
+    arguments = (cell, inputs, state, lengths, reverse)
+    if backend in ("planned", "native"):
+        reason = why_not_native(inputs, state) if backend == "native" else None
+        try:
+            if reason:
+                raise UntraceableError(reason)
+            return unroll_planned(*arguments, native=backend == "native")
+        except (UntraceableError, CompilerError) as error:
+            raise ConfigurationError(f"{title(cell)}: {error}: use backend='eager'") from error
+    if backend == "auto" and why_not_native(inputs, state) is None:
+        try:
+            return unroll_planned(*arguments, native=True)
+        except (UntraceableError, CompilerError) as error:
+            say_fallback(title(cell), error)
     run = unroll_eager if backend == "eager" or not has_kernel(cell) else unroll_kernel
-    return run(cell, inputs, state, lengths, reverse)
+    return run(*arguments)
+
+
+def _start(
+    module: nn.Module, inputs: Tensor, lengths: Tensor | None, reverse: bool, backend: str
+) -> tuple[Tensor, State]:
+    """Unroll a stranger's module that makes its own first state: its first step is run as it stands."""
+    _check_dimensions(inputs)
+    if lengths is not None and (reverse or int(lengths.min()) == 0):
+        raise ConfigurationError(
+            f"{type(module).__name__} makes its own first state, which a sequence that starts late or never has no "
+            "use for: give unroll a state"
+        )
+    output, state = first_step(module, inputs[-1] if reverse else inputs[0])
+    if inputs.size(0) == 1:
+        return output.unsqueeze(0), adapt(module, inputs, state)[1]
+    rest = inputs[:-1] if reverse else inputs[1:]
+    left = None if lengths is None else lengths - 1
+    outputs, final = unroll(module, rest, state, lengths=left, reverse=reverse, backend=backend)
+    parts = [outputs, output.unsqueeze(0)] if reverse else [output.unsqueeze(0), outputs]
+    return torch.cat(parts), final
+
+
+def _check_dimensions(inputs: Tensor) -> None:
+    if inputs.dim() != 3:
+        raise ShapeError(f"inputs must be [T, B, features], got {list(inputs.shape)}")
+    if inputs.size(0) == 0:
+        raise ShapeError("cannot unroll over no steps: inputs has T = 0")
 
 
 def check_inputs(cell: Cell, inputs: Tensor) -> None:
     """ShapeError where `inputs` is not `[T, B, input_size]` with T at least 1."""
     if inputs.dim() != 3 or inputs.size(2) != cell.input_size:
         raise ShapeError(f"inputs must be [T, B, {cell.input_size}] for {cell}, got {list(inputs.shape)}")
-    if inputs.size(0) == 0:
-        raise ShapeError("cannot unroll over no steps: inputs has T = 0")
+    _check_dimensions(inputs)
 
 
 def _check_state(cell: Cell, inputs: Tensor, state: State | Tensor | None) -> State:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells import State
+from unrolled.unroll.adapt import step
 
 
 def unroll_eager(
@@ -15,8 +16,7 @@ def unroll_eager(
     steps = range(inputs.size(0))
     outputs: list[Tensor] = []
     for t in reversed(steps) if reverse else steps:
-        new = cell(inputs[t], state)
-        output = new[0]
+        output, new = step(cell, inputs[t], state)
         if lengths is not None:
             inside = (t < lengths).unsqueeze(-1)
             output = torch.where(inside, output, torch.zeros_like(output))

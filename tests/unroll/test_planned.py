@@ -1,0 +1,232 @@
+"""The planned and the native backend against the eager one: every cell, every option, odd sizes; what they refuse."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from unrolled.cells import CELLS, Cell
+from unrolled.errors import ConfigurationError
+from unrolled.layers import Recurrent
+from unrolled.unroll import unroll
+from unrolled.unroll.plan import Plan
+from unrolled.unroll.planned import find_plan
+
+
+class Odd(Cell):
+    """What a person might write: transposed weights, submodules, a learned scalar, a buffer, softmax, where, clamp."""
+
+    def __init__(self, input_size, hidden_size, dtype=None):
+        super().__init__(input_size, hidden_size)
+        self.inner = nn.Linear(input_size + hidden_size, hidden_size, dtype=dtype)
+        self.weight = nn.Parameter(torch.randn(hidden_size, hidden_size, dtype=dtype))
+        self.scale = nn.Parameter(torch.tensor(0.7, dtype=dtype))
+        self.register_buffer("shift", torch.linspace(-1, 1, hidden_size, dtype=dtype))
+
+    def forward(self, x, state):
+        (h,) = state
+        mixed = torch.tanh(self.inner(torch.cat([x, h], -1)))
+        attended = torch.softmax(h @ (self.weight - self.weight.T), -1) * self.scale
+        new = torch.where(h > self.shift, mixed, attended) + 0.1 * h.mean(-1, keepdim=True)
+        return (new.clamp(-2.0, 2.0),)
+
+
+class Forgetful(Cell):
+    """Its state does not depend on the one before."""
+
+    def __init__(self, input_size, hidden_size, dtype=None):
+        super().__init__(input_size, hidden_size)
+        self.weight = nn.Parameter(torch.randn(input_size, hidden_size, dtype=dtype))
+
+    def forward(self, x, state):
+        return (torch.relu(x @ self.weight),)
+
+
+def make(name, inputs, hidden, dtype):
+    if name in ("odd", "forgetful"):
+        return {"odd": Odd, "forgetful": Forgetful}[name](inputs, hidden, dtype=dtype)
+    return CELLS[name](hidden if name in ("mut1", "mut2") else inputs, hidden, dtype=dtype)
+
+
+def results(cell, x, state, backend, **options):
+    leaves = [tensor for tensor in (x, *state, *cell.parameters()) if tensor.requires_grad]
+    outputs, final = unroll(cell, x, state, backend=backend, **options)
+    parts = (outputs, *final)
+    loss = sum((part * torch.linspace(-1, 1, part.numel(), dtype=part.dtype).view_as(part)).sum() for part in parts)
+    return [*parts, *torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)]
+
+
+def compare(name, backend, dtype, steps, batch, inputs, hidden, reverse, wants, lengths):
+    """`wants`: whether the input and the first state want a gradient."""
+    cell = make(name, inputs, hidden, dtype)
+    x = torch.randn(steps, batch, cell.input_size, dtype=dtype, requires_grad=wants[0])
+    state = [torch.randn(batch, size, dtype=dtype, requires_grad=wants[1]) for size in cell.state_sizes]
+    eager, other = (results(cell, x, state, kind, lengths=lengths, reverse=reverse) for kind in ("eager", backend))
+    # Layer normalisation over a single feature divides by √ε: errors there are a thousand times larger.
+    relative, absolute = (1e-11, 1e-12) if dtype == torch.float64 else (1e-5, 1e-5)
+    scale = 1e3 if hidden == 1 else 10 if "ln" in name else 1
+    for got, want in zip(other, eager, strict=True):
+        torch.testing.assert_close(got, want, rtol=relative * scale, atol=absolute * scale * (1 + float(want.detach().abs().max())))
+
+
+@given(
+    name=st.sampled_from([*CELLS, "odd", "forgetful"]),
+    steps=st.integers(1, 6),
+    batch=st.sampled_from([1, 3]),
+    inputs=st.sampled_from([1, 5]),
+    hidden=st.sampled_from([1, 7, 17]),
+    reverse=st.booleans(),
+    wants=st.tuples(st.booleans(), st.booleans()),
+    data=st.data(),
+)
+def test_planned_agrees_with_eager(name, steps, batch, inputs, hidden, reverse, wants, data):
+    lengths = data.draw(st.none() | st.lists(st.integers(0, steps), min_size=batch, max_size=batch))
+    compare(name, "planned", torch.float64, steps, batch, inputs, hidden, reverse, wants, lengths)
+
+
+def _native(name, dtype, steps, batch, inputs, hidden, reverse, wants, data):
+    lengths = data.draw(st.none() | st.lists(st.integers(0, steps), min_size=batch, max_size=batch))
+    compare(name, "native", dtype, steps, batch, inputs, hidden, reverse, wants, lengths)
+
+
+_native_cases = given(
+    name=st.sampled_from([*CELLS, "odd", "forgetful"]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    steps=st.integers(1, 6),
+    batch=st.sampled_from([1, 3, 101]),
+    inputs=st.sampled_from([1, 5]),
+    hidden=st.sampled_from([1, 7, 17]),
+    reverse=st.booleans(),
+    wants=st.tuples(st.booleans(), st.booleans()),
+    data=st.data(),
+)
+test_native_agrees_with_eager = settings(max_examples=25)(_native_cases(_native))
+test_native_agrees_with_eager_often = pytest.mark.slow(settings(max_examples=600)(_native_cases(_native)))
+
+
+@pytest.mark.parametrize("name", [*CELLS, "odd", "forgetful"])
+def test_every_cell_in_native_code(name):
+    compare(name, "native", torch.float32, 5, 4, 6, 19, False, (True, True), None)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_nothing_is_summed_step_by_step(name):
+    """Gradients of weights, biases, gains and peepholes are all left to one reduction over T·B rows."""
+    plan = Plan(CELLS[name](6, 6), torch.float32, torch.device("cpu"))
+    derivative = plan.derivative((True,) * (plan.prepared + plan.hoisted + plan.states))
+    assert len(derivative.collected) == plan.prepared
+    products = [node for node in plan.core.graph.nodes if node.op == "call_function" and "mm" in str(node.target)]
+    in_series = {"gru", "gru-swapped", "mut1", "mut2", "mut3", "peephole-full"}
+    assert len(products) == 1 or name in in_series
+
+
+def test_without_gradients_the_core_alone_is_run():
+    cell, x = CELLS["gru"](4, 5), torch.randn(6, 2, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(unroll(cell, x, backend="planned")[0], unroll(cell, x, backend="eager")[0])
+    assert not find_plan(cell, torch.float32, torch.device("cpu")).plan._derivatives
+
+
+def test_plans_are_shared_by_like_cells_only():
+    device = torch.device("cpu")
+    same = [find_plan(CELLS["gru"](4, 5), torch.float32, device) for _ in range(2)]
+    assert same[0] is same[1]
+    others = [CELLS["gru"](4, 6), CELLS["gru-swapped"](4, 5), CELLS["gru"](4, 5, bias=False), CELLS["mut3"](4, 5)]
+    assert len({id(find_plan(cell, torch.float32, device)) for cell in others} | {id(same[0])}) == 5
+    assert find_plan(CELLS["gru"](4, 5), torch.float64, device) is not same[0]
+
+
+def test_in_layers_and_with_zoneout():
+    torch.manual_seed(1)
+    layer = Recurrent("coupled", 4, 6, num_layers=2, bidirectional=True, zoneout=0.3, backend="planned")
+    x = torch.randn(5, 3, 4)
+    outputs = []
+    for backend in ("planned", "eager"):
+        layer.backend = backend
+        torch.manual_seed(2)
+        outputs.append(layer(x, lengths=torch.tensor([5, 2, 3]))[0])
+    torch.testing.assert_close(*outputs)
+
+
+class Random(Forgetful):
+    def forward(self, x, state):
+        return (torch.nn.functional.dropout(x @ self.weight),)
+
+
+class Branching(Forgetful):
+    def forward(self, x, state):
+        return (x @ self.weight,) if x.sum() > 0 else state
+
+
+class InPlace(Forgetful):
+    def forward(self, x, state):
+        return (state[0].add_(x @ self.weight),)
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(Random, "random"), (Branching, "traced"), (InPlace, "in place")])
+def test_what_cannot_be_planned_is_refused_by_name(kind, reason):
+    with pytest.raises(ConfigurationError, match=rf"{kind.__name__} .*{reason}.*backend='eager'"):
+        unroll(kind(4, 5), torch.randn(6, 2, 4), backend="planned")
+
+
+@pytest.mark.parametrize("backend", ["planned", "native"])
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_gradients_of_gradients(name, backend):
+    cell = CELLS[name](3, 4, dtype=torch.float64)
+    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    state = [torch.randn(2, 4, dtype=torch.float64, requires_grad=True) for _ in cell.state_names]
+
+    def run(x, *state):
+        outputs, final = unroll(cell, x, state, backend=backend)
+        return outputs, *final
+
+    assert torch.autograd.gradcheck(run, (x, *state))
+    assert torch.autograd.gradgradcheck(run, (x, *state))
+
+
+class Reads(nn.Module):
+    """A stranger's cell: its output is none of its states, and without a state it makes one of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.read = nn.Linear(4 + 5, 5), nn.Linear(5, 3)
+        self.start = nn.Parameter(torch.ones(5))
+
+    def forward(self, x, state=None):
+        h = self.start.expand(x.size(0), -1) if state is None else state
+        new = torch.tanh(self.mix(torch.cat([x, h], -1)))
+        return self.read(new * h), new
+
+
+@pytest.mark.parametrize("make_cell", [nn.LSTMCell, nn.GRUCell, nn.RNNCell, lambda *_: Reads()])
+@pytest.mark.parametrize("backend", ["planned", "native"])
+@pytest.mark.parametrize("start", [True, False])
+@pytest.mark.parametrize("options", [{}, {"reverse": True}, {"lengths": [3, 6, 1]}])
+def test_other_peoples_cells(make_cell, backend, start, options):
+    cell = make_cell(4, 5).double()
+    x = torch.randn(6, 3, 4, dtype=torch.float64, requires_grad=True)
+    state = None
+    if start:
+        count = 2 if isinstance(cell, nn.LSTMCell) else 1
+        parts = tuple(torch.randn(3, 5, dtype=torch.float64) for _ in range(count))
+        state = parts if count == 2 else parts[0]
+    found = []
+    for kind in ("eager", backend):
+        outputs, final = unroll(cell, x, state, backend=kind, **options)
+        loss = (outputs**2).sum() + sum((part**2).sum() for part in final)
+        leaves = [x, *cell.parameters()]
+        found.append([outputs, *final, *torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)])
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-12)
+
+
+def test_a_layer_of_torch_cells_agrees_with_torch():
+    cell, layer = nn.LSTMCell(4, 5), nn.LSTM(4, 5)
+    layer.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
+    x = torch.randn(6, 3, 4)
+    outputs, (h, c) = unroll(cell, x)
+    expected, (eh, ec) = layer(x)
+    torch.testing.assert_close(outputs, expected)
+    torch.testing.assert_close(h, eh[0])
+    torch.testing.assert_close(c, ec[0])

@@ -1,0 +1,414 @@
+"""One step's graph as C: products with packed matrices, and between them loops over a row's columns.
+
+Every operation but a product treats its rows one by one. A *level* `(segment, pass)` says when a value is ready: a
+product opens a new segment, a reduction over a row's columns a new pass. Values of one level and width are computed in
+one loop, each pulled from what it depends on and held in registers; memory is written only for what a product, a later
+loop or the caller reads.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import fx
+
+from unrolled.errors import UntraceableError
+from unrolled.unroll.operations import ALIASES, CHEAP, ELEMENTWISE, FILLS, PRODUCTS, REDUCTIONS, SPLITS, Reduction
+from unrolled.unroll.trace import ROWS, aten, placeholders
+
+Level = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row value lies: `pointer`, C for its row `r` (at step `t`, of `B` rows); `stride` from row to row."""
+
+    pointer: str
+    stride: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Product:
+    """`[rows, depth] @ matrix [depth, width]`, the matrix packed beforehand."""
+
+    node: fx.Node
+    operand: Place
+    matrix: fx.Node
+    result: Place
+    depth: int
+    width: int
+
+
+@dataclass
+class Loop:
+    """What is computed column by column at one level, for one width."""
+
+    level: Level
+    width: int
+    stores: list[tuple[fx.Node, int, Place]] = field(default_factory=list)
+    reductions: list[fx.Node] = field(default_factory=list)
+
+
+def width(node: fx.Node) -> int:
+    """Columns of a row value: 1 for a value a row; UntraceableError where it is not rows of features."""
+    shape = node.meta["val"].shape
+    if not shape or shape[0] != ROWS or len(shape) > 2:
+        raise UntraceableError(f"{_title(node)} gives {_shape(shape)}, which is not one row of features a sequence")
+    return shape[1] if len(shape) == 2 else 1
+
+
+class Step:
+    """The C of one step.
+
+    `places`: where the row values among the graph's inputs lie; `vectors`: the C names of those without rows.
+    `outputs`: what to compute, and where to put it.
+    """
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        places: dict[fx.Node, Place],
+        vectors: dict[fx.Node, str],
+        outputs: Sequence[tuple[fx.Node, Place]],
+        panel: int,
+    ) -> None:
+        self.places, self.vectors, self.panel = dict(places), vectors, panel
+        self.scratch = 0  # elements a row
+        self.inputs = set(placeholders(graph))
+        self.loops: dict[tuple[Level, int], Loop] = {}
+        self.products: list[Product] = []
+        self._levels: dict[fx.Node, Level] = {}
+        self._stored: set[tuple[fx.Node, Place]] = set()
+        nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
+        for node, place in outputs:
+            if node not in self.places and node not in self.inputs:
+                self.places[node] = place
+        self._needed = [node for node in nodes if node.target not in (operator.getitem,)]
+        for node in self._needed:
+            self._place(node)
+        for node, place in outputs:
+            self._store(node, place)
+        for node in self._needed:
+            if node in self.places:
+                self._fill(node)
+        self._share()
+
+    # Where values lie
+
+    def _place(self, node: fx.Node) -> None:
+        if node.target in PRODUCTS:
+            left = node.args[-2]
+            base, _ = self._base(left)
+            if base not in self.places:
+                self.places[base] = self._new(width(base))
+            columns = -(-width(node) // self.panel) * self.panel
+            self.places[node] = self._new(columns)
+        elif node.target in REDUCTIONS:
+            self.places[node] = self._new(1)
+        elif node.target is aten.cat.default and node not in self.places and any(map(_reads_whole, node.users)):
+            self.places[node] = self._new(width(node))
+
+    def _new(self, columns: int) -> Place:
+        start = self.scratch
+        self.scratch += columns
+        return Place(f"s + {start} * N + (r - first) * {columns}", columns)
+
+    def _fill(self, node: fx.Node) -> None:
+        """See to it that a placed value gets to its place."""
+        if node.target in PRODUCTS:
+            matrix = node.args[-1]
+            if node.kwargs:
+                raise UntraceableError(f"{_title(node)} with {', '.join(node.kwargs)} has no C form")
+            if matrix not in self.vectors:
+                raise UntraceableError(f"{_title(node)} multiplies two values that both change from step to step")
+            base, offset = self._base(node.args[-2])
+            operand = replace(self.places[base], offset=self.places[base].offset + offset)
+            depth, columns = matrix.meta["val"].shape
+            self.products.append(Product(node, operand, matrix, self.places[node], depth, columns))
+        elif node.target in REDUCTIONS:
+            self._loop(self._before(node), width(node.args[0])).reductions.append(node)
+        else:
+            self._store(node, self.places[node])
+
+    def _store(self, node: fx.Node, place: Place) -> None:
+        if (node, place) in self._stored:
+            return
+        self._stored.add((node, place))
+        if node.target is aten.cat.default:
+            offset = place.offset
+            for part in node.args[0]:
+                self._loop(self.level(part), width(part)).stores.append((part, 0, replace(place, offset=offset)))
+                offset += width(part)
+        else:
+            self._loop(self.level(node), width(node)).stores.append((node, 0, place))
+
+    def _loop(self, level: Level, columns: int) -> Loop:
+        return self.loops.setdefault((level, columns), Loop(level, columns))
+
+    def _base(self, node: fx.Node) -> tuple[fx.Node, int]:
+        """The value that `node` is a view of, and the column where it starts there."""
+        offset = 0
+        while node not in self.places and node not in self.inputs:
+            source, start = self._view(node)
+            if source is None:
+                break
+            node, offset = source, offset + start
+        return node, offset
+
+    def _view(self, node: fx.Node, offset: int = 0) -> tuple[fx.Node | None, int]:
+        """One step from a view to what it shows: the source, and its column 0's column there."""
+        if node.target in ALIASES and not _broadcasts(node):
+            return node.args[0], 0
+        if node.target is aten.slice.Tensor:
+            source, dim, start, _, step = (*node.args, *(0, 0, None, 1)[len(node.args) - 1 :])
+            if dim % source.meta["val"].dim() != 1 or step != 1:
+                raise UntraceableError(f"{_title(node)} takes rows, or every {step}th column")
+            first, _, _ = slice(start, None).indices(width(source))
+            return source, first
+        if node.target is operator.getitem:
+            split, index = node.args
+            source = split.args[0]
+            dim = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
+            if split.target not in SPLITS or dim % source.meta["val"].dim() != 1:
+                raise UntraceableError(f"{_title(split)} has no C form")
+            sizes = [part.shape[1] for part in split.meta["val"]]
+            return source, sum(sizes[:index])
+        return None, 0
+
+    # When values are ready
+
+    def level(self, node: fx.Node) -> Level:
+        if node in self.inputs:
+            return (0, 0)
+        if node not in self._levels:
+            segment, passes = self._before(node)
+            if node.target in PRODUCTS:
+                segment, passes = segment + 1, 0
+            elif node.target in REDUCTIONS or (node.target is aten.cat.default and node in self.places):
+                passes += 1
+            self._levels[node] = (segment, passes)
+        return self._levels[node]
+
+    def _before(self, node: fx.Node) -> Level:
+        return max((self.level(argument) for argument in node.all_input_nodes), default=(0, 0))
+
+    def ready(self, node: fx.Node, level: Level) -> bool:
+        """Whether a loop of `level` can read `node` from memory, rather than compute it."""
+        if node not in self.places:
+            return False
+        lasting = node in self.inputs or node.target in PRODUCTS or node.target in REDUCTIONS
+        return lasting or (self.level(node) < level or node.target is aten.cat.default)
+
+    def _share(self) -> None:
+        """Put in memory what is dear and would be computed in more than one loop."""
+        while True:
+            users: dict[fx.Node, set[tuple[Level, int]]] = {}
+            for key, loop in self.loops.items():
+                roots = [node for node, _, _ in loop.stores] + [node.args[0] for node in loop.reductions]
+                for node in self._computed(roots, loop.level):
+                    users.setdefault(node, set()).add(key)
+            cheap = CHEAP.union(ALIASES)
+            dear = [
+                node
+                for node, keys in users.items()
+                if node not in self.places
+                and node.target not in cheap
+                and any(level > self.level(node) for level, _ in keys)
+            ]
+            if not dear:
+                return
+            node = min(dear, key=self.level)
+            self.places[node] = self._new(width(node))
+            self._store(node, self.places[node])
+
+    def _computed(self, roots: Iterable[fx.Node], level: Level) -> set[fx.Node]:
+        found: set[fx.Node] = set()
+        left = list(roots)
+        while left:
+            node = left.pop()
+            if node in found or node in self.vectors or self.ready(node, level) or node in self.inputs:
+                continue
+            if node.target in ELEMENTWISE or node.target in ALIASES:
+                found.add(node)
+            left += node.all_input_nodes
+        return found
+
+    # C
+
+    def code(self, packed: dict[fx.Node, str]) -> list[str]:
+        """The statements of step `t` for rows `first` to `first + N`; `packed` names the packed matrices."""
+        lines: list[str] = []
+        segments = {level[0] for level, _ in self.loops} | {self.level(product.node)[0] for product in self.products}
+        for segment in sorted(segments):
+            for product in self.products:
+                if self.level(product.node)[0] == segment:
+                    lines.append(self._product(product, packed[product.matrix]))
+            loops = sorted((loop for loop in self.loops.values() if loop.level[0] == segment), key=_order)
+            if loops:
+                lines.append("for (long r = first; r < first + N; r++) {")
+                for loop in loops:
+                    lines += ["  " + line for line in LoopCode(self, loop).lines()]
+                lines.append("}")
+        return lines
+
+    def _product(self, product: Product, packed: str) -> str:
+        return (
+            f"{{ const long r = first; product({_at(product.operand)}, {product.operand.stride}, {packed}, "
+            f"{product.depth}, {product.width}, {_at(product.result)}, {product.result.stride}, N); }}"
+        )
+
+
+def _order(loop: Loop) -> tuple:
+    return loop.level, loop.width
+
+
+def _at(place: Place) -> str:
+    return f"{place.pointer} + {place.offset}" if place.offset else place.pointer
+
+
+class LoopCode:
+    """The C of one loop over the columns of row `r`."""
+
+    def __init__(self, step: Step, loop: Loop) -> None:
+        self.step, self.loop = step, loop
+        self.before: list[str] = []
+        self.body: list[str] = []
+        self.after: list[str] = []
+        self._names: dict[tuple[fx.Node, int, bool], str] = {}
+        self._pointers: dict[str, str] = {}
+
+    def lines(self) -> list[str]:
+        for node, offset, place in self.loop.stores:
+            value = self.value(node, offset)
+            self.body.append(f"{self._pointer(place)}[j + {place.offset}] = {value};")
+        accumulators = []
+        for k, node in enumerate(self.loop.reductions):
+            reduction: Reduction = REDUCTIONS[node.target](node)
+            value = self.value(node.args[0], 0)
+            self.before.append(f"REAL sum{k} = {reduction.start};")
+            self.body.append(reduction.combine.format(f"sum{k}", value))
+            accumulators.append(f"reduction({reduction.symbol}:sum{k})")
+            target = self._pointer(self.step.places[node])
+            self.after.append(f"{target}[0] = {reduction.finish.format(f'sum{k}')};")
+        simd = [f"#pragma omp simd {' '.join(accumulators)}".rstrip()] if self.loop.width > 1 else []
+        head = f"for (long j = 0; j < {self.loop.width}; j++) {{"
+        return ["{", *self.before, *simd, head, *("  " + line for line in self.body), "}", *self.after, "}"]
+
+    def _pointer(self, place: Place) -> str:
+        if place.pointer not in self._pointers:
+            name = f"p{len(self._pointers)}"
+            self._pointers[place.pointer] = name
+            self.before.insert(0, f"REAL *restrict const {name} = (REAL *)({place.pointer});")
+        return self._pointers[place.pointer]
+
+    def value(self, node, offset: int, alone: bool = False) -> str:
+        """C for column `j + offset` of `node`; `alone`: for column `offset`, whatever j is."""
+        if not isinstance(node, fx.Node):
+            return literal(node)
+        if self._columns(node) == 1:
+            offset, alone = 0, True
+        key = (node, offset, alone)
+        if key not in self._names:
+            text = self._text(node, offset, alone)
+            name = f"v{len(self._names)}"
+            kind = "MASK" if _is_mask(node) else "REAL"
+            # What is the same in every column is computed before the loop.
+            (self.before if alone and self.loop.width > 1 else self.body).append(f"const {kind} {name} = {text};")
+            self._names[key] = name
+        return self._names[key]
+
+    def _columns(self, node: fx.Node) -> int:
+        if node in self.step.vectors:
+            shape = node.meta["val"].shape
+            if len(shape) > 1 and any(size != 1 for size in shape[:-1]):
+                raise UntraceableError(f"a parameter of shape {_shape(shape)} is used as one row")
+            return shape[-1] if shape else 1
+        shape = node.meta["val"].shape
+        if shape and shape[0] == ROWS:
+            return width(node)
+        return shape[-1] if shape else 1
+
+    def _text(self, node: fx.Node, offset: int, alone: bool) -> str:
+        if node in self.step.vectors:
+            return f"{self.step.vectors[node]}[{_index(offset, alone)}]"
+        if self.step.ready(node, self.loop.level):
+            place = self.step.places[node]
+            loaded = f"{self._pointer(place)}[{_index(place.offset + offset, alone)}]"
+            if node.target is aten.addmm.default:
+                loaded = f"({loaded} + {self.value(node.args[0], offset, alone)})"
+            return f"({loaded} != 0)" if _is_mask(node) else loaded
+        if node.target in FILLS:
+            return literal(FILLS[node.target](node))
+        source, start = self.step._view(node)
+        if source is not None:
+            return self.value(source, offset + start, alone)
+        if node.target in ALIASES:
+            return self.value(node.args[0], offset, alone)
+        if node.target is aten.cat.default:
+            return self._part(node, offset, alone)
+        if node.target not in ELEMENTWISE:
+            raise UntraceableError(f"{_title(node)} has no C form")
+        arguments = [*node.args, *node.kwargs.values()]
+        values = ["" if isinstance(a, torch.dtype) else self.value(a, offset, alone) for a in arguments]
+        return ELEMENTWISE[node.target](*values)
+
+    def _part(self, node: fx.Node, offset: int, alone: bool) -> str:
+        start = 0
+        for part in node.args[0]:
+            if start <= offset and offset + (1 if alone else self.loop.width) <= start + width(part):
+                return self.value(part, offset - start, alone)
+            start += width(part)
+        raise UntraceableError(f"{_title(node)} is cut across its parts")
+
+
+def _reads_whole(user: fx.Node) -> bool:
+    return user.target not in (aten.slice.Tensor, *SPLITS)
+
+
+def _index(offset: int, alone: bool) -> str:
+    return str(offset) if alone else f"j + {offset}" if offset else "j"
+
+
+def literal(value) -> str:
+    """A Python number as C."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, int | float):
+        if math.isinf(value):
+            return "(REAL)INFINITY" if value > 0 else "(-(REAL)INFINITY)"
+        return "(REAL)NAN" if math.isnan(value) else f"((REAL){float(value)!r})"
+    raise UntraceableError(f"{value!r} has no C form")
+
+
+def _is_mask(node: fx.Node) -> bool:
+    return node.meta["val"].dtype == torch.bool
+
+
+def _broadcasts(node: fx.Node) -> bool:
+    """Whether an alias shows one value a row as many."""
+    before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
+    if not after or after[0] != ROWS or len(after) > 2:
+        raise UntraceableError(f"{_title(node)} makes {_shape(after)} of {_shape(before)}")
+    return before[:1] != after[:1] or math.prod(before[1:]) != math.prod(after[1:])
+
+
+def _title(node: fx.Node) -> str:
+    """The operation, and the line of the cell that it comes from."""
+    trace = node.meta.get("stack_trace") or ""
+    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
+    own = [line for line in lines if f"{os.sep}torch{os.sep}" not in line and f"{os.sep}unroll{os.sep}" not in line]
+    match = re.match(r'File "(.*)", line (\d+)', own[-1]) if own else None
+    return f"{node.target} ({match[1]}:{match[2]})" if match else str(node.target)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "[" + ", ".join("B" if size == ROWS else str(size) for size in shape) + "]"

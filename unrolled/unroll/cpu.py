@@ -1,0 +1,277 @@
+"""From a plan to native code: the loop over time, forward and backward, as two C functions, and how they are called.
+
+Threads share the rows of the batch out once and never meet: each takes its rows through all steps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx
+
+from unrolled.errors import UntraceableError
+from unrolled.unroll.codegen import Place, Step, width
+from unrolled.unroll.native import build
+from unrolled.unroll.plan import Derivative, Plan
+from unrolled.unroll.trace import aten, placeholders, results
+
+_HEADER = Path(__file__).with_name("kernel.h")
+_TYPES = {torch.float32: ("float", 8, "int32_t"), torch.float64: ("double", 4, "int64_t")}
+_BLOCK = 96  # rows that a thread takes through all steps at once, at most
+
+
+@dataclass
+class Array:
+    """An array that a loop's caller hands it; `node` is the graph's value that it holds, None for a mere store."""
+
+    node: fx.Node | None
+    pointer: str  # C for row `r`, of `{0}`, the array's name
+    columns: int = 0  # 0 where it has no rows
+
+    def place(self, name: str) -> Place:
+        return Place(self.pointer.format(name, self.columns), self.columns)
+
+
+EVERY_STEP = "{0} + (t * B + r) * {1}"  # [T, B, columns]
+BEFORE = EVERY_STEP  # of [T + 1, B, columns]: the state before step t
+AFTER = "{0} + ((t + 1) * B + r) * {1}"  # and after it
+OLD = "{0} + ((t & 1) * B + r) * {1}"  # of [2, B, columns], in turn
+NEW = "{0} + ((~t & 1) * B + r) * {1}"
+WHOLE = "{0}"
+
+
+class NativeLoop:
+    """A compiled loop over time of one graph; called with its arrays' tensors in the order of `arrays`."""
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        arrays: Sequence[Array],
+        outputs: Sequence[tuple[fx.Node, int, str]],
+        dtype: torch.dtype,
+        descending: bool,
+        store_columns: Sequence[int] = (),
+        store_of: Mapping[int, int] | None = None,
+    ) -> None:
+        """`outputs`: node, the array it goes to, and the pointer there.
+
+        `store_columns` are the widths of the arrays that the caller makes for results; `store_of` says which of them
+        holds which result.
+        """
+        self.store_columns, self.store_of = store_columns, store_of or {}
+        if dtype not in _TYPES:
+            raise UntraceableError(f"{dtype} has no native code")
+        self.real, lanes, mask = _TYPES[dtype]
+        panel = 2 * lanes
+        names = [f"a{k}" for k in range(len(arrays))]
+        inputs = [(array, label) for array, label in zip(arrays, names, strict=True) if array.node is not None]
+        places = {array.node: array.place(label) for array, label in inputs if array.columns and array.node}
+        vectors = {array.node: label for array, label in inputs if not array.columns and array.node}
+        targets = [(node, Place(pointer.format(names[k], width(node)), width(node))) for node, k, pointer in outputs]
+        step = Step(graph, places, vectors, targets, panel)
+        self.matrices = list(dict.fromkeys(product.matrix for product in step.products))
+        self.scratch = step.scratch
+        packed, packs, size = {}, [], 0
+        self.strided = [next(k for k, array in enumerate(arrays) if array.node is node) for node in self.matrices]
+        for k, node in enumerate(self.matrices):
+            depth, columns = node.meta["val"].shape
+            packed[node] = f"w{k}"
+            packs.append((vectors[node], depth, columns, size))
+            size += -(-columns // panel) * panel * depth
+        self.packed = size
+        self.work = sum(2 * product.depth * product.width for product in step.products)
+        body = "\n".join("          " + line for line in step.code(packed))
+        self.source = _template(self.real, lanes, mask, names, packs, size, self.scratch, body, descending)
+        self.function = build(self.source).run
+        self.function.restype = None
+        # Pointers, strides, steps, batch, threads, rows a thread takes at once, scratch.
+        self.function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 4 + [ctypes.c_void_p]
+        self._pointers = ctypes.c_void_p * len(arrays)
+        self._strides = ctypes.c_long * (2 * len(self.strided))
+
+    def __call__(self, steps: int, batch: int, tensors: Sequence[Tensor]) -> None:
+        threads = max(1, min(torch.get_num_threads(), batch))
+        if self.work * steps * batch < 1_000_000:  # waking the others would take longer
+            threads = 1
+        rows = min(_BLOCK, -(-batch // threads))
+        scratch = torch.empty(self.packed + threads * rows * self.scratch + 16, dtype=tensors[0].dtype)
+        pointers = self._pointers(*[tensor.data_ptr() for tensor in tensors])
+        strides = self._strides(*[stride for k in self.strided for stride in tensors[k].stride()])
+        self.function(pointers, strides, steps, batch, threads, rows, scratch.data_ptr())
+
+
+def _template(real, lanes, mask, names, packs, packed, scratch, body, descending) -> str:
+    arrays = "\n".join(f"  REAL *const {name} = p[{k}];" for k, name in enumerate(names))
+    matrices = "\n".join(f"  REAL *const w{k} = scratch + {start};" for k, (*_, start) in enumerate(packs))
+    packing = "\n".join(
+        f"    pack({name}, strides[{2 * k}], strides[{2 * k + 1}], {depth}, {columns}, w{k}, thread, all);"
+        for k, (name, depth, columns, _) in enumerate(packs)
+    )
+    time = "long t = T - 1; t >= 0; t--" if descending else "long t = 0; t < T; t++"
+    return f"""#define REAL {real}
+#define LANES {lanes}
+#define MASK {mask}
+{_HEADER.read_text(encoding="utf-8")}
+void run(REAL *const *p, const long *strides, long T, long B, long threads, long most, REAL *scratch) {{
+{arrays}
+{matrices}
+#pragma omp parallel num_threads(threads)
+  {{
+#ifdef _OPENMP
+    const long thread = omp_get_thread_num(), all = omp_get_num_threads();
+#else
+    const long thread = 0, all = 1;
+#endif
+{packing}
+#pragma omp barrier
+    REAL *const s = scratch + {packed} + thread * most * {scratch};
+    const long from = B * thread / all, to = B * (thread + 1) / all, blocks = (to - from + most - 1) / most;
+    for (long block = 0; block < blocks; block++) {{
+      const long first = from + (to - from) * block / blocks, N = from + (to - from) * (block + 1) / blocks - first;
+      for ({time}) {{
+{body}
+      }}
+    }}
+  }}
+}}
+"""
+
+
+class NativeExecutor:
+    """Runs a plan's loops in native code; see `TorchExecutor` for what each method does."""
+
+    def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
+        self.plan, self.dtype = plan, dtype
+        self._core: NativeLoop | None = None
+        self._loops: dict[tuple[bool, ...], tuple[NativeLoop, NativeLoop]] = {}
+
+    def run(self, steps, batch, prepared, hoisted, state):
+        plan = self.plan
+        if self._core is None:
+            graph = plan.core
+            given = placeholders(graph)[1:]
+            arrays = self._inputs(given[: plan.prepared + plan.hoisted])
+            first = len(arrays)
+            seen = [k in plan.visible for k in range(plan.states)]
+            arrays += [Array(node, BEFORE if seen[k] else OLD, width(node)) for k, node in enumerate(given[first:])]
+            outputs = [(node, first + k, AFTER if seen[k] else NEW) for k, node in enumerate(results(graph))]
+            self._core = NativeLoop(graph, arrays, outputs, self.dtype, descending=False)
+        runs = [_started(part, steps + 1 if k in plan.visible else 2) for k, part in enumerate(state)]
+        self._core(steps, batch, [*_dense(self.dtype, prepared, hoisted), *runs])
+        final = [run[steps].clone() if k in plan.visible else run[steps & 1] for k, run in enumerate(runs)]
+        return [runs[k] for k in plan.visible], tuple(final)
+
+    def forward(self, derivative: Derivative, steps, batch, prepared, hoisted, state, constants):
+        loop, _ = self._loops_for(derivative)
+        trajectories = [_started(part, steps + 1) for part in state]
+        like = trajectories[0]
+        saved = [like.new_empty(steps, batch, columns) for columns in derivative.saved_columns]
+        loop(steps, batch, [*_dense(self.dtype, prepared, hoisted), *trajectories, *constants, *saved])
+        return trajectories, saved
+
+    def _loops_for(self, derivative: Derivative) -> tuple[NativeLoop, NativeLoop]:
+        """Forward and backward; both at once, so that what cannot be compiled is known before anything has run."""
+        if derivative.wanted not in self._loops:
+            with ThreadPoolExecutor(2) as pool:
+                loops = [pool.submit(make, derivative) for make in (self._make_forward, self._make_backward)]
+            self._loops[derivative.wanted] = (loops[0].result(), loops[1].result())
+        return self._loops[derivative.wanted]
+
+    def _make_forward(self, derivative: Derivative) -> NativeLoop:
+        plan, graph = self.plan, derivative.forward
+        given = placeholders(graph)[1:]
+        values, states = plan.prepared + plan.hoisted, plan.states
+        arrays = self._inputs(given[:values])
+        arrays += [Array(node, BEFORE, width(node)) for node in given[values : values + states]]
+        arrays += [Array(node, WHOLE) for node in given[values + states :]]
+        results_ = results(graph)
+        outputs = [(node, values + k, AFTER) for k, node in enumerate(results_[:states])]
+        outputs += [(node, len(arrays) + k, EVERY_STEP) for k, node in enumerate(results_[states:])]
+        arrays += [Array(None, EVERY_STEP)] * len(results_[states:])
+        return NativeLoop(graph, arrays, outputs, self.dtype, descending=False)
+
+    def backward(
+        self, derivative, steps, batch, prepared, hoisted, trajectories, constants, saved, of_steps, of_states
+    ):
+        first = self.plan.prepared + self.plan.hoisted
+        _, loop = self._loops_for(derivative)
+        like = trajectories[0]
+        gradients = [like.new_empty(2, batch, part.size(-1)) for part in of_states]
+        for turn, part in zip(gradients, of_states, strict=True):
+            turn[(steps - 1) & 1].copy_(part)
+        stores = [like.new_empty(steps, batch, columns) for columns in loop.store_columns]
+        tensors = [*_dense(self.dtype, prepared, hoisted), *trajectories, *constants, *saved, *gradients]
+        loop(steps, batch, [*tensors, *(value.contiguous() for value in of_steps.values()), *stores])
+        # After step 0 the gradients of the first states stand in the place of those before a step of odd number.
+        of_hoisted = [stores[loop.store_of[j]] for j, k in enumerate(derivative.per_step) if k < first]
+        late = [stores[loop.store_of[len(derivative.per_step) + k]] for k in range(derivative.late)]
+        return [turn[1] for turn in gradients], of_hoisted, late
+
+    def _make_backward(self, derivative: Derivative) -> NativeLoop:
+        plan = self.plan
+        first, states, constants = plan.prepared + plan.hoisted, plan.states, derivative.constant_count
+        start = first + states + constants + derivative.saved
+        graph, incoming = _with_step_gradients(derivative.backward, [1 + start + k for k in plan.visible])
+        given = placeholders(graph)[1:]
+        arrays = self._inputs(given[:first])
+        arrays += [Array(node, BEFORE, width(node)) for node in given[first : first + states]]
+        arrays += [Array(node, WHOLE) for node in given[first + states : first + states + constants]]
+        arrays += [Array(node, EVERY_STEP, width(node)) for node in given[len(arrays) : start]]
+        arrays += [Array(node, OLD, width(node)) for node in given[start : start + states]]
+        arrays += [Array(node, EVERY_STEP, width(node)) for node in incoming]
+        outputs: list[tuple[fx.Node, int, str]] = []
+        columns: list[int] = []
+        store_of: dict[int, int] = {}
+        stored: dict[fx.Node, int] = {}
+        for j, node in enumerate(results(graph)):
+            k = derivative.per_step[j] if j < len(derivative.per_step) else 0
+            if k >= first:
+                outputs.append((node, start + k - first, NEW))
+                continue
+            if node not in stored:
+                stored[node] = len(columns)
+                outputs.append((node, len(arrays) + len(columns), EVERY_STEP))
+                columns.append(width(node))
+            store_of[j] = stored[node]
+        arrays += [Array(None, EVERY_STEP)] * len(columns)
+        return NativeLoop(graph, arrays, outputs, self.dtype, descending=True, store_columns=columns, store_of=store_of)
+
+    def _inputs(self, nodes: Sequence[fx.Node]) -> list[Array]:
+        count = self.plan.prepared
+        arrays = [Array(node, WHOLE) for node in nodes[:count]]
+        return arrays + [Array(node, EVERY_STEP, width(node)) for node in nodes[count:]]
+
+
+def _with_step_gradients(source: fx.GraphModule, numbers: Sequence[int]) -> tuple[fx.GraphModule, list[fx.Node]]:
+    """A copy in which more gradients of the inputs so numbered come in at every step, and those inputs' copies."""
+    graph = fx.Graph()
+    inputs = placeholders(source)
+    copies = {node: graph.node_copy(node) for node in inputs}
+    added = []
+    for k in numbers:
+        carried = copies[inputs[k]]
+        added.append(graph.placeholder(f"of_step_{k}"))
+        added[-1].meta = dict(carried.meta)
+        copies[inputs[k]] = graph.call_function(aten.add.Tensor, (carried, added[-1]))
+        copies[inputs[k]].meta = dict(carried.meta)
+    for node in source.graph.nodes:
+        if node.op != "placeholder":
+            copies[node] = graph.node_copy(node, lambda argument: copies[argument])
+    return fx.GraphModule(source, graph), added
+
+
+def _started(state: Tensor, count: int) -> Tensor:
+    """`[count, B, size]`, of which the first is `state` and the rest is not yet written."""
+    trajectory = state.new_empty(count, *state.shape)
+    trajectory[0].copy_(state)
+    return trajectory
+
+
+def _dense(dtype: torch.dtype, prepared: Sequence[Tensor], hoisted: Sequence[Tensor]) -> list[Tensor]:
+    """The values as native code reads them: rows in one piece, truth values as numbers."""
+    return [*(value.to(dtype) for value in prepared), *(value.to(dtype).contiguous() for value in hoisted)]

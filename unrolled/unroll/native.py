@@ -1,0 +1,119 @@
+"""C to a loaded library: compiled once by the machine's own compiler, and kept in the user's cache.
+
+A library's name is a hash of its source, the compiler and the processor; beside it lies a hash of its own bytes, so
+that a torn or altered one is noticed and made anew. It is written under a temporary name and then renamed: any number
+of processes may compile the same source at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from unrolled.errors import CompilerError
+
+_ALWAYS = (
+    *("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
+    *("-shared", "-fPIC"),
+)
+#: Tried one after the other: some compilers have no OpenMP, or do not know their own processor.
+_CHOICES = (("-march=native", "-fopenmp"), ("-march=native", "-fopenmp-simd"), ("-fopenmp-simd",), ())
+
+
+def cache_directory() -> Path:
+    """`$UNROLLED_CACHE`, or `unrolled` in the user's cache directory."""
+    given = os.environ.get("UNROLLED_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled"
+
+
+def build(source: str) -> ctypes.CDLL:
+    """The loaded library of a C source; CompilerError where there is no way to get one."""
+    name = hashlib.sha256("\0".join([source, *_ALWAYS, *compiler(), _processor()]).encode()).hexdigest()[:32]
+    directory = cache_directory()
+    library = directory / f"{name}.so"
+    if not _intact(library):
+        try:
+            _compile(source, directory, library)
+        except OSError as error:
+            raise CompilerError(f"cannot write to the cache {directory}: {error.strerror or error}") from error
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise CompilerError(f"the compiled library cannot be loaded: {error}") from error
+
+
+def _compile(source: str, directory: Path, library: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "getuid") and directory.stat().st_uid != os.getuid():
+        raise CompilerError(f"the cache {directory} belongs to another user")
+    with tempfile.TemporaryDirectory(dir=directory, prefix="building-") as workplace:
+        code, built = Path(workplace, "step.c"), Path(workplace, "step.so")
+        code.write_text(source, encoding="utf-8")
+        for choice in _CHOICES:
+            complaint = _call([*compiler()[:-1], *_ALWAYS, *choice, str(code), "-o", str(built), "-lm"])
+            if complaint is None:
+                break
+        else:
+            raise CompilerError(complaint)
+        digest = Path(workplace, "digest")
+        digest.write_text(hashlib.sha256(built.read_bytes()).hexdigest(), encoding="utf-8")
+        os.replace(built, library)
+        os.replace(digest, library.with_suffix(".sha256"))
+
+
+def _call(command: list[str]) -> str | None:
+    """Run a compiler; what it complains of, None where all is well."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{command[0]} does not run: {error}"
+    if result.returncode == 0:
+        return None
+    lines = result.stderr.splitlines() or ["it gives no reason"]
+    return f"{command[0]} fails: {next((line for line in lines if 'error' in line), lines[0]).strip()}"
+
+
+def _intact(library: Path) -> bool:
+    try:
+        stated = library.with_suffix(".sha256").read_text(encoding="utf-8")
+        return stated == hashlib.sha256(library.read_bytes()).hexdigest()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+@functools.cache
+def compiler() -> tuple[str, ...]:
+    """The compiler's command, and last what it says of its version."""
+    given = os.environ.get("CC")
+    words = shlex.split(given) if given else next(([name] for name in ("cc", "gcc", "clang") if shutil.which(name)), [])
+    if not words or not shutil.which(words[0]):
+        raise CompilerError(
+            f"the C compiler that CC names, {given!r}, is not there" if given else "there is no C compiler"
+        )
+    try:
+        result = subprocess.run([*words, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CompilerError(f"{words[0]} does not run: {error}") from error
+    if result.returncode:
+        raise CompilerError(f"{words[0]} --version fails: it is no C compiler")
+    return (*words, result.stdout)
+
+
+@functools.cache
+def _processor() -> str:
+    """What `-march=native` depends on."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() + platform.machine()
+    return next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), platform.machine())

@@ -1,0 +1,261 @@
+"""From a traced step to a plan: what is done once, what for all steps together, and what step by step.
+
+The step's graph is sorted by what each part needs:
+
+    prepare    parameters alone: once a call
+    hoist      the input, but no state: once, for the T·B rows of all steps together
+    forward    the rest: step by step
+    backward   the derivative of `forward`: step by step, from the last to the first
+    sink       an output that is no state, from the states of all steps: once, for the T·B rows together
+    collect    the last reduction over rows, of gradients that no step needs: once, for all T·B rows together
+
+`prepare`, `hoist` and `sink` are differentiated by autograd; `forward` and `backward` run without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from unrolled.cells import Cell
+from unrolled.errors import UntraceableError
+from unrolled.unroll.adapt import title
+from unrolled.unroll.trace import (
+    ROWS,
+    ancestors,
+    aten,
+    extract,
+    has_rows,
+    placeholders,
+    results,
+    trace,
+    trace_derivative,
+    trace_step,
+    turn_products,
+)
+
+_VIEWS = (aten.t.default, aten.transpose.int, aten.permute.default)
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """The core's derivative, for one choice of inputs that want a gradient.
+
+    Every graph takes the number of rows first. With `inputs` for the prepared, hoisted and state values:
+
+    `constants(prepared...)`: what is made of prepared values alone
+    `forward(inputs..., constants...) -> states..., saved...`
+    `backward(inputs..., constants..., saved..., gradients of states...) -> per_step..., late...`
+    `collect(prepared..., constants..., row values...) -> collected...`, over the rows of all steps
+
+    `per_step` and `collected` number the inputs whose gradients those are. `row_values` says where `collect`
+    finds its values: ("input", k), ("saved", k) or ("late", k).
+    """
+
+    wanted: tuple[bool, ...]
+    constants: fx.GraphModule
+    constant_count: int
+    forward: fx.GraphModule
+    backward: fx.GraphModule
+    collect: fx.GraphModule
+    saved: int
+    saved_columns: tuple[int, ...]
+    late: int
+    per_step: tuple[int, ...]
+    collected: tuple[int, ...]
+    row_values: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """How the gradients of parameters and input come about, for one choice of those that want one.
+
+    `finish(rows, parameters..., input, prepared..., constants..., row values..., gradients of hoisted values...)`, over
+    the rows of all steps, gives the gradients of the parameters and the input that `chosen` numbers.
+    """
+
+    derivative: Derivative
+    finish: fx.GraphModule | None
+    chosen: tuple[int, ...]
+
+
+class Plan:
+    """The plan of one cell at one dtype and device."""
+
+    def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device) -> None:
+        self.name = title(cell)
+        graph, self.parameter_names = trace_step(cell, dtype, device)
+        nodes = placeholders(graph)
+        count = len(self.parameter_names)
+        parameters, x, states = nodes[:count], nodes[count], nodes[count + 1 :]
+        output, *new_states = results(graph)
+        of_state, of_input = _descendants(graph, states), _descendants(graph, [x])
+        needed = ancestors(new_states, set(nodes)) | set(new_states)
+        inside = [node for node in graph.graph.nodes if node in of_state and node in needed]
+        # What the core reads from outside; a new state that does not depend on the old one is passed through it.
+        read = list(dict.fromkeys([a for node in inside for a in node.all_input_nodes] + new_states))
+        outside = [node for node in read if node not in of_state]
+        hoisted = [node for node in outside if node in of_input or has_rows(node)]
+        prepared = [node for node in outside if node not in hoisted]
+        self.prepare = extract(graph, parameters, prepared)
+        self.hoist = extract(graph, [*parameters, x], hoisted)
+        self.core = extract(graph, [*prepared, *hoisted, *states], new_states)
+        self.prepared, self.hoisted, self.states = len(prepared), len(hoisted), len(states)
+        self._core_of_rows = extract(graph, [*prepared, *hoisted, *states], new_states, scaled=False)
+        self._shapes = [node.meta["val"] for node in [*parameters, x]]
+        self._derivatives: dict[tuple[bool, ...], Derivative] = {}
+        self._gradients: dict[tuple[bool, ...], Gradients] = {}
+        #: Which states' every step is read outside the loop.
+        self.visible = tuple(k for k, node in enumerate(new_states) if node is output)[:1]
+        self.sink: fx.GraphModule | None = None
+        if not self.visible:
+            self.sink = extract(graph, [*parameters, x, *states, *new_states], [output])
+            read = placeholders(self.sink)[2 + count :]
+            users = [[read[k], read[len(states) + k]] for k in range(len(states))]
+            self.visible = tuple(k for k, nodes in enumerate(users) if any(node.users for node in nodes))
+
+    def gradients(self, wanted: tuple[bool, ...]) -> Gradients:
+        """For `wanted`, one flag for each parameter and one for the input."""
+        if wanted not in self._gradients:
+            self._gradients[wanted] = self._finish(wanted)
+        return self._gradients[wanted]
+
+    def _finish(self, wanted: tuple[bool, ...]) -> Gradients:
+        outside = [*results(self.prepare), *results(self.hoist)]
+        of_core = (*_reached(self.prepare, wanted[:-1]), *_reached(self.hoist, wanted))
+        derivative = self.derivative((*of_core, *(True for _ in range(self.states))))
+        count, inputs = len(wanted), len(wanted) + self.prepared + derivative.constant_count
+        chosen = [k for k, want in enumerate(wanted) if want]
+        returned = [k for k, want in enumerate(of_core) if want]
+
+        def finish(*tensors: Tensor) -> Sequence[Tensor]:
+            given, rest = list(tensors[:count]), tensors[inputs:]
+            collected = derivative.collect(ROWS, *tensors[count:inputs], *rest[: len(derivative.row_values)])
+            of_outside = dict(zip(derivative.collected, collected, strict=True))
+            of_hoisted = [k for k in derivative.per_step if k < len(of_core)]
+            of_outside |= dict(zip(of_hoisted, rest[len(derivative.row_values) :], strict=True))
+
+            def before(*variables: Tensor) -> tuple[Tensor, ...]:
+                values = list(given)
+                for k, variable in zip(chosen, variables, strict=True):
+                    values[k] = variable
+                made = [*self.prepare(ROWS, *values[:-1]), *self.hoist(ROWS, *values)]
+                return tuple(made[k] for k in returned)
+
+            _, vjp = torch.func.vjp(before, *(given[k] for k in chosen))
+            return vjp(tuple(of_outside[k] for k in returned))
+
+        of_hoisted = [outside[k].meta["val"] for k in derivative.per_step if k < len(of_core)]
+        constants = [node.meta["val"] for node in results(derivative.constants)]
+        prepared = [node.meta["val"] for node in outside[: self.prepared]]
+        edges = [node.meta["val"] for node in placeholders(derivative.collect)[1 + len(prepared) + len(constants) :]]
+        if not chosen:
+            return Gradients(derivative, None, ())
+        graph = trace(finish, [*self._shapes, *prepared, *constants, *edges, *of_hoisted], self.name)
+        turn_products(graph)
+        return Gradients(derivative, extract(graph, placeholders(graph), results(graph)), tuple(chosen))
+
+    def derivative(self, wanted: tuple[bool, ...]) -> Derivative:
+        """For `wanted`, one flag for each prepared, hoisted and state input of the core."""
+        if wanted not in self._derivatives:
+            self._derivatives[wanted] = self._differentiate(wanted)
+        return self._derivatives[wanted]
+
+    def _differentiate(self, wanted: tuple[bool, ...]) -> Derivative:
+        joint = trace_derivative(self._core_of_rows, wanted, self.name)
+        nodes = placeholders(joint)
+        inputs, incoming = nodes[: len(wanted)], nodes[len(wanted) :]
+        prepared = inputs[: self.prepared]
+        new_states, gradients = results(joint)[: self.states], results(joint)[self.states :]
+        gradient_of = dict(zip([k for k, want in enumerate(wanted) if want], gradients, strict=True))
+
+        of_rows = _descendants(joint, [*inputs[self.prepared :], *incoming])
+        of_incoming = _descendants(joint, incoming)
+        computed = [node for node in joint.graph.nodes if node.op in ("call_function", "get_attr")]
+        fixed = {node for node in computed if node not in of_rows and not has_rows(node)}
+
+        per_step = [k for k in gradient_of if k >= self.prepared]
+        in_step = ancestors([gradient_of[k] for k in per_step], set(nodes))
+        collected: list[int] = []
+        summed: list[int] = []
+        edges: list[fx.Node] = []
+        for k in gradient_of:
+            if k < self.prepared:
+                edge = _edge(gradient_of[k], in_step, of_incoming)
+                whole = all(has_rows(node) or node in fixed or node in prepared for node in edge)
+                (collected if edge and whole else summed).append(k)
+                edges += edge if edge and whole else []
+        edges = [node for node in dict.fromkeys(edges) if node not in fixed and node not in prepared]
+        late = [node for node in edges if node in of_incoming]
+
+        if summed:
+            raise UntraceableError(f"{self.name} has a parameter whose gradient must be summed up step by step")
+        backward_results = [*(gradient_of[k] for k in per_step), *late]
+        backward_nodes = ancestors(backward_results, set(nodes)) & of_incoming
+        read = [*_arguments(backward_nodes, joint), *edges, *backward_results]
+        saved = [node for node in dict.fromkeys(read) if node in computed and node not in of_incoming | fixed]
+        if any(not isinstance(node.meta["val"], torch.Tensor) for node in saved):
+            raise UntraceableError(f"{self.name}: its derivative reads the several results of one operation at once")
+        constants = [node for node in computed if node in fixed and isinstance(node.meta.get("val"), torch.Tensor)]
+
+        places = {node: ("input", k) for k, node in enumerate(inputs)}
+        places |= {node: ("saved", k) for k, node in enumerate(saved)}
+        places |= {node: ("late", k) for k, node in enumerate(late)}
+        return Derivative(
+            wanted=wanted,
+            constant_count=len(constants),
+            constants=extract(joint, prepared, constants),
+            forward=extract(joint, [*inputs, *constants], [*new_states, *saved]),
+            backward=extract(joint, [*inputs, *constants, *saved, *incoming], backward_results),
+            collect=extract(joint, [*prepared, *constants, *edges], [gradient_of[k] for k in collected]),
+            saved=len(saved),
+            saved_columns=tuple(node.meta["val"].numel() // ROWS for node in saved),
+            late=len(late),
+            per_step=tuple(per_step),
+            collected=tuple(collected),
+            row_values=tuple(places[node] for node in edges),
+        )
+
+
+def _reached(graph: fx.GraphModule, wanted: Sequence[bool]) -> list[bool]:
+    """Which results are computed from an input that wants a gradient."""
+    inputs = zip(placeholders(graph)[1:], wanted, strict=True)
+    found = _descendants(graph, [node for node, want in inputs if want])
+    return [node in found and node.meta["val"].is_floating_point() for node in results(graph)]
+
+
+def _edge(gradient: fx.Node, in_step: set[fx.Node], of_incoming: set[fx.Node]) -> list[fx.Node]:
+    """What the part of `gradient`'s computation that no step needs reads from the rest; empty if there is none."""
+    if gradient in in_step or gradient not in of_incoming or gradient.op == "placeholder":
+        return []
+    own: set[fx.Node] = set()
+    left = [gradient]
+    edge: list[fx.Node] = []
+    while left:
+        node = left.pop()
+        if node in own:
+            continue
+        own.add(node)
+        for argument in node.all_input_nodes:
+            outside = argument in in_step or argument not in of_incoming or argument.op == "placeholder"
+            # A transposed value has its rows elsewhere; what it is a view of can be kept, and turned again.
+            turned = argument.target in _VIEWS and not has_rows(argument)
+            (edge if outside and not turned else left).append(argument)
+    return list(dict.fromkeys(edge))
+
+
+def _arguments(nodes: set[fx.Node], graph: fx.GraphModule) -> list[fx.Node]:
+    """What `nodes` read, in the order of the graph's run."""
+    return [argument for node in graph.graph.nodes if node in nodes for argument in node.all_input_nodes]
+
+
+def _descendants(graph: fx.GraphModule, roots: Iterable[fx.Node]) -> set[fx.Node]:
+    """`roots` and all that is computed from them."""
+    found = set(roots)
+    for node in graph.graph.nodes:
+        if any(argument in found for argument in node.all_input_nodes):
+            found.add(node)
+    return found
