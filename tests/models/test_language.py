@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from unrolled.cells import CELLS
+from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError
 from unrolled.models import LanguageModel
 
@@ -35,3 +36,16 @@ def test_forget_bias_reaches_the_cells_that_have_one():
     model = LanguageModel(11, "lstm", hidden_size=6, forget_bias=3.0)
     assert (model.recurrent.cells[0][0].bias[6:12] == 3).all()
     LanguageModel(11, "gru", hidden_size=6, forget_bias=3.0)
+
+
+@pytest.mark.parametrize("cell", [*CELLS])
+@pytest.mark.parametrize("embedding_size", [0, 6])
+def test_text_written_in_native_code_is_the_eager_text(cell, embedding_size):
+    model = LanguageModel(31, cell, embedding_size=embedding_size, hidden_size=[9, 14], zoneout=0.1).eval()
+    for sampling in (Sampling(), Sampling(0.5, top_k=4), Sampling(1.2, top_p=0.7), Sampling(0)):
+        texts = []
+        for backend in ("eager", "native"):
+            model.recurrent.backend = backend
+            steps = generate(model, torch.tensor([[1, 2], [3, 4]]), sampling, torch.Generator().manual_seed(5))
+            texts.append(torch.stack([next(steps) for _ in range(70)]))
+        assert torch.equal(*texts)

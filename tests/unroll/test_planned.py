@@ -43,9 +43,29 @@ class Forgetful(Cell):
         return (torch.relu(x @ self.weight),)
 
 
+class Series(Cell):
+    """Products in series, with biases, and a view of one as the next one's operand."""
+
+    def __init__(self, input_size, hidden_size, dtype=None):
+        super().__init__(input_size, hidden_size)
+        self.first = nn.Linear(input_size + hidden_size, 2 * hidden_size, dtype=dtype)
+        self.second = nn.Linear(hidden_size, hidden_size, dtype=dtype)
+        self.third = nn.Linear(hidden_size, 1, dtype=dtype)
+
+    def forward(self, x, state):
+        (h,) = state
+        a, b = self.first(torch.cat([x, h], -1)).chunk(2, -1)
+        second = self.second(a)
+        gate = torch.sigmoid(self.third(second))
+        return (gate * torch.tanh(second + b) + (1 - gate) * h / (1 + h.norm(dim=-1, keepdim=True)),)
+
+
+OWN = {"odd": Odd, "forgetful": Forgetful, "series": Series}
+
+
 def make(name, inputs, hidden, dtype):
-    if name in ("odd", "forgetful"):
-        return {"odd": Odd, "forgetful": Forgetful}[name](inputs, hidden, dtype=dtype)
+    if name in OWN:
+        return OWN[name](inputs, hidden, dtype=dtype)
     return CELLS[name](hidden if name in ("mut1", "mut2") else inputs, hidden, dtype=dtype)
 
 
@@ -67,11 +87,13 @@ def compare(name, backend, dtype, steps, batch, inputs, hidden, reverse, wants, 
     relative, absolute = (1e-11, 1e-12) if dtype == torch.float64 else (1e-5, 1e-5)
     scale = 1e3 if hidden == 1 else 10 if "ln" in name else 1
     for got, want in zip(other, eager, strict=True):
-        torch.testing.assert_close(got, want, rtol=relative * scale, atol=absolute * scale * (1 + float(want.detach().abs().max())))
+        torch.testing.assert_close(
+            got, want, rtol=relative * scale, atol=absolute * scale * (1 + float(want.detach().abs().max()))
+        )
 
 
 @given(
-    name=st.sampled_from([*CELLS, "odd", "forgetful"]),
+    name=st.sampled_from([*CELLS, *OWN]),
     steps=st.integers(1, 6),
     batch=st.sampled_from([1, 3]),
     inputs=st.sampled_from([1, 5]),
@@ -91,7 +113,7 @@ def _native(name, dtype, steps, batch, inputs, hidden, reverse, wants, data):
 
 
 _native_cases = given(
-    name=st.sampled_from([*CELLS, "odd", "forgetful"]),
+    name=st.sampled_from([*CELLS, *OWN]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     steps=st.integers(1, 6),
     batch=st.sampled_from([1, 3, 101]),
@@ -105,7 +127,7 @@ test_native_agrees_with_eager = settings(max_examples=25)(_native_cases(_native)
 test_native_agrees_with_eager_often = pytest.mark.slow(settings(max_examples=600)(_native_cases(_native)))
 
 
-@pytest.mark.parametrize("name", [*CELLS, "odd", "forgetful"])
+@pytest.mark.parametrize("name", [*CELLS, *OWN])
 def test_every_cell_in_native_code(name):
     compare(name, "native", torch.float32, 5, 4, 6, 19, False, (True, True), None)
 

@@ -64,10 +64,17 @@ class Sampling:
             probs = probs / probs.sum(-1, keepdim=True)
         return probs
 
-    def draw(self, log_probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Tokens `[B]`."""
-        probs = self.distribution(log_probs)
-        return torch.multinomial(probs, 1, generator=generator).squeeze(-1)
+    def draw(self, log_probs: Tensor, draws: Tensor) -> Tensor:
+        """Tokens `[B]`, by `draws [B]`, uniform in [0, 1): where the probabilities, summed up in order, exceed them."""
+        probs = self.distribution(log_probs).to(draws.dtype)
+        sums = probs.cumsum(-1)
+        tokens = torch.searchsorted(sums, draws.unsqueeze(-1) * sums[:, -1:], right=True).squeeze(-1)
+        positive = torch.arange(probs.size(-1), device=probs.device).where(probs > 0, 0)
+        return torch.minimum(tokens, positive.max(-1).values)
+
+
+#: Tokens that a writer makes a call: few enough to look steady on a terminal, enough to make the call's cost small.
+_AT_ONCE = 32
 
 
 @torch.no_grad()
@@ -81,7 +88,9 @@ def generate(
     """Tokens `[B]`, one step after the other, without end; `prompt [T, B]`, T at least 1, is read first.
 
     With a `state`, the model goes on from there: the prompt is then the one token `[1, B]` that comes next.
-    Dropout is the caller's affair: a module should be in evaluation mode.
+    Dropout is the caller's affair: a module should be in evaluation mode. A model with a `writer` (see
+    `LanguageModel.writer`) is asked for many tokens at once, with its weights as they were at the first; the tokens are
+    the same.
     """
     if len(prompt) == 0:
         raise ConfigurationError("a prompt of at least one token is needed to predict the next")
@@ -90,7 +99,16 @@ def generate(
     elif len(prompt) != 1:
         raise ConfigurationError("with a state the prompt is one token, the next")
     token = prompt[-1]
+    numbers = torch.float32 if token.device.type == "mps" else torch.float64
+    writer = model.writer(len(token)) if hasattr(model, "writer") else None
     while True:
-        log_probs, state = model.step(token, state)
-        token = sampling.draw(log_probs, generator)
-        yield token
+        if writer is None:
+            log_probs, state = model.step(token, state)
+            draws = torch.rand(len(token), generator=generator, dtype=numbers, device=token.device)
+            token = sampling.draw(log_probs, draws)
+            yield token
+        else:
+            many = torch.rand(_AT_ONCE, len(token), generator=generator, dtype=numbers)
+            tokens, state = writer(token, state, sampling, many)
+            yield from tokens
+            token = tokens[-1]

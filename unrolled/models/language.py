@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from unrolled.cells import Cell, GatedCell, find_cell
-from unrolled.errors import ConfigurationError
+from unrolled.cells import Cell, GatedCell, State, find_cell
+from unrolled.errors import CompilerError, ConfigurationError, UntraceableError
 from unrolled.layers import Recurrent
+from unrolled.layers.noise import Zoneout
+from unrolled.layers.stack import stack_states, unstack_states
+from unrolled.unroll.adapt import step
+from unrolled.unroll.fallback import say_fallback, why_not_native
+from unrolled.unroll.generate import Choice, Generator
 
 
 class LanguageModel(nn.Module):
@@ -91,3 +97,75 @@ class LanguageModel(nn.Module):
         """`(log_probs [B, V], state)` after one more token `[B]`."""
         logits, state = self(token.unsqueeze(0), state)
         return torch.log_softmax(logits[0], -1), state
+
+    def writer(self, batch: int) -> Writer | None:
+        """What makes many tokens a call in native code, from the weights as they are; None where there is no such way.
+
+        `writer(token [B], state, sampling, draws [T, B]) -> (tokens [T, B], state)`, as T calls of `step` with a choice
+        by `sampling` and the uniform `draws` behind each.
+        """
+        table = (
+            torch.eye(self.vocabulary_size).to(self.readout.weight) if self.embedding is None else self.embedding.weight
+        )
+        if self.training or self.recurrent.backend not in ("auto", "native") or why_not_native(table, ()):
+            return None
+        cell = _OneStep(self)
+        try:
+            generator = Generator(cell, table, batch)
+        except (UntraceableError, CompilerError) as error:
+            say_fallback("generation", error)
+            return None
+
+        def write(token: Tensor, state: Any, choice: Choice, draws: Tensor):
+            tokens, flat = generator(token, cell.flatten(state, batch, table), choice, draws)
+            return tokens, cell.stack(flat)
+
+        return write
+
+
+Writer = Callable[[Tensor, Any, Choice, Tensor], tuple[Tensor, Any]]
+
+
+class _OneStep(Cell):
+    """A language model as one cell: from an embedded token and the states of all layers to the logits."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        nn.Module.__init__(self)
+        zoneout = model.recurrent.noise.zoneout
+        layers = [layer[0] for layer in model.recurrent.cells]  # type: ignore[index]
+        self.layers = nn.ModuleList(Zoneout(cell, zoneout) if any(zoneout) else cell for cell in layers)
+        self.projections, self.readout = model.recurrent.projections, model.readout
+        self.names = model.recurrent.state_names
+        self.input_size = model.recurrent.input_size
+        self.training = False
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return tuple(size for cell in self.layers for size in cell.state_sizes)  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor, state: State) -> State:
+        return self.step(x, state)[1]
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        left: list[Tensor] = list(state)
+        new: list[Tensor] = []
+        for project, cell in zip(self.projections, self.layers, strict=True):
+            old = tuple(left.pop(0) for _ in self.names)
+            x, after = step(cell, project(x), old)
+            new += after
+        return self.readout(x), tuple(new)
+
+    def flatten(self, state: Any, batch: int, like: Tensor) -> State:
+        """The layers' states, one after the other."""
+        parts = unstack_states(state, self.names, len(self.layers))
+        started = (
+            cell.initial_state(batch, like=like) if part is None else part  # type: ignore[operator]
+            for cell, part in zip(self.layers, parts, strict=True)
+        )
+        return tuple(tensor for part in started for tensor in part)
+
+    def stack(self, flat: State) -> Any:
+        """The state as the layers take it."""
+        count = len(self.names)
+        stacked = stack_states([flat[k : k + count] for k in range(0, len(flat), count)])
+        return stacked[0] if count == 1 else stacked

@@ -85,6 +85,7 @@ class Step:
         self.loops: dict[tuple[Level, int], Loop] = {}
         self.products: list[Product] = []
         self._levels: dict[fx.Node, Level] = {}
+        self._operands: dict[fx.Node, Place] = {}  # where a product with a bias lies complete, for another to read
         self._stored: set[tuple[fx.Node, Place]] = set()
         nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
         for node, place in outputs:
@@ -98,6 +99,8 @@ class Step:
         for node in self._needed:
             if node in self.places:
                 self._fill(node)
+        for node, place in self._operands.items():
+            self._store(node, place)
         self._share()
 
     # Where values lie
@@ -106,7 +109,9 @@ class Step:
         if node.target in PRODUCTS:
             left = node.args[-2]
             base, _ = self._base(left)
-            if base not in self.places:
+            if base.target is aten.addmm.default:  # its place lacks the bias
+                self._operands[base] = self._new(width(base))
+            elif base not in self.places:
                 self.places[base] = self._new(width(base))
             columns = -(-width(node) // self.panel) * self.panel
             self.places[node] = self._new(columns)
@@ -129,7 +134,8 @@ class Step:
             if matrix not in self.vectors:
                 raise UntraceableError(f"{_title(node)} multiplies two values that both change from step to step")
             base, offset = self._base(node.args[-2])
-            operand = replace(self.places[base], offset=self.places[base].offset + offset)
+            place = self._operands.get(base) or self.places[base]
+            operand = replace(place, offset=place.offset + offset)
             depth, columns = matrix.meta["val"].shape
             self.products.append(Product(node, operand, matrix, self.places[node], depth, columns))
         elif node.target in REDUCTIONS:

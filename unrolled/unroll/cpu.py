@@ -6,6 +6,7 @@ Threads share the rows of the batch out once and never meet: each takes its rows
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from unrolled.unroll.native import build
 from unrolled.unroll.plan import Derivative, Plan
 from unrolled.unroll.trace import aten, placeholders, results
 
-_HEADER = Path(__file__).with_name("kernel.h")
+_KERNEL, _SAMPLE, _PRODUCT = (Path(__file__).with_name(name) for name in ("kernel.h", "sample.h", "product.c"))
 _TYPES = {torch.float32: ("float", 8, "int32_t"), torch.float64: ("double", 4, "int64_t")}
 _BLOCK = 96  # rows that a thread takes through all steps at once, at most
 
@@ -57,15 +58,17 @@ class NativeLoop:
         descending: bool,
         store_columns: Sequence[int] = (),
         store_of: Mapping[int, int] | None = None,
+        around: tuple[str, str] = ("", ""),
     ) -> None:
         """`outputs`: node, the array it goes to, and the pointer there.
 
         `store_columns` are the widths of the arrays that the caller makes for results; `store_of` says which of them
-        holds which result.
+        holds which result. `around` is C to run before and behind every step, for rows `first` to `first + N`.
         """
         self.store_columns, self.store_of = store_columns, store_of or {}
         if dtype not in _TYPES:
             raise UntraceableError(f"{dtype} has no native code")
+        self.dtype = dtype
         self.real, lanes, mask = _TYPES[dtype]
         panel = 2 * lanes
         names = [f"a{k}" for k in range(len(arrays))]
@@ -85,39 +88,61 @@ class NativeLoop:
             size += -(-columns // panel) * panel * depth
         self.packed = size
         self.work = sum(2 * product.depth * product.width for product in step.products)
-        body = "\n".join("          " + line for line in step.code(packed))
-        self.source = _template(self.real, lanes, mask, names, packs, size, self.scratch, body, descending)
+        body = "\n".join("          " + line for line in [around[0], *step.code(packed), around[1]])
+        self.source = _template(self.real, lanes, mask, names, packs, size, self.scratch, body, descending, any(around))
+        _products(dtype)
         self.function = build(self.source).run
         self.function.restype = None
-        # Pointers, strides, steps, batch, threads, rows a thread takes at once, scratch.
-        self.function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 4 + [ctypes.c_void_p]
+        # Pointers, strides, steps, batch, threads, rows a thread takes at once, whether to pack, scratch, products.
+        self.function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 5 + [ctypes.c_void_p] * 3
         self._pointers = ctypes.c_void_p * len(arrays)
         self._strides = ctypes.c_long * (2 * len(self.strided))
 
-    def __call__(self, steps: int, batch: int, tensors: Sequence[Tensor]) -> None:
+    def __call__(self, steps: int, batch: int, tensors: Sequence[Tensor], packed: Tensor | None = None) -> Tensor:
+        """Run; returns the packed matrices, by which a later call with the same ones need not pack them again."""
         threads = max(1, min(torch.get_num_threads(), batch))
         if self.work * steps * batch < 1_000_000:  # waking the others would take longer
             threads = 1
         rows = min(_BLOCK, -(-batch // threads))
-        scratch = torch.empty(self.packed + threads * rows * self.scratch + 16, dtype=tensors[0].dtype)
+        size = self.packed + threads * rows * self.scratch + 16
+        fits = packed is not None and packed.numel() >= size
+        scratch = packed if fits and packed is not None else torch.empty(size, dtype=self.dtype)
         pointers = self._pointers(*[tensor.data_ptr() for tensor in tensors])
         strides = self._strides(*[stride for k in self.strided for stride in tensors[k].stride()])
-        self.function(pointers, strides, steps, batch, threads, rows, scratch.data_ptr())
+        self.function(
+            pointers, strides, steps, batch, threads, rows, not fits, scratch.data_ptr(), *_products(self.dtype)
+        )
+        return scratch
 
 
-def _template(real, lanes, mask, names, packs, packed, scratch, body, descending) -> str:
+def _types(real: str, lanes: int, mask: str) -> str:
+    return f"#define REAL {real}\n#define LANES {lanes}\n#define MASK {mask}"
+
+
+@functools.cache
+def _products(dtype: torch.dtype) -> tuple[int, int]:
+    """The addresses of `pack` and `product`."""
+    source = "\n".join([_types(*_TYPES[dtype]), *(path.read_text(encoding="utf-8") for path in (_KERNEL, _PRODUCT))])
+    library = build(source)
+    pack, product = (ctypes.cast(function, ctypes.c_void_p).value for function in (library.pack, library.product))
+    assert pack
+    assert product
+    return pack, product
+
+
+def _template(real, lanes, mask, names, packs, packed, scratch, body, descending, sampling) -> str:
     arrays = "\n".join(f"  REAL *const {name} = p[{k}];" for k, name in enumerate(names))
     matrices = "\n".join(f"  REAL *const w{k} = scratch + {start};" for k, (*_, start) in enumerate(packs))
     packing = "\n".join(
         f"    pack({name}, strides[{2 * k}], strides[{2 * k + 1}], {depth}, {columns}, w{k}, thread, all);"
         for k, (name, depth, columns, _) in enumerate(packs)
     )
+    headers = "\n".join(path.read_text(encoding="utf-8") for path in [_KERNEL, *([_SAMPLE] if sampling else [])])
     time = "long t = T - 1; t >= 0; t--" if descending else "long t = 0; t < T; t++"
-    return f"""#define REAL {real}
-#define LANES {lanes}
-#define MASK {mask}
-{_HEADER.read_text(encoding="utf-8")}
-void run(REAL *const *p, const long *strides, long T, long B, long threads, long most, REAL *scratch) {{
+    return f"""{_types(real, lanes, mask)}
+{headers}
+void run(REAL *const *p, const long *strides, long T, long B, long threads, long most, long fresh, REAL *scratch,
+         pack_function *pack, product_function *product) {{
 {arrays}
 {matrices}
 #pragma omp parallel num_threads(threads)
@@ -127,7 +152,9 @@ void run(REAL *const *p, const long *strides, long T, long B, long threads, long
 #else
     const long thread = 0, all = 1;
 #endif
+    if (fresh) {{
 {packing}
+    }}
 #pragma omp barrier
     REAL *const s = scratch + {packed} + thread * most * {scratch};
     const long from = B * thread / all, to = B * (thread + 1) / all, blocks = (to - from + most - 1) / most;

@@ -47,6 +47,7 @@ def build(source: str) -> ctypes.CDLL:
         except OSError as error:
             raise CompilerError(f"cannot write to the cache {directory}: {error.strerror or error}") from error
     try:
+        # Kept open for the life of the process: `_products` hands out addresses within it.
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise CompilerError(f"the compiled library cannot be loaded: {error}") from error

@@ -92,7 +92,7 @@ class Plan:
         count = len(self.parameter_names)
         parameters, x, states = nodes[:count], nodes[count], nodes[count + 1 :]
         output, *new_states = results(graph)
-        of_state, of_input = _descendants(graph, states), _descendants(graph, [x])
+        of_state, of_input = descendants(graph, states), descendants(graph, [x])
         needed = ancestors(new_states, set(nodes)) | set(new_states)
         inside = [node for node in graph.graph.nodes if node in of_state and node in needed]
         # What the core reads from outside; a new state that does not depend on the old one is passed through it.
@@ -172,8 +172,8 @@ class Plan:
         new_states, gradients = results(joint)[: self.states], results(joint)[self.states :]
         gradient_of = dict(zip([k for k, want in enumerate(wanted) if want], gradients, strict=True))
 
-        of_rows = _descendants(joint, [*inputs[self.prepared :], *incoming])
-        of_incoming = _descendants(joint, incoming)
+        of_rows = descendants(joint, [*inputs[self.prepared :], *incoming])
+        of_incoming = descendants(joint, incoming)
         computed = [node for node in joint.graph.nodes if node.op in ("call_function", "get_attr")]
         fixed = {node for node in computed if node not in of_rows and not has_rows(node)}
 
@@ -223,7 +223,7 @@ class Plan:
 def _reached(graph: fx.GraphModule, wanted: Sequence[bool]) -> list[bool]:
     """Which results are computed from an input that wants a gradient."""
     inputs = zip(placeholders(graph)[1:], wanted, strict=True)
-    found = _descendants(graph, [node for node, want in inputs if want])
+    found = descendants(graph, [node for node, want in inputs if want])
     return [node in found and node.meta["val"].is_floating_point() for node in results(graph)]
 
 
@@ -252,7 +252,7 @@ def _arguments(nodes: set[fx.Node], graph: fx.GraphModule) -> list[fx.Node]:
     return [argument for node in graph.graph.nodes if node in nodes for argument in node.all_input_nodes]
 
 
-def _descendants(graph: fx.GraphModule, roots: Iterable[fx.Node]) -> set[fx.Node]:
+def descendants(graph: fx.GraphModule, roots: Iterable[fx.Node]) -> set[fx.Node]:
     """`roots` and all that is computed from them."""
     found = set(roots)
     for node in graph.graph.nodes:
