@@ -60,7 +60,22 @@ class Series(Cell):
         return (gate * torch.tanh(second + b) + (1 - gate) * h / (1 + h.norm(dim=-1, keepdim=True)),)
 
 
-OWN = {"odd": Odd, "forgetful": Forgetful, "series": Series}
+class Strided(Cell):
+    """Vectors that are columns of a matrix, a mask among the buffers, and a step that looks at one column of its input."""
+
+    def __init__(self, input_size, hidden_size, dtype=None):
+        super().__init__(input_size, hidden_size)
+        self.weight = nn.Parameter(torch.randn(hidden_size, 3, dtype=dtype))
+        self.inner = nn.Parameter(torch.randn(hidden_size, hidden_size, dtype=dtype))
+        self.register_buffer("keep", torch.arange(hidden_size) % 2 == 0)
+
+    def forward(self, x, state):
+        (h,) = state
+        moved = torch.tanh(x[:, -1:] * self.weight[:, 0] + h * self.weight[:, 2] + h @ self.inner)
+        return (torch.where(self.keep, moved, torch.sin(h) * self.weight[:, 1]),)
+
+
+OWN = {"odd": Odd, "forgetful": Forgetful, "series": Series, "strided": Strided}
 
 
 def make(name, inputs, hidden, dtype):
@@ -205,6 +220,14 @@ def test_gradients_of_gradients(name, backend):
 
     assert torch.autograd.gradcheck(run, (x, *state))
     assert torch.autograd.gradgradcheck(run, (x, *state))
+
+
+def test_types_are_not_mixed():
+    cell, x = CELLS["lstm"](4, 5), torch.randn(6, 2, 4)
+    cell.register_buffer("scale", torch.ones(5, dtype=torch.float64))
+    cell.forward = lambda x, state: (state[0] * cell.scale, state[1])
+    with pytest.raises(ConfigurationError, match="backend='eager'"):
+        unroll(cell, x, backend="native")
 
 
 class Reads(nn.Module):

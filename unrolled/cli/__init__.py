@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train min-char-rnn": ("train_min_char_rnn", "train the lectures' 112-line model, as they do"),
     "sample": ("sample", "generate text from a run"),
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity"),
+    "explain": ("explain", "show how a cell is compiled"),
+    "bench": ("bench", "time cells against torch.nn and the eager loop, on this machine"),
     "info": ("info", "tell what a run is, how good it got, and how to sample from it"),
 }
 

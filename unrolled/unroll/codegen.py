@@ -218,7 +218,7 @@ class Step:
             users: dict[fx.Node, set[tuple[Level, int]]] = {}
             for key, loop in self.loops.items():
                 roots = [node for node, _, _ in loop.stores] + [node.args[0] for node in loop.reductions]
-                for node in self._computed(roots, loop.level):
+                for node in self.computed(roots, loop.level):
                     users.setdefault(node, set()).add(key)
             cheap = CHEAP.union(ALIASES)
             dear = [
@@ -234,7 +234,8 @@ class Step:
             self.places[node] = self._new(width(node))
             self._store(node, self.places[node])
 
-    def _computed(self, roots: Iterable[fx.Node], level: Level) -> set[fx.Node]:
+    def computed(self, roots: Iterable[fx.Node], level: Level) -> set[fx.Node]:
+        """What a loop of `level` computes, rather than loads, to arrive at `roots`."""
         found: set[fx.Node] = set()
         left = list(roots)
         while left:

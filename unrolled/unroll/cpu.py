@@ -68,6 +68,10 @@ class NativeLoop:
         self.store_columns, self.store_of = store_columns, store_of or {}
         if dtype not in _TYPES:
             raise UntraceableError(f"{dtype} has no native code")
+        for node in graph.graph.nodes:
+            value = node.meta.get("val")
+            if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != dtype:
+                raise UntraceableError(f"{node.target} gives {value.dtype} where all else is {dtype}")
         self.dtype = dtype
         self.real, lanes, mask = _TYPES[dtype]
         panel = 2 * lanes
@@ -76,7 +80,7 @@ class NativeLoop:
         places = {array.node: array.place(label) for array, label in inputs if array.columns and array.node}
         vectors = {array.node: label for array, label in inputs if not array.columns and array.node}
         targets = [(node, Place(pointer.format(names[k], width(node)), width(node))) for node, k, pointer in outputs]
-        step = Step(graph, places, vectors, targets, panel)
+        step = self.step = Step(graph, places, vectors, targets, panel)
         self.matrices = list(dict.fromkeys(product.matrix for product in step.products))
         self.scratch = step.scratch
         packed, packs, size = {}, [], 0
@@ -90,13 +94,19 @@ class NativeLoop:
         self.work = sum(2 * product.depth * product.width for product in step.products)
         body = "\n".join("          " + line for line in [around[0], *step.code(packed), around[1]])
         self.source = _template(self.real, lanes, mask, names, packs, size, self.scratch, body, descending, any(around))
-        _products(dtype)
+        # What has no rows and is no matrix is read as one row, element behind element.
+        self._rows = [k for k, array in enumerate(arrays) if array.node in vectors and k not in self.strided]
+        self._pointers = ctypes.c_void_p * len(arrays)
+        self._strides = ctypes.c_long * (2 * len(self.strided))
+
+    def compile(self) -> NativeLoop:
+        """Compile, or load what was compiled before; CompilerError where neither can be done."""
+        _products(self.dtype)
         self.function = build(self.source).run
         self.function.restype = None
         # Pointers, strides, steps, batch, threads, rows a thread takes at once, whether to pack, scratch, products.
         self.function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 5 + [ctypes.c_void_p] * 3
-        self._pointers = ctypes.c_void_p * len(arrays)
-        self._strides = ctypes.c_long * (2 * len(self.strided))
+        return self
 
     def __call__(self, steps: int, batch: int, tensors: Sequence[Tensor], packed: Tensor | None = None) -> Tensor:
         """Run; returns the packed matrices, by which a later call with the same ones need not pack them again."""
@@ -107,6 +117,9 @@ class NativeLoop:
         size = self.packed + threads * rows * self.scratch + 16
         fits = packed is not None and packed.numel() >= size
         scratch = packed if fits and packed is not None else torch.empty(size, dtype=self.dtype)
+        tensors = list(tensors)
+        for k in self._rows:
+            tensors[k] = tensors[k].to(self.dtype).contiguous()
         pointers = self._pointers(*[tensor.data_ptr() for tensor in tensors])
         strides = self._strides(*[stride for k in self.strided for stride in tensors[k].stride()])
         self.function(
@@ -187,7 +200,7 @@ class NativeExecutor:
             seen = [k in plan.visible for k in range(plan.states)]
             arrays += [Array(node, BEFORE if seen[k] else OLD, width(node)) for k, node in enumerate(given[first:])]
             outputs = [(node, first + k, AFTER if seen[k] else NEW) for k, node in enumerate(results(graph))]
-            self._core = NativeLoop(graph, arrays, outputs, self.dtype, descending=False)
+            self._core = NativeLoop(graph, arrays, outputs, self.dtype, descending=False).compile()
         runs = [_started(part, steps + 1 if k in plan.visible else 2) for k, part in enumerate(state)]
         self._core(steps, batch, [*_dense(self.dtype, prepared, hoisted), *runs])
         final = [run[steps].clone() if k in plan.visible else run[steps & 1] for k, run in enumerate(runs)]
@@ -204,10 +217,15 @@ class NativeExecutor:
     def _loops_for(self, derivative: Derivative) -> tuple[NativeLoop, NativeLoop]:
         """Forward and backward; both at once, so that what cannot be compiled is known before anything has run."""
         if derivative.wanted not in self._loops:
+            loops = (self._make_forward(derivative), self._make_backward(derivative))
             with ThreadPoolExecutor(2) as pool:
-                loops = [pool.submit(make, derivative) for make in (self._make_forward, self._make_backward)]
-            self._loops[derivative.wanted] = (loops[0].result(), loops[1].result())
+                list(pool.map(NativeLoop.compile, loops))
+            self._loops[derivative.wanted] = loops
         return self._loops[derivative.wanted]
+
+    def steps(self, derivative: Derivative) -> tuple[Step, Step]:
+        """The forward and the backward step, to look at."""
+        return self._make_forward(derivative).step, self._make_backward(derivative).step
 
     def _make_forward(self, derivative: Derivative) -> NativeLoop:
         plan, graph = self.plan, derivative.forward
@@ -301,4 +319,4 @@ def _started(state: Tensor, count: int) -> Tensor:
 
 def _dense(dtype: torch.dtype, prepared: Sequence[Tensor], hoisted: Sequence[Tensor]) -> list[Tensor]:
     """The values as native code reads them: rows in one piece, truth values as numbers."""
-    return [*(value.to(dtype) for value in prepared), *(value.to(dtype).contiguous() for value in hoisted)]
+    return [*prepared, *(value.to(dtype).contiguous() for value in hoisted)]

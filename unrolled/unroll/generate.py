@@ -65,7 +65,7 @@ class _Compiled:
             f"a{out} + r * {width(logits)}, {width(logits)}, {settings}, "
             f"((double *){draws})[t * B + r], (scored *){room} + r * {width(logits)});"
         )
-        return NativeLoop(core, arrays, outputs, dtype, descending=False, around=(before, after))
+        return NativeLoop(core, arrays, outputs, dtype, descending=False, around=(before, after)).compile()
 
 
 _compiled: dict[Hashable, _Compiled | UntraceableError | CompilerError] = {}

@@ -23,6 +23,7 @@ from torch import Tensor, fx
 from unrolled.cells import Cell
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import title
+from unrolled.unroll.operations import CHEAP
 from unrolled.unroll.trace import (
     ROWS,
     ancestors,
@@ -197,6 +198,7 @@ class Plan:
         backward_nodes = ancestors(backward_results, set(nodes)) & of_incoming
         read = [*_arguments(backward_nodes, joint), *edges, *backward_results]
         saved = [node for node in dict.fromkeys(read) if node in computed and node not in of_incoming | fixed]
+        saved = _dear(saved, {*inputs, *fixed}, edges)
         if any(not isinstance(node.meta["val"], torch.Tensor) for node in saved):
             raise UntraceableError(f"{self.name}: its derivative reads the several results of one operation at once")
         constants = [node for node in computed if node in fixed and isinstance(node.meta.get("val"), torch.Tensor)]
@@ -245,6 +247,17 @@ def _edge(gradient: fx.Node, in_step: set[fx.Node], of_incoming: set[fx.Node]) -
             turned = argument.target in _VIEWS and not has_rows(argument)
             (edge if outside and not turned else left).append(argument)
     return list(dict.fromkeys(edge))
+
+
+def _dear(saved: list[fx.Node], given: set[fx.Node], edges: list[fx.Node]) -> list[fx.Node]:
+    """`saved` without what backward can compute again, cheaply, from the rest of it and what is given."""
+    kept = [node for node in saved if node.target not in CHEAP or node in edges]
+    there = {*given, *kept}
+    for node in saved:
+        if node not in there and not all(argument in there for argument in node.all_input_nodes):
+            kept.append(node)
+        there.add(node)
+    return [node for node in saved if node in kept]
 
 
 def _arguments(nodes: set[fx.Node], graph: fx.GraphModule) -> list[fx.Node]:

@@ -1,0 +1,73 @@
+"""`unrolled bench`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from rich.console import Console
+from tyro.conf import arg
+
+from unrolled.cells import CELLS, find_cell
+from unrolled.cli.parsing import parse
+from unrolled.training.config import require, require_choice
+from unrolled.unroll.measure import SIZES, Timing, time_cell
+
+PEERS = ("torch.nn", "eager")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Time a training step of cells in native code, forward and backward, against torch.nn's layers and the eager loop.
+
+    All sides take turns in one process; the medians are compared. Keep the machine quiet meanwhile. The sizes, as steps,
+    batch, input and hidden size: S1 25,1,64,100; S2 50,50,65,128; S3 64,32,128,256; S4 50,64,512,512; S5 35,20,650,650.
+    """
+
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...")] = tuple(CELLS)
+    """Which cells."""
+    sizes: Annotated[tuple[str, ...], arg(metavar="SIZE...")] = tuple(SIZES)
+    """S1 to S5."""
+    against: Annotated[tuple[str, ...], arg(metavar="PEER...")] = PEERS
+    """torch.nn, eager."""
+    repeats: int = 15
+    """How often each side is timed."""
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write the figures there, too."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    require(arguments.repeats >= 3, "repeats", "at least 3", arguments.repeats)
+    for name in arguments.cells:
+        find_cell(name)
+    for size in arguments.sizes:
+        require_choice("sizes", size, tuple(SIZES))
+    for peer in arguments.against:
+        require_choice("against", peer, PEERS)
+    console = Console(stderr=True, highlight=False)
+    timings = []
+    with console.status("") as status:
+        for name in arguments.cells:
+            for size in arguments.sizes:
+                status.update(f"{name} at {size}")
+                timings.append(time_cell(name, size, arguments.against, arguments.repeats))
+    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.repeats} repeats\n")
+    print("| cell | size | ms | against torch.nn | against eager | share of a matrix product | spread |")
+    print("|---|---|---|---|---|---|---|")
+    for timing in timings:
+        print(_row(timing))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps([asdict(t) | {"share": t.share} for t in timings], indent=2) + "\n")
+    return 0
+
+
+def _row(timing: Timing) -> str:
+    ratios = [timing.ratio(peer) for peer in PEERS]
+    shown = ["" if ratio is None else f"{ratio:.2f}×" for ratio in ratios]
+    cells = [f"`{timing.cell}`", timing.size, f"{timing.seconds['native'] * 1e3:.2f}", *shown]
+    return f"| {' | '.join(cells)} | {timing.share:.2f} | ±{timing.spread['native'] * 50:.0f}% |"

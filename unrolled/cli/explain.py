@@ -1,0 +1,48 @@
+"""`unrolled explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from tyro.conf import arg
+
+from unrolled.cells import CELLS, Cell, find_cell
+from unrolled.cli.parsing import parse
+from unrolled.errors import ConfigurationError, UntraceableError
+from unrolled.training.config import require
+from unrolled.unroll.explain import explain
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Show how a cell is compiled: what is done once, what for all steps together, and what step by step."""
+
+    cell: Annotated[str, arg(metavar="NAME", help=f"One of {', '.join(CELLS)}.")] = "lstm"
+    hidden_size: int = 128
+    """Units."""
+    input_size: Annotated[int | None, arg(metavar="N")] = None
+    """Width of the input (as --hidden-size)."""
+    dtype: str = "float32"
+    """float32 or float64."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    if arguments.dtype not in _DTYPES:
+        raise ConfigurationError(f"--dtype: unknown value {arguments.dtype!r}, choose from {', '.join(_DTYPES)}")
+    for name in ("hidden_size", "input_size"):
+        value = getattr(arguments, name)
+        require(value is None or 1 <= value <= 65_536, name, "from 1 to 65,536", value)
+    make = find_cell(arguments.cell)
+    dtype = _DTYPES[arguments.dtype]
+    cell: Cell = make(arguments.input_size or arguments.hidden_size, arguments.hidden_size, dtype=dtype)
+    try:
+        print(explain(cell, dtype))
+    except UntraceableError as error:
+        raise ConfigurationError(str(error)) from error
+    return 0
