@@ -6,9 +6,10 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
-from unrolled.errors import UnrolledError
+from unrolled.errors import FallbackWarning, UnrolledError
 
 #: Words typed, module that answers, what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -22,9 +23,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+_plain_show_warning = warnings.showwarning
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 2 a mistake of the caller, 130 interrupted."""
     words = _typed() if arguments is None else list(arguments)
+    warnings.showwarning = _show_warning
     try:
         code = _dispatch(words)
         sys.stdout.flush()
@@ -49,6 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"unrolled: error: {where}{error.strerror or error}", file=sys.stderr)
         return 2
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """A warning of this package is for the person at the terminal: one line, without the place in the code."""
+    if issubclass(category, FallbackWarning):
+        print(f"unrolled: note: {message}", file=sys.stderr)
+    else:
+        _plain_show_warning(message, category, filename, lineno, file, line)
 
 
 def _typed() -> list[str]:

@@ -24,8 +24,9 @@ PEERS = ("torch.nn", "eager")
 class Arguments:
     """Time a training step of cells in native code, forward and backward, against torch.nn's layers and the eager loop.
 
-    All sides take turns in one process; the medians are compared. Keep the machine quiet meanwhile. The sizes, as steps,
-    batch, input and hidden size: S1 25,1,64,100; S2 50,50,65,128; S3 64,32,128,256; S4 50,64,512,512; S5 35,20,650,650.
+    All sides take turns in one process; the medians are compared. Keep the machine quiet meanwhile.
+    The sizes, as steps, batch, input and hidden size: S1 25, 1, 64, 100; S2 50, 50, 65, 128; S3 64, 32, 128, 256;
+    S4 50, 64, 512, 512; S5 35, 20, 650, 650.
     """
 
     cells: Annotated[tuple[str, ...], arg(metavar="NAME...")] = tuple(CELLS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import fx
@@ -66,7 +67,8 @@ def _step(step: Step) -> list[str]:
 
 
 def _loop(step: Step, loop: Loop) -> str:
-    roots = [node for node, _, _ in loop.stores] + [node.args[0] for node in loop.reductions]
+    roots: list[Any] = [node for node, _, _ in loop.stores]
+    roots += [node.args[0] for node in loop.reductions]
     computed = step.computed(roots, loop.level)
     counted = Counter(str(node.target).split(".")[1] for node in computed)
     sums = f", {len(loop.reductions)} sums over the columns" if loop.reductions else ""
