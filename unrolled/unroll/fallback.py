@@ -26,6 +26,8 @@ def say_fallback(name: str, error: CompilerError | UntraceableError) -> None:
 
 def why_not_native(inputs: Tensor, state: State) -> str | None:
     """What forbids native code for these tensors, whatever the cell; None where nothing does."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack():
+        return "it is being traced or transformed"
     tensors = (inputs, *state)
     if any(tensor.device.type != "cpu" for tensor in tensors):
         return "native code runs on the CPU"
@@ -33,8 +35,6 @@ def why_not_native(inputs: Tensor, state: State) -> str | None:
         return "native code computes in float32 or float64, input and state alike"
     if inputs.numel() == 0 or any(tensor.numel() == 0 for tensor in state):
         return "there is nothing to compute"
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack():
-        return "it cannot be traced or transformed"
     if torch.is_autocast_enabled("cpu"):
         return "autocast chooses other types for single operations"
     if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors):

@@ -3,7 +3,7 @@
 The step's graph is sorted by what each part needs:
 
     prepare    parameters alone: once a call
-    hoist      the input, but no state: once, for the T·B rows of all steps together
+    hoist      the input, but no state: its products, once, for the T·B rows of all steps together
     forward    the rest: step by step
     backward   the derivative of `forward`: step by step, from the last to the first
     sink       an output that is no state, from the states of all steps: once, for the T·B rows together
@@ -14,6 +14,7 @@ The step's graph is sorted by what each part needs:
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from torch import Tensor, fx
 from unrolled.cells import Cell
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import title
-from unrolled.unroll.operations import CHEAP
+from unrolled.unroll.operations import CHEAP, PRODUCTS
 from unrolled.unroll.trace import (
     ROWS,
     ancestors,
@@ -95,6 +96,10 @@ class Plan:
         output, *new_states = results(graph)
         of_state, of_input = descendants(graph, states), descendants(graph, [x])
         needed = ancestors(new_states, set(nodes)) | set(new_states)
+        # Products with the input are worth doing for all steps at once; what is made of them is as cheap in the loop.
+        products = [node for node in needed if node in of_input and node not in of_state and node.target in PRODUCTS]
+        before = ancestors(products, set(nodes)) | set(nodes)
+        of_state |= {node for node in of_input if node not in before and not _part_of(node, before)}
         inside = [node for node in graph.graph.nodes if node in of_state and node in needed]
         # What the core reads from outside; a new state that does not depend on the old one is passed through it.
         read = list(dict.fromkeys([a for node in inside for a in node.all_input_nodes] + new_states))
@@ -220,6 +225,11 @@ class Plan:
             collected=tuple(collected),
             row_values=tuple(places[node] for node in edges),
         )
+
+
+def _part_of(node: fx.Node, nodes: set[fx.Node]) -> bool:
+    """Whether the node takes one of several results of an operation among `nodes`."""
+    return node.target is operator.getitem and node.args[0] in nodes
 
 
 def _reached(graph: fx.GraphModule, wanted: Sequence[bool]) -> list[bool]:
