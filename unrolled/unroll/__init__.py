@@ -9,7 +9,7 @@ from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, ConfigurationError, ShapeError, UntraceableError
 from unrolled.unroll.adapt import adapt, first_step, title
 from unrolled.unroll.eager import unroll_eager
-from unrolled.unroll.fallback import say_fallback, why_not_native
+from unrolled.unroll.fallback import is_transformed, say_fallback, why_not_native
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
 from unrolled.unroll.planned import unroll_planned
 
@@ -69,7 +69,9 @@ def unroll(
             return unroll_planned(*arguments, native=True)
         except (UntraceableError, CompilerError) as error:
             say_fallback(title(cell), error)
-    run = unroll_eager if backend == "eager" or not has_kernel(cell) else unroll_kernel
+    # PyTorch's kernels have no rule for vmap, and none for the other transforms of torch.func that is worth having.
+    plain = backend == "eager" or (backend == "auto" and is_transformed()) or not has_kernel(cell)
+    run = unroll_eager if plain else unroll_kernel
     return run(*arguments)
 
 

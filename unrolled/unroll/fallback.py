@@ -24,9 +24,14 @@ def say_fallback(name: str, error: CompilerError | UntraceableError) -> None:
         warnings.warn(text, FallbackWarning, stacklevel=3)
 
 
+def is_transformed() -> bool:
+    """Whether a transform of torch.func is at work."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def why_not_native(inputs: Tensor, state: State) -> str | None:
     """What forbids native code for these tensors, whatever the cell; None where nothing does."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed():
         return "it is being traced or transformed"
     tensors = (inputs, *state)
     if any(tensor.device.type != "cpu" for tensor in tensors):
