@@ -32,7 +32,7 @@ demo: .venv/installed
 	@echo "  $(BIN)/unrolled info $(DEMO_RUN)"
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

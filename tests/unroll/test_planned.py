@@ -275,3 +275,14 @@ def test_a_layer_of_torch_cells_agrees_with_torch():
     torch.testing.assert_close(outputs, expected)
     torch.testing.assert_close(h, eh[0])
     torch.testing.assert_close(c, ec[0])
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "ln-lstm"])
+@pytest.mark.parametrize("batch", [2, 5, 200])
+def test_threads_share_the_rows_out(name, batch):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        compare(name, "native", torch.float64, 9, batch, 33, 64, False, (True, True), None)
+    finally:
+        torch.set_num_threads(threads)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
@@ -29,10 +28,9 @@ def main(words: Sequence[str], prog: str) -> int:
     path = parse(Arguments, words, prog).run
     run = Run.open(path)
     task = LanguageTask(run, "cpu")
-    table = Table.grid(padding=(0, 2))
+    console = Console(highlight=False, soft_wrap=True)  # a command to copy must not be broken by a narrow terminal
     for name, value in _facts(task, path):
-        table.add_row(Text(name, style="bold"), Text(value))
-    Console(highlight=False, soft_wrap=True).print(table)
+        console.print(Text(f"{name:13}", style="bold") + Text(value))
     return 0
 
 
