@@ -139,7 +139,7 @@ _native_cases = given(
     data=st.data(),
 )
 test_native_agrees_with_eager = settings(max_examples=25)(_native_cases(_native))
-test_native_agrees_with_eager_often = pytest.mark.slow(settings(max_examples=600)(_native_cases(_native)))
+test_native_agrees_with_eager_often = pytest.mark.slow(settings(max_examples=150)(_native_cases(_native)))
 
 
 @pytest.mark.parametrize("name", [*CELLS, *OWN])

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import math
 import operator
-import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import fx
 
 from unrolled.errors import UntraceableError
-from unrolled.unroll.operations import ALIASES, CHEAP, ELEMENTWISE, FILLS, PRODUCTS, REDUCTIONS, SPLITS, Reduction
+from unrolled.unroll.columns import LoopCode, operation_title, shape_title, width
+from unrolled.unroll.operations import ALIASES, CHEAP, ELEMENTWISE, PRODUCTS, REDUCTIONS, SPLITS
 from unrolled.unroll.trace import ROWS, aten, placeholders
 
 Level = tuple[int, int]
@@ -54,14 +52,6 @@ class Loop:
     width: int
     stores: list[tuple[fx.Node, int, Place]] = field(default_factory=list)
     reductions: list[fx.Node] = field(default_factory=list)
-
-
-def width(node: fx.Node) -> int:
-    """Columns of a row value: 1 for a value a row; UntraceableError where it is not rows of features."""
-    shape = node.meta["val"].shape
-    if not shape or shape[0] != ROWS or len(shape) > 2:
-        raise UntraceableError(f"{_title(node)} gives {_shape(shape)}, which is not one row of features a sequence")
-    return shape[1] if len(shape) == 2 else 1
 
 
 class Step:
@@ -130,9 +120,11 @@ class Step:
         if node.target in PRODUCTS:
             matrix = node.args[-1]
             if node.kwargs:
-                raise UntraceableError(f"{_title(node)} with {', '.join(node.kwargs)} has no C form")
+                raise UntraceableError(f"{operation_title(node)} with {', '.join(node.kwargs)} has no C form")
             if matrix not in self.vectors:
-                raise UntraceableError(f"{_title(node)} multiplies two values that both change from step to step")
+                raise UntraceableError(
+                    f"{operation_title(node)} multiplies two values that both change from step to step"
+                )
             base, offset = self._base(node.args[-2])
             place = self._operands.get(base) or self.places[base]
             operand = replace(place, offset=place.offset + offset)
@@ -162,20 +154,20 @@ class Step:
         """The value that `node` is a view of, and the column where it starts there."""
         offset = 0
         while node not in self.places and node not in self.inputs:
-            source, start = self._view(node)
+            source, start = self.view(node)
             if source is None:
                 break
             node, offset = source, offset + start
         return node, offset
 
-    def _view(self, node: fx.Node, offset: int = 0) -> tuple[fx.Node | None, int]:
+    def view(self, node: fx.Node, offset: int = 0) -> tuple[fx.Node | None, int]:
         """One step from a view to what it shows: the source, and its column 0's column there."""
         if node.target in ALIASES and not _broadcasts(node):
             return node.args[0], 0
         if node.target is aten.slice.Tensor:
             source, dim, start, _, step = (*node.args, *(0, 0, None, 1)[len(node.args) - 1 :])
             if dim % source.meta["val"].dim() != 1 or step != 1:
-                raise UntraceableError(f"{_title(node)} takes rows, or every {step}th column")
+                raise UntraceableError(f"{operation_title(node)} takes rows, or every {step}th column")
             first, _, _ = slice(start, None).indices(width(source))
             return source, first
         if node.target is operator.getitem:
@@ -183,7 +175,7 @@ class Step:
             source = split.args[0]
             dim = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
             if split.target not in SPLITS or dim % source.meta["val"].dim() != 1:
-                raise UntraceableError(f"{_title(split)} has no C form")
+                raise UntraceableError(f"{operation_title(split)} has no C form")
             sizes = [part.shape[1] for part in split.meta["val"]]
             return source, sum(sizes[:index])
         return None, 0
@@ -280,142 +272,13 @@ def _at(place: Place) -> str:
     return f"{place.pointer} + {place.offset}" if place.offset else place.pointer
 
 
-class LoopCode:
-    """The C of one loop over the columns of row `r`."""
-
-    def __init__(self, step: Step, loop: Loop) -> None:
-        self.step, self.loop = step, loop
-        self.before: list[str] = []
-        self.body: list[str] = []
-        self.after: list[str] = []
-        self._names: dict[tuple[fx.Node, int, bool], str] = {}
-        self._pointers: dict[str, str] = {}
-
-    def lines(self) -> list[str]:
-        for node, offset, place in self.loop.stores:
-            value = self.value(node, offset)
-            self.body.append(f"{self._pointer(place)}[j + {place.offset}] = {value};")
-        accumulators = []
-        for k, node in enumerate(self.loop.reductions):
-            reduction: Reduction = REDUCTIONS[node.target](node)
-            value = self.value(node.args[0], 0)
-            self.before.append(f"REAL sum{k} = {reduction.start};")
-            self.body.append(reduction.combine.format(f"sum{k}", value))
-            accumulators.append(f"reduction({reduction.symbol}:sum{k})")
-            target = self._pointer(self.step.places[node])
-            self.after.append(f"{target}[0] = {reduction.finish.format(f'sum{k}')};")
-        simd = [f"#pragma omp simd {' '.join(accumulators)}".rstrip()] if self.loop.width > 1 else []
-        head = f"for (long j = 0; j < {self.loop.width}; j++) {{"
-        return ["{", *self.before, *simd, head, *("  " + line for line in self.body), "}", *self.after, "}"]
-
-    def _pointer(self, place: Place) -> str:
-        if place.pointer not in self._pointers:
-            name = f"p{len(self._pointers)}"
-            self._pointers[place.pointer] = name
-            self.before.insert(0, f"REAL *restrict const {name} = (REAL *)({place.pointer});")
-        return self._pointers[place.pointer]
-
-    def value(self, node, offset: int, alone: bool = False) -> str:
-        """C for column `j + offset` of `node`; `alone`: for column `offset`, whatever j is."""
-        if not isinstance(node, fx.Node):
-            return literal(node)
-        if self._columns(node) == 1:
-            offset, alone = 0, True
-        key = (node, offset, alone)
-        if key not in self._names:
-            text = self._text(node, offset, alone)
-            name = f"v{len(self._names)}"
-            kind = "MASK" if _is_mask(node) else "REAL"
-            # What is the same in every column is computed before the loop.
-            (self.before if alone and self.loop.width > 1 else self.body).append(f"const {kind} {name} = {text};")
-            self._names[key] = name
-        return self._names[key]
-
-    def _columns(self, node: fx.Node) -> int:
-        if node in self.step.vectors:
-            shape = node.meta["val"].shape
-            if len(shape) > 1 and any(size != 1 for size in shape[:-1]):
-                raise UntraceableError(f"a parameter of shape {_shape(shape)} is used as one row")
-            return shape[-1] if shape else 1
-        shape = node.meta["val"].shape
-        if shape and shape[0] == ROWS:
-            return width(node)
-        return shape[-1] if shape else 1
-
-    def _text(self, node: fx.Node, offset: int, alone: bool) -> str:
-        if node in self.step.vectors:
-            return f"{self.step.vectors[node]}[{_index(offset, alone)}]"
-        if self.step.ready(node, self.loop.level):
-            place = self.step.places[node]
-            loaded = f"{self._pointer(place)}[{_index(place.offset + offset, alone)}]"
-            if node.target is aten.addmm.default:
-                loaded = f"({loaded} + {self.value(node.args[0], offset, alone)})"
-            return f"({loaded} != 0)" if _is_mask(node) else loaded
-        if node.target in FILLS:
-            return literal(FILLS[node.target](node))
-        source, start = self.step._view(node)
-        if source is not None:
-            return self.value(source, offset + start, alone)
-        if node.target in ALIASES:
-            return self.value(node.args[0], offset, alone)
-        if node.target is aten.cat.default:
-            return self._part(node, offset, alone)
-        if node.target not in ELEMENTWISE:
-            raise UntraceableError(f"{_title(node)} has no C form")
-        arguments = [*node.args, *node.kwargs.values()]
-        values = ["" if isinstance(a, torch.dtype) else self.value(a, offset, alone) for a in arguments]
-        return ELEMENTWISE[node.target](*values)
-
-    def _part(self, node: fx.Node, offset: int, alone: bool) -> str:
-        start = 0
-        for part in node.args[0]:
-            if start <= offset and offset + (1 if alone else self.loop.width) <= start + width(part):
-                return self.value(part, offset - start, alone)
-            start += width(part)
-        raise UntraceableError(f"{_title(node)} is cut across its parts")
-
-
 def _reads_whole(user: fx.Node) -> bool:
     return user.target not in (aten.slice.Tensor, *SPLITS)
-
-
-def _index(offset: int, alone: bool) -> str:
-    return str(offset) if alone else f"j + {offset}" if offset else "j"
-
-
-def literal(value) -> str:
-    """A Python number as C."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, int | float):
-        if math.isinf(value):
-            return "(REAL)INFINITY" if value > 0 else "(-(REAL)INFINITY)"
-        return "(REAL)NAN" if math.isnan(value) else f"((REAL){float(value)!r})"
-    raise UntraceableError(f"{value!r} has no C form")
-
-
-def _is_mask(node: fx.Node) -> bool:
-    return node.meta["val"].dtype == torch.bool
 
 
 def _broadcasts(node: fx.Node) -> bool:
     """Whether an alias shows one value a row as many."""
     before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
     if not after or after[0] != ROWS or len(after) > 2:
-        raise UntraceableError(f"{_title(node)} makes {_shape(after)} of {_shape(before)}")
+        raise UntraceableError(f"{operation_title(node)} makes {shape_title(after)} of {shape_title(before)}")
     return before[:1] != after[:1] or math.prod(before[1:]) != math.prod(after[1:])
-
-
-def _title(node: fx.Node) -> str:
-    """The operation, and the line of the cell that it comes from."""
-    trace = node.meta.get("stack_trace") or ""
-    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
-    own = [line for line in lines if f"{os.sep}torch{os.sep}" not in line and f"{os.sep}unroll{os.sep}" not in line]
-    match = re.match(r'File "(.*)", line (\d+)', own[-1]) if own else None
-    return f"{node.target} ({match[1]}:{match[2]})" if match else str(node.target)
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "[" + ", ".join("B" if size == ROWS else str(size) for size in shape) + "]"

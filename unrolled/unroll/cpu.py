@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, fx
 
 from unrolled.errors import UntraceableError
-from unrolled.unroll.codegen import Place, Step, width
+from unrolled.unroll.codegen import Place, Step
+from unrolled.unroll.columns import width
 from unrolled.unroll.native import build
 from unrolled.unroll.plan import Derivative, Plan
 from unrolled.unroll.trace import aten, placeholders, results

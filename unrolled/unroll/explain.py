@@ -10,7 +10,8 @@ from torch import fx
 
 from unrolled.cells import Cell
 from unrolled.unroll.adapt import title
-from unrolled.unroll.codegen import Loop, Step, width
+from unrolled.unroll.codegen import Loop, Step
+from unrolled.unroll.columns import width
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.plan import Plan
 from unrolled.unroll.trace import ROWS, aten, results

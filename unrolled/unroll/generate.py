@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, UntraceableError
-from unrolled.unroll.codegen import width
+from unrolled.unroll.columns import width
 from unrolled.unroll.cpu import NEW, OLD, WHOLE, Array, NativeLoop
 from unrolled.unroll.native import compiler
 from unrolled.unroll.plan import descendants

@@ -1,0 +1,158 @@
+"""The C of one loop over the columns of a row: every value pulled from what it depends on, and held in a register."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from unrolled.errors import UntraceableError
+from unrolled.unroll.operations import ALIASES, ELEMENTWISE, FILLS, REDUCTIONS, Reduction
+from unrolled.unroll.trace import ROWS, aten
+
+if TYPE_CHECKING:
+    from unrolled.unroll.codegen import Loop, Place, Step
+
+
+def width(node: fx.Node) -> int:
+    """Columns of a row value: 1 for a value a row; UntraceableError where it is not rows of features."""
+    shape = node.meta["val"].shape
+    if not shape or shape[0] != ROWS or len(shape) > 2:
+        raise UntraceableError(
+            f"{operation_title(node)} gives {shape_title(shape)}, which is not one row of features a sequence"
+        )
+    return shape[1] if len(shape) == 2 else 1
+
+
+class LoopCode:
+    """The C of one loop over the columns of row `r`."""
+
+    def __init__(self, step: Step, loop: Loop) -> None:
+        self.step, self.loop = step, loop
+        self.before: list[str] = []
+        self.body: list[str] = []
+        self.after: list[str] = []
+        self._names: dict[tuple[fx.Node, int, bool], str] = {}
+        self._pointers: dict[str, str] = {}
+
+    def lines(self) -> list[str]:
+        for node, offset, place in self.loop.stores:
+            value = self.value(node, offset)
+            self.body.append(f"{self._pointer(place)}[j + {place.offset}] = {value};")
+        accumulators = []
+        for k, node in enumerate(self.loop.reductions):
+            reduction: Reduction = REDUCTIONS[node.target](node)
+            value = self.value(node.args[0], 0)
+            self.before.append(f"REAL sum{k} = {reduction.start};")
+            self.body.append(reduction.combine.format(f"sum{k}", value))
+            accumulators.append(f"reduction({reduction.symbol}:sum{k})")
+            target = self._pointer(self.step.places[node])
+            self.after.append(f"{target}[0] = {reduction.finish.format(f'sum{k}')};")
+        simd = [f"#pragma omp simd {' '.join(accumulators)}".rstrip()] if self.loop.width > 1 else []
+        head = f"for (long j = 0; j < {self.loop.width}; j++) {{"
+        return ["{", *self.before, *simd, head, *("  " + line for line in self.body), "}", *self.after, "}"]
+
+    def _pointer(self, place: Place) -> str:
+        if place.pointer not in self._pointers:
+            name = f"p{len(self._pointers)}"
+            self._pointers[place.pointer] = name
+            self.before.insert(0, f"REAL *restrict const {name} = (REAL *)({place.pointer});")
+        return self._pointers[place.pointer]
+
+    def value(self, node, offset: int, alone: bool = False) -> str:
+        """C for column `j + offset` of `node`; `alone`: for column `offset`, whatever j is."""
+        if not isinstance(node, fx.Node):
+            return literal(node)
+        if self._columns(node) == 1:
+            offset, alone = 0, True
+        key = (node, offset, alone)
+        if key not in self._names:
+            text = self._text(node, offset, alone)
+            name = f"v{len(self._names)}"
+            kind = "MASK" if is_mask(node) else "REAL"
+            # What is the same in every column is computed before the loop.
+            (self.before if alone and self.loop.width > 1 else self.body).append(f"const {kind} {name} = {text};")
+            self._names[key] = name
+        return self._names[key]
+
+    def _columns(self, node: fx.Node) -> int:
+        if node in self.step.vectors:
+            shape = node.meta["val"].shape
+            if len(shape) > 1 and any(size != 1 for size in shape[:-1]):
+                raise UntraceableError(f"a parameter of shape {shape_title(shape)} is used as one row")
+            return shape[-1] if shape else 1
+        shape = node.meta["val"].shape
+        if shape and shape[0] == ROWS:
+            return width(node)
+        return shape[-1] if shape else 1
+
+    def _text(self, node: fx.Node, offset: int, alone: bool) -> str:
+        if node in self.step.vectors:
+            return f"{self.step.vectors[node]}[{_index(offset, alone)}]"
+        if self.step.ready(node, self.loop.level):
+            place = self.step.places[node]
+            loaded = f"{self._pointer(place)}[{_index(place.offset + offset, alone)}]"
+            if node.target is aten.addmm.default:
+                loaded = f"({loaded} + {self.value(node.args[0], offset, alone)})"
+            return f"({loaded} != 0)" if is_mask(node) else loaded
+        if node.target in FILLS:
+            return literal(FILLS[node.target](node))
+        source, start = self.step.view(node)
+        if source is not None:
+            return self.value(source, offset + start, alone)
+        if node.target in ALIASES:
+            return self.value(node.args[0], offset, alone)
+        if node.target is aten.cat.default:
+            return self._part(node, offset, alone)
+        if node.target not in ELEMENTWISE:
+            raise UntraceableError(f"{operation_title(node)} has no C form")
+        arguments = [*node.args, *node.kwargs.values()]
+        values = ["" if isinstance(a, torch.dtype) else self.value(a, offset, alone) for a in arguments]
+        return ELEMENTWISE[node.target](*values)
+
+    def _part(self, node: fx.Node, offset: int, alone: bool) -> str:
+        start = 0
+        for part in node.args[0]:
+            if start <= offset and offset + (1 if alone else self.loop.width) <= start + width(part):
+                return self.value(part, offset - start, alone)
+            start += width(part)
+        raise UntraceableError(f"{operation_title(node)} is cut across its parts")
+
+
+def _index(offset: int, alone: bool) -> str:
+    return str(offset) if alone else f"j + {offset}" if offset else "j"
+
+
+def literal(value) -> str:
+    """A Python number as C."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, int | float):
+        if math.isinf(value):
+            return "(REAL)INFINITY" if value > 0 else "(-(REAL)INFINITY)"
+        return "(REAL)NAN" if math.isnan(value) else f"((REAL){float(value)!r})"
+    raise UntraceableError(f"{value!r} has no C form")
+
+
+def is_mask(node: fx.Node) -> bool:
+    return node.meta["val"].dtype == torch.bool
+
+
+def operation_title(node: fx.Node) -> str:
+    """The operation, and the line of the cell that it comes from."""
+    trace = node.meta.get("stack_trace") or ""
+    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
+    own = [line for line in lines if f"{os.sep}torch{os.sep}" not in line and f"{os.sep}unroll{os.sep}" not in line]
+    match = re.match(r'File "(.*)", line (\d+)', own[-1]) if own else None
+    return f"{node.target} ({match[1]}:{match[2]})" if match else str(node.target)
+
+
+def shape_title(shape: Sequence[int]) -> str:
+    return "[" + ", ".join("B" if size == ROWS else str(size) for size in shape) + "]"
