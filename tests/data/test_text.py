@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,13 +129,12 @@ def test_splits_are_contiguous_and_complete():
             split_tokens(tokens, *bad)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of its memory from Linux")
 def test_encoding_a_large_text_takes_little_memory(tmp_path):
     """200 MB of text: were any whole copy of it held, the bound could not hold either."""
     script = f"""
-import resource, sys
 from pathlib import Path
 from unrolled.data import build_vocabulary, encode_files
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 path = Path({str(tmp_path / "large.txt")!r})
 with path.open("w") as file:
     for _ in range(200):
@@ -142,7 +142,9 @@ with path.open("w") as file:
 vocabulary = build_vocabulary("char", [path])
 encoded = encode_files([path], vocabulary, path.with_suffix(".bin"))
 assert encoded.count == 200_000_000, encoded.count
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024)
+# Not getrusage: its maximum is that of the process that started this one, where that was larger.
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / 1024)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 100
+    assert float(done.stdout) < 150
