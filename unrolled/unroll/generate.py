@@ -14,7 +14,7 @@ from unrolled.unroll.columns import width
 from unrolled.unroll.cpu import NEW, OLD, WHOLE, Array, NativeLoop
 from unrolled.unroll.native import compiler
 from unrolled.unroll.plan import descendants
-from unrolled.unroll.signature import signature
+from unrolled.unroll.signature import named_tensors, signature
 from unrolled.unroll.trace import ancestors, extract, placeholders, results, trace_step
 
 _ROW = "{0} + r * {1}"  # [B, columns]
@@ -91,7 +91,7 @@ class Generator:
         if isinstance(compiled, Exception):
             raise compiled
         self._loop = compiled.loop
-        values = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+        values = named_tensors(cell)
         with torch.no_grad():
             self._prepared = compiled.prepare(batch, *(values[name] for name in compiled.names))
         vocabulary = len(embedding)

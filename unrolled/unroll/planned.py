@@ -19,7 +19,7 @@ from unrolled.unroll.adapt import Held
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.native import compiler
 from unrolled.unroll.plan import Derivative, Plan
-from unrolled.unroll.signature import signature
+from unrolled.unroll.signature import named_tensors, signature
 
 Tensors = Sequence[Tensor]
 
@@ -95,7 +95,7 @@ def unroll_planned(
 def run_plan(planned: Planned, cell: nn.Module, inputs: Tensor, state: State) -> tuple[Tensor, State]:
     """Unroll over `inputs [T, B, I]` from the first step to the last."""
     plan = planned.plan
-    values = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+    values = named_tensors(cell)
     parameters = [values[name] for name in plan.parameter_names]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*parameters, inputs, *state)):
         made = _Unroll.apply(planned, *parameters, inputs, *state)

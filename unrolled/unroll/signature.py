@@ -9,6 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
 @dataclass(frozen=True)
 class _Itself:
     """Stands in a key for a setting that cannot be compared: equal to itself alone, and kept alive by the key."""

@@ -21,6 +21,7 @@ from unrolled.cells import Cell, State
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import step, title
 from unrolled.unroll.operations import decompositions
+from unrolled.unroll.signature import named_tensors
 
 aten = torch.ops.aten
 ROWS = 1_000_003  # a prime
@@ -66,7 +67,7 @@ def trace_step(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[fx
 
     Buffers count as parameters.
     """
-    named = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+    named = named_tensors(cell)
     names = list(named)
     whole = _Whole(cell)
 
