@@ -14,7 +14,7 @@ import torch
 from unrolled.cells import CELLS
 from unrolled.errors import CompilerError, ConfigurationError, FallbackWarning
 from unrolled.unroll import fallback, native, planned, unroll
-from unrolled.unroll.cpu import _KERNEL, _TYPES, _products, _types
+from unrolled.unroll.program import KERNEL, TYPES, preamble, tools
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_damaged_library_is_made_anew(fresh):
         path.write_bytes(b"\x7fELF" + os.urandom(100))
     assert native._intact(next(fresh.glob("*.so"))) is False
     planned._planned.clear()
-    _products.cache_clear()
+    tools.cache_clear()
     assert run() == []
     assert all(native._intact(path) for path in fresh.glob("*.so"))
 
@@ -106,9 +106,9 @@ BOUND |= {("double", "exp"): 2, ("double", "sigmoid"): 3, ("double", "tanh"): 5}
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["exp", "sigmoid", "tanh"])
 def test_functions_are_accurate_to_a_few_units_in_the_last_place(name, dtype):
-    real = _TYPES[dtype][0]
+    real = TYPES[dtype][0]
     loop = f"void apply(const REAL *x, REAL *y, long n) {{ for (long i = 0; i < n; i++) y[i] = f_{name}(x[i]); }}"
-    library = native.build("\n".join([_types(*_TYPES[dtype]), _KERNEL.read_text(), loop]))
+    library = native.build("\n".join([preamble(*TYPES[dtype]), KERNEL.read_text(), loop]))
     kind = np.float32 if real == "float" else np.float64
     random = np.random.default_rng(0)
     small = 10.0 ** random.uniform(-30, 1.9, 200_000)

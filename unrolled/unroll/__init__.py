@@ -49,30 +49,32 @@ def unroll(
     lengths = _check_lengths(inputs, lengths)
     if isinstance(cell, Cell):
         check_inputs(cell, inputs)
-        state = _check_state(cell, inputs, state)
+        if state is not None or type(cell).initial_state is not Cell.initial_state:  # zeros need no room of their own
+            state = _check_state(cell, inputs, state)
     elif state is None:
         return _start(cell, inputs, lengths, reverse, backend)
     else:
         _check_dimensions(inputs)
         cell, state = adapt(cell, inputs, state)
-    arguments = (cell, inputs, state, lengths, reverse)
     if backend in ("planned", "native"):
         reason = why_not_native(inputs, state) if backend == "native" else None
         try:
             if reason:
                 raise UntraceableError(reason)
-            return unroll_planned(*arguments, native=backend == "native")
+            return unroll_planned(cell, inputs, state, lengths, reverse, native=backend == "native")
         except (UntraceableError, CompilerError) as error:
             raise ConfigurationError(f"{title(cell)}: {error}: use backend='eager'") from error
     if backend == "auto" and why_not_native(inputs, state) is None:
         try:
-            return unroll_planned(*arguments, native=True)
+            return unroll_planned(cell, inputs, state, lengths, reverse, native=True)
         except (UntraceableError, CompilerError) as error:
             say_fallback(title(cell), error)
+    if state is None:
+        state = cell.initial_state(inputs.size(1), like=inputs)
     # PyTorch's kernels have no rule for vmap, and none for the other transforms of torch.func that is worth having.
     plain = backend == "eager" or (backend == "auto" and is_transformed()) or not has_kernel(cell)
     run = unroll_eager if plain else unroll_kernel
-    return run(*arguments)
+    return run(cell, inputs, state, lengths, reverse)
 
 
 def _start(

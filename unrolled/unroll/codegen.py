@@ -8,7 +8,6 @@ loop or the caller reads.
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from torch import fx
 
 from unrolled.errors import UntraceableError
-from unrolled.unroll.columns import LoopCode, operation_title, shape_title, width
+from unrolled.unroll.columns import LoopCode, operation_title, shown, width
 from unrolled.unroll.operations import ALIASES, CHEAP, ELEMENTWISE, PRODUCTS, REDUCTIONS, SPLITS
-from unrolled.unroll.trace import ROWS, aten, placeholders
+from unrolled.unroll.trace import aten, placeholders
 
 Level = tuple[int, int]
 
@@ -34,11 +33,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Product:
-    """`[rows, depth] @ matrix [depth, width]`, the matrix packed beforehand."""
+    """`[rows, depth] @ matrix [depth, width]`, the matrix packed beforehand, plus a vector if there is a bias."""
 
     node: fx.Node
     operand: Place
     matrix: fx.Node
+    bias: fx.Node | None
     result: Place
     depth: int
     width: int
@@ -67,44 +67,36 @@ class Step:
         places: dict[fx.Node, Place],
         vectors: dict[fx.Node, str],
         outputs: Sequence[tuple[fx.Node, Place]],
-        panel: int,
     ) -> None:
-        self.places, self.vectors, self.panel = dict(places), vectors, panel
+        self.places, self.vectors = dict(places), vectors
         self.scratch = 0  # elements a row
         self.inputs = set(placeholders(graph))
         self.loops: dict[tuple[Level, int], Loop] = {}
         self.products: list[Product] = []
         self._levels: dict[fx.Node, Level] = {}
-        self._operands: dict[fx.Node, Place] = {}  # where a product with a bias lies complete, for another to read
         self._stored: set[tuple[fx.Node, Place]] = set()
-        nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
+        self.nodes = list(graph.graph.nodes)
         for node, place in outputs:
             if node not in self.places and node not in self.inputs:
                 self.places[node] = place
-        self._needed = [node for node in nodes if node.target not in (operator.getitem,)]
-        for node in self._needed:
+        computed = [node for node in self.nodes if node.op == "call_function" and node.target is not operator.getitem]
+        for node in computed:
             self._place(node)
         for node, place in outputs:
             self._store(node, place)
-        for node in self._needed:
+        for node in computed:
             if node in self.places:
                 self._fill(node)
-        for node, place in self._operands.items():
-            self._store(node, place)
         self._share()
 
     # Where values lie
 
     def _place(self, node: fx.Node) -> None:
         if node.target in PRODUCTS:
-            left = node.args[-2]
-            base, _ = self._base(left)
-            if base.target is aten.addmm.default:  # its place lacks the bias
-                self._operands[base] = self._new(width(base))
-            elif base not in self.places:
-                self.places[base] = self._new(width(base))
-            columns = -(-width(node) // self.panel) * self.panel
-            self.places[node] = self._new(columns)
+            base, _ = self._base(node.args[-2])
+            for value in (base, node):
+                if value not in self.places:
+                    self.places[value] = self._new(width(value))
         elif node.target in REDUCTIONS:
             self.places[node] = self._new(1)
         elif node.target is aten.cat.default and node not in self.places and any(map(_reads_whole, node.users)):
@@ -118,25 +110,22 @@ class Step:
     def _fill(self, node: fx.Node) -> None:
         """See to it that a placed value gets to its place."""
         if node.target in PRODUCTS:
-            matrix = node.args[-1]
-            if node.kwargs:
-                raise UntraceableError(f"{operation_title(node)} with {', '.join(node.kwargs)} has no C form")
+            matrix, bias = node.args[-1], node.args[0] if node.target is aten.addmm.default else None
             if matrix not in self.vectors:
                 raise UntraceableError(
                     f"{operation_title(node)} multiplies two values that both change from step to step"
                 )
             base, offset = self._base(node.args[-2])
-            place = self._operands.get(base) or self.places[base]
-            operand = replace(place, offset=place.offset + offset)
+            operand = replace(self.places[base], offset=self.places[base].offset + offset)
             depth, columns = matrix.meta["val"].shape
-            self.products.append(Product(node, operand, matrix, self.places[node], depth, columns))
+            self.products.append(Product(node, operand, matrix, bias, self.places[node], depth, columns))
         elif node.target in REDUCTIONS:
             self._loop(self._before(node), width(node.args[0])).reductions.append(node)
         else:
             self._store(node, self.places[node])
 
     def _store(self, node: fx.Node, place: Place) -> None:
-        if (node, place) in self._stored:
+        if (node, place) in self._stored or (node.target in PRODUCTS and self.places[node] == place):
             return
         self._stored.add((node, place))
         if node.target is aten.cat.default:
@@ -151,34 +140,7 @@ class Step:
         return self.loops.setdefault((level, columns), Loop(level, columns))
 
     def _base(self, node: fx.Node) -> tuple[fx.Node, int]:
-        """The value that `node` is a view of, and the column where it starts there."""
-        offset = 0
-        while node not in self.places and node not in self.inputs:
-            source, start = self.view(node)
-            if source is None:
-                break
-            node, offset = source, offset + start
-        return node, offset
-
-    def view(self, node: fx.Node, offset: int = 0) -> tuple[fx.Node | None, int]:
-        """One step from a view to what it shows: the source, and its column 0's column there."""
-        if node.target in ALIASES and not _broadcasts(node):
-            return node.args[0], 0
-        if node.target is aten.slice.Tensor:
-            source, dim, start, _, step = (*node.args, *(0, 0, None, 1)[len(node.args) - 1 :])
-            if dim % source.meta["val"].dim() != 1 or step != 1:
-                raise UntraceableError(f"{operation_title(node)} takes rows, or every {step}th column")
-            first, _, _ = slice(start, None).indices(width(source))
-            return source, first
-        if node.target is operator.getitem:
-            split, index = node.args
-            source = split.args[0]
-            dim = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
-            if split.target not in SPLITS or dim % source.meta["val"].dim() != 1:
-                raise UntraceableError(f"{operation_title(split)} has no C form")
-            sizes = [part.shape[1] for part in split.meta["val"]]
-            return source, sum(sizes[:index])
-        return None, 0
+        return shown(node, self.inputs | self.places.keys())
 
     # When values are ready
 
@@ -258,9 +220,10 @@ class Step:
         return lines
 
     def _product(self, product: Product, packed: str) -> str:
+        bias = "0" if product.bias is None else self.vectors[product.bias]
         return (
-            f"{{ const long r = first; product({_at(product.operand)}, {product.operand.stride}, {packed}, "
-            f"{product.depth}, {product.width}, {_at(product.result)}, {product.result.stride}, N); }}"
+            f"{{ const long r = first; tools->product({_at(product.operand)}, {product.operand.stride}, {packed}, "
+            f"{product.depth}, {product.width}, {bias}, {_at(product.result)}, {product.result.stride}, N); }}"
         )
 
 
@@ -274,11 +237,3 @@ def _at(place: Place) -> str:
 
 def _reads_whole(user: fx.Node) -> bool:
     return user.target not in (aten.slice.Tensor, *SPLITS)
-
-
-def _broadcasts(node: fx.Node) -> bool:
-    """Whether an alias shows one value a row as many."""
-    before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
-    if not after or after[0] != ROWS or len(after) > 2:
-        raise UntraceableError(f"{operation_title(node)} makes {shape_title(after)} of {shape_title(before)}")
-    return before[:1] != after[:1] or math.prod(before[1:]) != math.prod(after[1:])

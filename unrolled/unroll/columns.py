@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import fx
 
 from unrolled.errors import UntraceableError
-from unrolled.unroll.operations import ALIASES, ELEMENTWISE, FILLS, REDUCTIONS, Reduction
+from unrolled.unroll.operations import ALIASES, ELEMENTWISE, FILLS, REDUCTIONS, SPLITS, Reduction
 from unrolled.unroll.trace import ROWS, aten
 
 if TYPE_CHECKING:
@@ -97,12 +98,10 @@ class LoopCode:
         if self.step.ready(node, self.loop.level):
             place = self.step.places[node]
             loaded = f"{self._pointer(place)}[{_index(place.offset + offset, alone)}]"
-            if node.target is aten.addmm.default:
-                loaded = f"({loaded} + {self.value(node.args[0], offset, alone)})"
             return f"({loaded} != 0)" if is_mask(node) else loaded
         if node.target in FILLS:
             return literal(FILLS[node.target](node))
-        source, start = self.step.view(node)
+        source, start = view(node)
         if source is not None:
             return self.value(source, offset + start, alone)
         if node.target in ALIASES:
@@ -122,6 +121,46 @@ class LoopCode:
                 return self.value(part, offset - start, alone)
             start += width(part)
         raise UntraceableError(f"{operation_title(node)} is cut across its parts")
+
+
+def view(node: fx.Node) -> tuple[fx.Node | None, int]:
+    """One step from a view of a row value to what it shows: the source, and its column 0's column there."""
+    if node.target in ALIASES and not _broadcasts(node):
+        return node.args[0], 0
+    if node.target is aten.slice.Tensor:
+        source, dim, start, _, step = (*node.args, *(0, 0, None, 1)[len(node.args) - 1 :])
+        if dim % source.meta["val"].dim() != 1 or step != 1:
+            raise UntraceableError(f"{operation_title(node)} takes rows, or every {step}th column")
+        first, _, _ = slice(start, None).indices(width(source))
+        return source, first
+    if node.target is operator.getitem:
+        split, index = node.args
+        source = split.args[0]
+        dim = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
+        if split.target not in SPLITS or dim % source.meta["val"].dim() != 1:
+            raise UntraceableError(f"{operation_title(split)} has no C form")
+        sizes = [part.shape[1] for part in split.meta["val"]]
+        return source, sum(sizes[:index])
+    return None, 0
+
+
+def shown(node: fx.Node, stop: Container[fx.Node]) -> tuple[fx.Node, int]:
+    """The value, among `stop` or computed, that `node` is a view of, and the column where it starts there."""
+    offset = 0
+    while node not in stop:
+        source, start = view(node)
+        if source is None:
+            break
+        node, offset = source, offset + start
+    return node, offset
+
+
+def _broadcasts(node: fx.Node) -> bool:
+    """Whether an alias shows one value a row as many."""
+    before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
+    if not after or after[0] != ROWS or len(after) > 2:
+        raise UntraceableError(f"{operation_title(node)} makes {shape_title(after)} of {shape_title(before)}")
+    return before[:1] != after[:1] or math.prod(before[1:]) != math.prod(after[1:])
 
 
 def _index(offset: int, alone: bool) -> str:

@@ -12,7 +12,7 @@ from unrolled.cells import Cell
 from unrolled.unroll.adapt import title
 from unrolled.unroll.codegen import Loop, Step
 from unrolled.unroll.columns import width
-from unrolled.unroll.cpu import NativeExecutor
+from unrolled.unroll.layout import Layout
 from unrolled.unroll.plan import Plan
 from unrolled.unroll.trace import ROWS, aten, results
 
@@ -22,7 +22,7 @@ def explain(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
     plan = Plan(cell, dtype, torch.device("cpu"))
     gradients = plan.gradients((True,) * len(plan.parameter_names) + (True,))
     derivative = gradients.derivative
-    forward, backward = NativeExecutor(plan, dtype).steps(derivative)
+    forward, backward = (part.step for part in Layout(plan, dtype).training(gradients))
     size = torch.finfo(dtype).bits // 8
     saved = results(derivative.forward)[plan.states :]
     lines = [f"{title(cell)}: input {cell.input_size}, states {' + '.join(map(str, cell.state_sizes))}, {dtype}"]

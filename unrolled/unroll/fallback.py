@@ -29,10 +29,11 @@ def is_transformed() -> bool:
     return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def why_not_native(inputs: Tensor, state: State) -> str | None:
+def why_not_native(inputs: Tensor, state: State | None) -> str | None:
     """What forbids native code for these tensors, whatever the cell; None where nothing does."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed():
         return "it is being traced or transformed"
+    state = state or ()
     tensors = (inputs, *state)
     if any(tensor.device.type != "cpu" for tensor in tensors):
         return "native code runs on the CPU"

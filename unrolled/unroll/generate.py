@@ -10,14 +10,14 @@ from torch import Tensor, fx
 
 from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, UntraceableError
+from unrolled.unroll.codegen import Step
 from unrolled.unroll.columns import width
-from unrolled.unroll.cpu import NEW, OLD, WHOLE, Array, NativeLoop
+from unrolled.unroll.layout import rows_at
 from unrolled.unroll.native import compiler
 from unrolled.unroll.plan import descendants
+from unrolled.unroll.program import NEW, OLD, ONE_STEP, Copy, Program
 from unrolled.unroll.signature import named_tensors, signature
 from unrolled.unroll.trace import ancestors, extract, placeholders, results, trace_step
-
-_ROW = "{0} + r * {1}"  # [B, columns]
 
 
 class Choice(Protocol):
@@ -46,26 +46,33 @@ class _Compiled:
         self.prepare = extract(graph, parameters, prepared)
         self.loop = self._make_loop(extract(graph, [*prepared, x, *states], wanted), len(prepared), dtype)
 
-    def _make_loop(self, core: fx.GraphModule, prepared: int, dtype: torch.dtype) -> NativeLoop:
+    def _make_loop(self, core: fx.GraphModule, prepared: int, dtype: torch.dtype) -> Program:
         given, (logits, *new_states) = placeholders(core)[1:], results(core)
         x, states = given[prepared], given[prepared + 1 :]
-        arrays = [Array(node, WHOLE) for node in given[:prepared]]
-        arrays += [Array(x, _ROW, width(x)), *(Array(node, OLD, width(node)) for node in states)]
-        input_at, out = f"a{prepared}", len(arrays)
-        arrays += [Array(None, WHOLE)] * 6
-        embedding, tokens, draws, how, room = (f"a{out + k}" for k in range(1, 6))
-        outputs = [(logits, out, _ROW), *((node, prepared + 1 + k, NEW) for k, node in enumerate(new_states))]
+        program = Program(dtype)
+        program.keeps_packed = True
+        vectors = {node: program.vector() for node in given[:prepared]}
+        room_of_x, out, embedding, tokens, draws, how, room = (program.slot() for _ in range(7))
+        places = {x: rows_at(room_of_x, x, ONE_STEP)}
+        outputs, starts, ends = [(logits, rows_at(out, logits, ONE_STEP))], [], []
+        for node, new in zip(states, new_states, strict=True):
+            turn = program.turn(width(node))
+            places[node] = rows_at(turn, node, OLD)
+            outputs.append((new, rows_at(turn, node, NEW)))
+            starts.append(Copy((program.slot(), ONE_STEP), (turn, OLD), width(node)))
+            ends.append(Copy((turn, NEW), (program.slot(), ONE_STEP), width(node)))
         before = (
-            f"for (long r = first; r < first + N; r++) memcpy({input_at} + r * {width(x)}, "
+            f"for (long r = first; r < first + N; r++) memcpy({room_of_x} + r * {width(x)}, "
             f"{embedding} + ((int64_t *){tokens})[t * B + r] * {width(x)}, {width(x)} * sizeof(REAL));"
         )
         settings = f"((double *){how})[0], (long)((double *){how})[1], ((double *){how})[2]"
         after = (
             f"for (long r = first; r < first + N; r++) ((int64_t *){tokens})[(t + 1) * B + r] = choose("
-            f"a{out} + r * {width(logits)}, {width(logits)}, {settings}, "
+            f"{out} + r * {width(logits)}, {width(logits)}, {settings}, "
             f"((double *){draws})[t * B + r], (scored *){room} + r * {width(logits)});"
         )
-        return NativeLoop(core, arrays, outputs, dtype, descending=False, around=(before, after)).compile()
+        program.loop(Step(core, places, vectors, outputs), starts=starts, ends=ends, around=(before, after))
+        return program.compile()
 
 
 _compiled: dict[Hashable, _Compiled | UntraceableError | CompilerError] = {}
@@ -93,7 +100,9 @@ class Generator:
         self._loop = compiled.loop
         values = named_tensors(cell)
         with torch.no_grad():
-            self._prepared = compiled.prepare(batch, *(values[name] for name in compiled.names))
+            self._prepared = list(compiled.prepare(batch, *(values[name] for name in compiled.names)))
+        for k in compiled.loop.flat:
+            self._prepared[k] = self._prepared[k].to(embedding.dtype).contiguous()
         vocabulary = len(embedding)
         self._input, self._logits = (self.embedding.new_empty(batch, n) for n in (cell.input_size, vocabulary))
         self._room = torch.empty(batch * vocabulary * 2, dtype=torch.float64)
@@ -104,11 +113,14 @@ class Generator:
         steps = len(draws)
         tokens = torch.empty(steps + 1, self.batch, dtype=torch.int64)
         tokens[0] = token
-        turns = [part.new_empty(2, *part.shape) for part in state]
-        for turn, part in zip(turns, state, strict=True):
-            turn[0] = part
         how = torch.tensor([choice.temperature, choice.top_k, choice.top_p], dtype=torch.float64)
-        tensors = [*self._prepared, self._input, *turns, self._logits, self.embedding, tokens]
-        tensors += [draws.to(torch.float64).contiguous(), how, self._room]
-        self._packed = self._loop(steps, self.batch, tensors, self._packed)
-        return tokens[1:], tuple(turn[steps & 1] for turn in turns)
+        draws = draws.to(torch.float64).contiguous()
+        state = tuple(part.contiguous() for part in state)
+        last = tuple(torch.empty_like(part) for part in state)
+        slots = [self._input, self._logits, self.embedding, tokens, draws, how, self._room]
+        slots += [part for pair in zip(state, last, strict=True) for part in pair]
+        vectors = [value.data_ptr() for value in self._prepared]
+        strides = [value.stride() for value in self._prepared]
+        addresses = [value.data_ptr() for value in slots]
+        self._packed = self._loop(steps, self.batch, vectors, strides, addresses, self._packed)
+        return tokens[1:], last

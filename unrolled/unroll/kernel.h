@@ -103,8 +103,17 @@ INLINE REAL f_pow(REAL x, REAL y) { return powf(x, y); }
 INLINE REAL f_pow(REAL x, REAL y) { return pow(x, y); }
 #endif
 
-// Of product.c, which is compiled once and handed to every step.
+// Of product.c, which is compiled once and handed to every program.
 typedef void pack_function(const REAL *matrix, long row_stride, long column_stride, long depth, long width, REAL *packed,
                            long thread, long threads);
-typedef void product_function(const REAL *a, long a_stride, const REAL *packed, long depth, long width, REAL *c,
-                              long c_stride, long rows);
+typedef void product_function(const REAL *a, long a_stride, const REAL *packed, long depth, long width, const REAL *bias,
+                              REAL *c, long c_stride, long rows);
+typedef void contract_function(const REAL *a, long a_stride, long m, const REAL *b, long b_stride, long n, long rows,
+                               REAL *c, REAL *room, long thread, long threads);
+typedef void sum_rows_function(const REAL *a, long stride, long width, long rows, REAL *sums, long thread, long threads);
+struct tools {
+  pack_function *pack;
+  product_function *product;
+  contract_function *contract;
+  sum_rows_function *sum_rows;
+};

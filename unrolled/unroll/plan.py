@@ -2,7 +2,7 @@
 
 The step's graph is sorted by what each part needs:
 
-    prepare    parameters alone: once a call
+    prepare    parameters alone: once a call; first what the core reads, then what only `hoist` does
     hoist      the input, but no state: its products, once, for the T·B rows of all steps together
     forward    the rest: step by step
     backward   the derivative of `forward`: step by step, from the last to the first
@@ -17,11 +17,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, fx
 
-from unrolled.cells import Cell
+from unrolled.cells import Cell, State
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import title
 from unrolled.unroll.operations import CHEAP, PRODUCTS
@@ -39,6 +40,7 @@ from unrolled.unroll.trace import (
     turn_products,
 )
 
+T = TypeVar("T")
 _VIEWS = (aten.t.default, aten.transpose.int, aten.permute.default)
 
 
@@ -70,16 +72,23 @@ class Derivative:
     collected: tuple[int, ...]
     row_values: tuple[tuple[str, int], ...]
 
+    def rows_from(self, inputs: Sequence[T], saved: Sequence[T], late: Sequence[T]) -> list[T]:
+        """Those of the given values that `row_values` names."""
+        sources = {"input": inputs, "saved": saved, "late": late}
+        return [sources[kind][k] for kind, k in self.row_values]
+
 
 @dataclass(frozen=True)
 class Gradients:
     """How the gradients of parameters and input come about, for one choice of those that want one.
 
     `finish(rows, parameters..., input, prepared..., constants..., row values..., gradients of hoisted values...)`, over
-    the rows of all steps, gives the gradients of the parameters and the input that `chosen` numbers.
+    the rows of all steps, gives the gradients of the parameters and the input that `chosen` numbers. `traced` is the
+    same as it was traced, for as many rows as that had.
     """
 
     derivative: Derivative
+    traced: fx.GraphModule | None
     finish: fx.GraphModule | None
     chosen: tuple[int, ...]
 
@@ -106,12 +115,19 @@ class Plan:
         outside = [node for node in read if node not in of_state]
         hoisted = [node for node in outside if node in of_input or has_rows(node)]
         prepared = [node for node in outside if node not in hoisted]
-        self.prepare = extract(graph, parameters, prepared)
-        self.hoist = extract(graph, [*parameters, x], hoisted)
+        of_rows = [node for node in ancestors(hoisted, {x}) if node in of_input or has_rows(node)]
+        others = [a for node in of_rows for a in node.all_input_nodes if a not in of_input and not has_rows(a)]
+        others = [node for node in dict.fromkeys(others) if node not in prepared]
+        self.prepare = extract(graph, parameters, [*prepared, *others])
+        self.hoist = extract(graph, [*prepared, *others, x], hoisted)
         self.core = extract(graph, [*prepared, *hoisted, *states], new_states)
+        #: How many of the prepared values, of the hoisted ones and of the states the core reads.
         self.prepared, self.hoisted, self.states = len(prepared), len(hoisted), len(states)
         self._core_of_rows = extract(graph, [*prepared, *hoisted, *states], new_states, scaled=False)
-        self._shapes = [node.meta["val"] for node in [*parameters, x]]
+        #: As they were traced, without values.
+        self.parameters = [node.meta["val"] for node in parameters]
+        self.state_sizes = tuple(node.meta["val"].shape[1] for node in states)
+        self._input = x.meta["val"]
         self._derivatives: dict[tuple[bool, ...], Derivative] = {}
         self._gradients: dict[tuple[bool, ...], Gradients] = {}
         #: Which states' every step is read outside the loop.
@@ -123,6 +139,22 @@ class Plan:
             users = [[read[k], read[len(states) + k]] for k in range(len(states))]
             self.visible = tuple(k for k, nodes in enumerate(users) if any(node.users for node in nodes))
 
+    def first(self, inputs: Tensor, state: State | None) -> State:
+        """The states to start from: zeros, where there are none."""
+        if state:
+            return tuple(state)
+        return tuple(inputs.new_zeros(inputs.size(1), size) for size in self.state_sizes)
+
+    def core_steps(
+        self, steps: int, prepared: Sequence[Tensor], hoisted: Sequence[Tensor], state: State
+    ) -> list[State]:
+        """The states before the first step and after each, by PyTorch's operations."""
+        states = [tuple(state)]
+        for t in range(steps):
+            now = [value[t] for value in hoisted]
+            states.append(tuple(self.core.forward(state[0].size(0), *prepared, *now, *states[-1])))
+        return states
+
     def gradients(self, wanted: tuple[bool, ...]) -> Gradients:
         """For `wanted`, one flag for each parameter and one for the input."""
         if wanted not in self._gradients:
@@ -130,8 +162,9 @@ class Plan:
         return self._gradients[wanted]
 
     def _finish(self, wanted: tuple[bool, ...]) -> Gradients:
-        outside = [*results(self.prepare), *results(self.hoist)]
-        of_core = (*_reached(self.prepare, wanted[:-1]), *_reached(self.hoist, wanted))
+        outside = [*results(self.prepare)[: self.prepared], *results(self.hoist)]
+        of_prepared = _reached(self.prepare, wanted[:-1])
+        of_core = (*of_prepared[: self.prepared], *_reached(self.hoist, (*of_prepared, wanted[-1])))
         derivative = self.derivative((*of_core, *(True for _ in range(self.states))))
         count, inputs = len(wanted), len(wanted) + self.prepared + derivative.constant_count
         chosen = [k for k, want in enumerate(wanted) if want]
@@ -148,7 +181,8 @@ class Plan:
                 values = list(given)
                 for k, variable in zip(chosen, variables, strict=True):
                     values[k] = variable
-                made = [*self.prepare(ROWS, *values[:-1]), *self.hoist(ROWS, *values)]
+                prepared = self.prepare(ROWS, *values[:-1])
+                made = [*prepared[: self.prepared], *self.hoist(ROWS, *prepared, values[-1])]
                 return tuple(made[k] for k in returned)
 
             _, vjp = torch.func.vjp(before, *(given[k] for k in chosen))
@@ -159,10 +193,10 @@ class Plan:
         prepared = [node.meta["val"] for node in outside[: self.prepared]]
         edges = [node.meta["val"] for node in placeholders(derivative.collect)[1 + len(prepared) + len(constants) :]]
         if not chosen:
-            return Gradients(derivative, None, ())
-        graph = trace(finish, [*self._shapes, *prepared, *constants, *edges, *of_hoisted], self.name)
+            return Gradients(derivative, None, None, ())
+        graph = trace(finish, [*self.parameters, self._input, *prepared, *constants, *edges, *of_hoisted], self.name)
         turn_products(graph)
-        return Gradients(derivative, extract(graph, placeholders(graph), results(graph)), tuple(chosen))
+        return Gradients(derivative, graph, extract(graph, placeholders(graph), results(graph)), tuple(chosen))
 
     def derivative(self, wanted: tuple[bool, ...]) -> Derivative:
         """For `wanted`, one flag for each prepared, hoisted and state input of the core."""

@@ -49,7 +49,33 @@ def trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor],
                 raise UntraceableError(f"{what} draws random numbers ({node.target})")
             if _changes(node):
                 raise UntraceableError(f"{what} changes a tensor in place ({node.target})")
+    _take_biases_out(graph)
     return graph
+
+
+def _take_biases_out(graph: fx.GraphModule) -> None:
+    """Leave a product only a bias that is one vector for all rows; any other is added behind it."""
+    for node in list(graph.graph.nodes):
+        if node.target is not aten.addmm.default:
+            continue
+        bias, left, right = node.args
+        value = node.meta["val"]
+        if not node.kwargs and bias.meta["val"].shape == value.shape[1:]:
+            continue
+        scales = [node.kwargs.get(name, 1) for name in ("beta", "alpha")]
+        with graph.graph.inserting_before(node):
+            product = graph.graph.call_function(aten.mm.default, (left, right))
+            product.meta = dict(node.meta)
+            scaled = [bias, product]
+            for k, scale in enumerate(scales):
+                if scale != 1:
+                    meta = scaled[k].meta
+                    scaled[k] = graph.graph.call_function(aten.mul.Tensor, (scaled[k], scale))
+                    scaled[k].meta = dict(meta)
+            total = graph.graph.call_function(aten.add.Tensor, tuple(scaled))
+        total.meta = dict(node.meta)
+        node.replace_all_uses_with(total)
+        graph.graph.erase_node(node)
 
 
 def _changes(node: fx.Node) -> bool:

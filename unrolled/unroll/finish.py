@@ -1,0 +1,106 @@
+"""What is left to do behind the loop, sorted for native code: the gradients of the parameters and of the input.
+
+before        parameters and constants alone: what the rows are multiplied with
+rows          what is computed row by row: the gradient of the input, and what contractions read
+contractions  over the rows of all steps: products of two row values, and sums of one
+after         the parameters' gradients, from the contractions: as a rule these themselves
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from unrolled.errors import UntraceableError
+from unrolled.unroll.columns import operation_title, width
+from unrolled.unroll.trace import ROWS, aten, extract, has_rows, placeholders, results
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """`left^T @ right` over the rows, or the sum of `left` where there is no right."""
+
+    node: fx.Node
+    left: fx.Node
+    right: fx.Node | None
+
+
+class Finish:
+    """Sorts `graph`, a plan's `Gradients.traced`; `fixed` numbers its inputs that have no rows.
+
+    Raises UntraceableError where something in it has no place.
+    """
+
+    def __init__(self, graph: fx.GraphModule, fixed: Sequence[int], of_input: bool) -> None:
+        self.of_input = of_input
+        nodes = placeholders(graph)
+        given = [nodes[k] for k in fixed]
+        known: dict[tuple, Contraction] = {}
+        for node in list(graph.graph.nodes):
+            if node.op == "call_function" and not _of_rows(node) and any(map(_of_rows, node.all_input_nodes)):
+                made = _contraction(graph, node)
+                same = known.setdefault((made.left, made.right, made.node.meta["val"].shape), made)
+                if same is not made:
+                    made.node.replace_all_uses_with(same.node)
+        self.contractions = list(known.values())
+        found = results(graph)
+        of_parameters = found[:-1] if of_input else found
+        sums = [contraction.node for contraction in self.contractions]
+        values = [contraction.left for contraction in self.contractions]
+        values += [contraction.right for contraction in self.contractions if contraction.right is not None]
+        #: What the rows must be computed for: the input's gradient first, if there is one.
+        self.wanted = list(dict.fromkeys([*found[len(of_parameters) :], *values]))
+        rows = [node for node in graph.graph.nodes if node.op == "call_function" and _of_rows(node)]
+        read = dict.fromkeys(argument for node in rows for argument in node.all_input_nodes)
+        matrices = [node for node in read if not _of_rows(node)]
+        self.inputs = [node for node in nodes if has_rows(node)]
+        self.before = extract(graph, given, matrices)
+        self.rows = extract(graph, [*matrices, *self.inputs], self.wanted)
+        self.after = extract(graph, [*given, *sums], of_parameters)
+        self.shapes = [tuple(node.meta["val"].shape) for node in sums]
+        self.order = self._order(sums)
+
+    def _order(self, sums: list[fx.Node]) -> list[int] | None:
+        """The results of `after` as the numbers of contractions, reshaped at most; None where they are more."""
+        given = placeholders(self.after)[-len(sums) :]
+        order: dict[int, tuple[int, ...]] = {}
+        for node in results(self.after):
+            source = node
+            while source.target is aten.view.default:
+                (source,) = source.all_input_nodes
+            if source not in given or given.index(source) in order:
+                return None
+            order[given.index(source)] = tuple(node.meta["val"].shape)
+        for k, shape in order.items():
+            self.shapes[k] = shape
+        return list(order)
+
+
+def _of_rows(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    values = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(value, torch.Tensor) and ROWS in value.shape for value in values)
+
+
+def _contraction(graph: fx.GraphModule, node: fx.Node) -> Contraction:
+    if node.target is aten.mm.default:
+        left, right = node.args
+        if left.target in (aten.permute.default, aten.t.default) and has_rows(left.args[0]) and has_rows(right):
+            width(left.args[0])
+            return Contraction(node, left.args[0], right)
+    if node.target is aten.sum.dim_IntList and not node.kwargs:
+        value, dims = node.args[:2]
+        every = [dim % value.meta["val"].dim() for dim in dims or range(value.meta["val"].dim())]
+        if has_rows(value) and 0 in every:
+            width(value)
+            if every == [0]:
+                return Contraction(node, value, None)
+            with graph.graph.inserting_before(node):  # over the rows first, the columns behind them
+                first = graph.graph.call_function(aten.sum.dim_IntList, (value, [0], True))
+            first.meta = {**node.meta, "val": value.meta["val"].sum(0, keepdim=True)}
+            node.args = (first, *node.args[1:])
+            return Contraction(first, value, None)
+    raise UntraceableError(f"{operation_title(node)} has no native form over the rows of all steps")

@@ -1,0 +1,256 @@
+"""From a plan to its two native programs: which array holds what, in which order the caller hands them over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from unrolled.errors import UntraceableError
+from unrolled.unroll.codegen import Place, Step
+from unrolled.unroll.columns import shown, width
+from unrolled.unroll.executor import Tensors, cut
+from unrolled.unroll.finish import Finish
+from unrolled.unroll.plan import Gradients, Plan
+from unrolled.unroll.program import AFTER, EVERY_STEP, NEW, OLD, ONE_STEP, Copy, Program
+from unrolled.unroll.trace import aten, placeholders, results
+from unrolled.unroll.vectors import Vectors
+
+
+def rows_at(name: str, node: fx.Node, pattern: str = EVERY_STEP) -> Place:
+    return Place(pattern.format(name, width(node)), width(node))
+
+
+@dataclass
+class Forward:
+    """Slots: the input, first states, states of all steps, last states, what is kept, the rest of the hoisted values.
+
+    A program that `hoists` computes the hoisted values itself, and has no slot for that rest.
+    """
+
+    program: Program
+    vectors: Vectors
+    hoists: bool
+    rest: list[int]
+    step: Step
+    #: Columns of the states that are kept for all steps, by their number.
+    trajectories: dict[int, int]
+    #: Columns of what backward reads beside those, for all steps: hoisted values, then saved ones.
+    kept: list[int]
+    #: Which hoisted values those are.
+    kept_hoisted: Sequence[int]
+
+
+@dataclass
+class Backward:
+    """Slots: the input, what forward kept, gradients of every step's states, of the last and of the first ones; then
+    the input's gradient and the contractions, or, where there is no `finish`, the row values that they are made of.
+    """
+
+    program: Program
+    vectors: Vectors
+    step: Step
+    finish: Finish | None = None
+    #: Columns of the row values, and which of them each gradient of a hoisted value and each late value is.
+    rows: Sequence[int] = ()
+    row_of: Sequence[int] = ()
+
+
+class Layout:
+    """The programs of one plan; `parameters` are examples."""
+
+    def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
+        self.plan, self.dtype, self.parameters = plan, dtype, plan.parameters
+
+    def inference(self) -> Forward:
+        return self._forward(self.plan.core, self.plan.visible, None, ())
+
+    def training(self, gradients: Gradients) -> tuple[Forward, Backward]:
+        """The programs for one choice of gradients."""
+        plan, derivative = self.plan, gradients.derivative
+        kept = self._hoisted_to_keep(gradients)
+        forward = self._forward(derivative.forward, range(plan.states), gradients, kept)
+        try:
+            if gradients.traced is None:
+                raise UntraceableError("there is nothing to finish")
+            return forward, self._backward(gradients, kept, native=True)
+        except UntraceableError:  # PyTorch's operations reach further; what cannot be done within the loop is said
+            return forward, self._backward(gradients, kept, native=False)
+
+    def hoisted(self) -> list[fx.Node | None]:
+        """The hoisted values; None in the place of one that is the input itself."""
+        given = placeholders(self.plan.hoist)[-1]
+        return [None if node is given else node for node in results(self.plan.hoist)]
+
+    def _hoisted_to_keep(self, gradients: Gradients) -> list[int]:
+        plan, derivative = self.plan, gradients.derivative
+        read = [k - plan.prepared for kind, k in derivative.row_values if kind == "input"]
+        nodes = placeholders(derivative.backward)[1 + plan.prepared :][: plan.hoisted]
+        read += [k for k, node in enumerate(nodes) if node.users]
+        there = {k for k, node in enumerate(self.hoisted()) if node is not None}
+        return sorted(there.intersection(read))
+
+    def _forward(self, graph, whole: Sequence[int], gradients: Gradients | None, kept: Sequence[int]) -> Forward:
+        try:
+            return self._forward_with(graph, whole, gradients, kept, hoists=True)
+        except UntraceableError:
+            return self._forward_with(graph, whole, gradients, kept, hoists=False)
+
+    def _forward_with(self, graph, whole, gradients, kept, hoists) -> Forward:
+        plan, program = self.plan, Program(self.dtype)
+        count = len(results(plan.prepare)) if hoists else plan.prepared
+        vectors = [program.vector() for _ in range(count)]
+        constants = [program.vector() for _ in range(gradients.derivative.constant_count if gradients else 0)]
+        x = program.slot()
+        made = self.hoisted()
+        first = [program.slot() for _ in range(plan.states)]
+        trajectories = {k: program.slot() for k in whole}
+        final = [program.slot() for _ in range(plan.states)]
+        saved = results(graph)[plan.states :]
+        kept_at = {k: program.slot() for k in kept}
+        saved_at = [program.slot() for _ in saved]
+        values = [
+            x if node is None else kept_at.get(k) or (program.store(width(node)) if hoists else program.slot())
+            for k, node in enumerate(made)
+        ]
+        if hoists and any(made):
+            *matrices, source = placeholders(plan.hoist)[1:]
+            outputs = [(node, rows_at(name, node)) for name, node in zip(values, made, strict=True) if node]
+            program.rows(
+                Step(plan.hoist, {source: rows_at(x, source)}, dict(zip(matrices, vectors, strict=True)), outputs)
+            )
+        prepared, of_rows, states, fixed = cut(placeholders(graph)[1:], [plan.prepared, plan.hoisted, plan.states])
+        new = results(graph)
+        places = {node: rows_at(name, node) for name, node in zip(values, of_rows, strict=True)}
+        outputs, starts, ends = [], [], []
+        for k, node in enumerate(states):
+            name = trajectories.get(k) or program.turn(width(node))
+            before, after = (EVERY_STEP, AFTER) if k in trajectories else (OLD, NEW)
+            places[node] = rows_at(name, node, before)
+            outputs.append((new[k], rows_at(name, node, after)))
+            starts.append(Copy((first[k], ONE_STEP), (name, before), width(node)))
+            ends.append(Copy((name, after), (final[k], ONE_STEP), width(node)))
+        outputs += [(node, rows_at(name, node)) for name, node in zip(saved_at, saved, strict=True)]
+        named = dict(zip([*prepared, *fixed], [*vectors[: plan.prepared], *constants], strict=True))
+        step = Step(graph, places, named, outputs)
+        program.loop(step, starts=starts, ends=ends)
+
+        def compute(parameters: Tensors) -> Tensors:
+            values = plan.prepare.forward(1, *parameters)[:count]
+            more = gradients.derivative.constants.forward(1, *values[: plan.prepared]) if gradients else ()
+            return [*values, *more]
+
+        widths = {k: width(states[k]) for k in whole}
+        columns = [width(made[k]) for k in kept] + [width(node) for node in saved]
+        rest = [k for k, node in enumerate(made) if node is not None and k not in kept_at]
+        return Forward(program, self._vectors(program, compute), hoists, rest, step, widths, columns, kept)
+
+    def _backward(self, gradients: Gradients, kept: Sequence[int], native: bool) -> Backward:
+        plan, derivative, program = self.plan, gradients.derivative, Program(self.dtype)
+        core, per_step = plan.prepared + plan.hoisted, derivative.per_step
+        sizes = [plan.prepared, plan.hoisted, plan.states, derivative.constant_count, derivative.saved, plan.states]
+        first = 1 + sum(sizes[:-1])
+        graph, incoming = _with_step_gradients(derivative.backward, [first + k for k in plan.visible])
+        prepared, hoisted, states, fixed, saved, of_states, _ = cut(placeholders(graph)[1:], sizes)
+        vectors = {node: program.vector() for node in [*prepared, *fixed]}
+        x = program.slot()
+        places = {node: rows_at(x, node) for node, made in zip(hoisted, self.hoisted(), strict=True) if made is None}
+        places |= {node: rows_at(program.slot(), node) for node in states}
+        places |= {hoisted[k]: rows_at(program.slot(), hoisted[k]) for k in kept}
+        places |= {node: rows_at(program.slot(), node) for node in saved}
+        places |= {node: rows_at(program.slot(), node) for node in incoming}
+        last, of_first = ([program.slot() for _ in of_states] for _ in range(2))
+        outputs, starts, ends = [], [], []
+        found = list(enumerate(results(graph)))
+        for j, node in found[: len(per_step)]:
+            k = per_step[j] - core
+            if k >= 0:
+                name = program.turn(width(node))
+                places[of_states[k]] = rows_at(name, of_states[k], OLD)
+                outputs.append((node, rows_at(name, node, NEW)))
+                starts.append(Copy((last[k], ONE_STEP), (name, OLD), width(node)))
+                ends.append(Copy((name, NEW), (of_first[k], ONE_STEP), width(node)))
+        # Gradients of hoisted values, and what contractions read; two of them may be one.
+        left = [node for j, node in found if j >= len(per_step) or per_step[j] < core]
+        room = program.store if native else lambda columns: program.slot()
+        stored = {node: rows_at(room(width(node)), node) for node in dict.fromkeys(left)}
+        step = Step(graph, places, vectors, [*outputs, *stored.items()])
+        program.loop(step, descending=True, starts=starts, ends=ends)
+        values = {**places, **stored}
+        late = [stored[node] for _, node in found[len(per_step) :]]
+        of_hoisted = [stored[node] for j, node in found[: len(per_step)] if per_step[j] < core]
+        inputs = [values.get(node) for node in (*prepared, *hoisted, *states)]
+        rows = [*derivative.rows_from(inputs, [values[node] for node in saved], late), *of_hoisted]
+        if native:
+            return self._with_finish(gradients, program, x, rows, step)
+        found_vectors = self._vectors(program, self.outside(gradients))
+        columns, order = [width(node) for node in stored], list(stored)
+        return Backward(program, found_vectors, step, rows=columns, row_of=[order.index(node) for node in left])
+
+    def outside(self, gradients: Gradients) -> Callable[[Tensors], Tensors]:
+        """What the core's derivative reads of the parameters."""
+        plan, derivative = self.plan, gradients.derivative
+
+        def compute(parameters: Tensors) -> Tensors:
+            values = plan.prepare.forward(1, *parameters)[: plan.prepared]
+            return [*values, *derivative.constants.forward(1, *values)]
+
+        return compute
+
+    def _with_finish(self, gradients: Gradients, program: Program, x: str, rows: list[Place], step: Step) -> Backward:
+        """Adds the phases behind the loop; `rows` are the places of what they read from it."""
+        count, given = len(self.parameters), self.plan.prepared + gradients.derivative.constant_count
+        fixed = [*range(count), *range(count + 1, count + 1 + given)]
+        of_input = count in gradients.chosen
+        finish = Finish(gradients.traced, fixed, of_input)
+        nodes = placeholders(finish.rows)[1:]
+        matrices = nodes[: len(results(finish.before))]
+        vectors = {node: program.vector() for node in matrices}
+        source, *others = nodes[len(matrices) :]
+        places = {source: rows_at(x, source), **dict(zip(others, rows, strict=True))}
+        outputs: list[tuple[fx.Node, Place]] = []
+        at: dict[fx.Node, Place] = {}
+        for k, (wanted, node) in enumerate(zip(finish.wanted, results(finish.rows), strict=True)):
+            is_gradient = of_input and k == 0
+            base, offset = shown(node, places)
+            if base in places and not is_gradient:
+                at[wanted] = Place(places[base].pointer, places[base].stride, places[base].offset + offset)
+            else:
+                at[wanted] = rows_at(program.slot() if is_gradient else program.store(width(node)), node)
+                outputs.append((node, at[wanted]))
+        if outputs:
+            program.rows(Step(finish.rows, places, vectors, outputs))
+        for contraction in finish.contractions:
+            left, right = contraction.left, contraction.right
+            other, wide = (None, 0) if right is None else (at[right], width(right))
+            program.contract(at[left], width(left), other, wide, program.slot())
+        compute = self.outside(gradients)
+
+        def whole(parameters: Tensors) -> Tensors:
+            values = compute(parameters)
+            return [*values, *finish.before.forward(1, *parameters, *values)]
+
+        return Backward(program, self._vectors(program, whole), step, finish)
+
+    def _vectors(self, program: Program, compute: Callable[[Tensors], Tensors]) -> Vectors:
+        return Vectors(compute, self.parameters, program.flat)
+
+
+def _with_step_gradients(source: fx.GraphModule, numbers: Sequence[int]) -> tuple[fx.GraphModule, list[fx.Node]]:
+    """A copy in which more gradients of the inputs so numbered come in at every step, and those inputs' copies."""
+    graph = fx.Graph()
+    inputs = placeholders(source)
+    copies = {node: graph.node_copy(node) for node in inputs}
+    added = []
+    for k in numbers:
+        carried = copies[inputs[k]]
+        added.append(graph.placeholder(f"of_step_{k}"))
+        added[-1].meta = dict(carried.meta)
+        copies[inputs[k]] = graph.call_function(aten.add.Tensor, (carried, added[-1]))
+        copies[inputs[k]].meta = dict(carried.meta)
+    for node in source.graph.nodes:
+        if node.op != "placeholder":
+            copies[node] = graph.node_copy(node, lambda argument: copies[argument])
+    return fx.GraphModule(source, graph), added

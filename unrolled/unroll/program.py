@@ -1,0 +1,297 @@
+"""A native program: C made of phases, each of which threads share out among them, and how it is called.
+
+Its arrays are vectors, which are made of parameters; slots, which the caller fills with addresses; and turns and
+stores, for which it finds room itself. Threads share the rows of the batch out once and take them through all steps
+without meeting; they meet between phases.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from unrolled.errors import UntraceableError
+from unrolled.unroll import workspace
+from unrolled.unroll.codegen import Place, Step
+from unrolled.unroll.columns import operation_title
+from unrolled.unroll.native import build
+
+KERNEL, SAMPLE, PRODUCT = (Path(__file__).with_name(name) for name in ("kernel.h", "sample.h", "product.c"))
+TYPES = {torch.float32: ("float", 8, "int32_t"), torch.float64: ("double", 4, "int64_t")}
+_BLOCK = 96  # rows that a thread takes through a step at once, at most
+_DEPTH = 384  # as in product.c
+
+EVERY_STEP = "{0} + (t * B + r) * {1}"  # row `r` of an array [T, B, columns], or of the states before step t
+AFTER = "{0} + ((t + 1) * B + r) * {1}"  # of the states [T + 1, B, columns] after step t
+OLD = "{0} + ((t & 1) * B + r) * {1}"  # of a turn [2, B, columns]
+NEW = "{0} + ((~t & 1) * B + r) * {1}"
+ONE_STEP = "{0} + r * {1}"  # of [B, columns]
+Rows = tuple[str, str]  # an array's name, and which of its rows
+
+
+class Copy(NamedTuple):
+    """Rows to copy before or behind a loop; zeros where the source's address is 0, none where the target's is."""
+
+    source: Rows
+    target: Rows
+    columns: int
+
+
+_LOOP = """  {{
+    const long from = B * thread / all, to = B * (thread + 1) / all, blocks = (to - from + BLOCK - 1) / BLOCK;
+    for (long block = 0; block < blocks; block++) {{
+      const long first = from + (to - from) * block / blocks, N = from + (to - from) * (block + 1) / blocks - first;
+{starts}
+      for ({time}) {{
+{body}
+      }}
+{ends}
+    }}
+  }}"""
+_ROWS = """  {{
+    const long from = T * B * thread / all, to = T * B * (thread + 1) / all, blocks = (to - from + BLOCK - 1) / BLOCK;
+    for (long t = 0, block = 0; block < blocks; block++) {{
+      const long first = from + (to - from) * block / blocks, N = from + (to - from) * (block + 1) / blocks - first;
+{body}
+    }}
+  }}"""
+_PROGRAM = """{types}
+#define BLOCK {block}
+{headers}
+INLINE void copy_rows(REAL *to, const REAL *from, long count) {{
+  if (from) memcpy(to, from, count * sizeof(REAL));
+  else memset(to, 0, count * sizeof(REAL));
+}}
+void run(REAL *const *p, const long *strides, long T, long B, long threads, long own, long fresh, REAL *packed,
+         REAL *scratch, const struct tools *tools) {{
+{arrays}
+#pragma omp parallel num_threads(threads)
+  {{
+#ifdef _OPENMP
+  const long thread = omp_get_thread_num(), all = omp_get_num_threads();
+#else
+  const long thread = 0, all = 1;
+#endif
+  if (fresh) {{
+{packing}
+  }}
+  REAL *const s = scratch + thread * own;
+{phases}
+  }}
+}}
+"""
+
+
+class Program:
+    """Name arrays, add phases, `compile`, then call with an address for every slot."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        if dtype not in TYPES:
+            raise UntraceableError(f"{dtype} has no native code")
+        self.dtype = dtype
+        self.work = 0  # floating-point operations a row of T * B
+        self._vectors = 0
+        self._slots = 0
+        self._flat: set[int] = set()
+        self._turns: list[int] = []
+        self._stores: list[int] = []
+        self._phases: list[str] = []
+        self._contractions: list[str] = []  # behind all phases
+        self._packed: dict[str, tuple[int, int, int]] = {}  # depth, width, where it starts
+        self._packed_size = 0
+        self._scratch = [0, 0]  # elements a row: of the batch, and of all steps
+        self._room = 0
+        self._samples = False
+        self.keeps_packed = False
+
+    def vector(self) -> str:
+        """The name of a matrix or vector that is made of parameters."""
+        self._vectors += 1
+        return f"c{self._vectors - 1}"
+
+    def slot(self) -> str:
+        """The name of an array whose address the caller will hand over, behind those named before it."""
+        self._slots += 1
+        return f"a{self._slots - 1}"
+
+    def turn(self, columns: int) -> str:
+        """The name of an array `[2, B, columns]` of which old and new rows are used in turn."""
+        self._turns.append(columns)
+        return f"t{len(self._turns) - 1}"
+
+    def store(self, columns: int) -> str:
+        """The name of an array `[T, B, columns]` that lasts no longer than the call."""
+        self._stores.append(columns)
+        return f"m{len(self._stores) - 1}"
+
+    def loop(
+        self,
+        step: Step,
+        *,
+        descending: bool = False,
+        starts: Sequence[Copy] = (),
+        ends: Sequence[Copy] = (),
+        around: tuple[str, str] = ("", ""),
+    ) -> None:
+        """A step for every t, behind the copies of `starts` and before those of `ends`.
+
+        `around` is C to run before and behind every step, for rows `first` to `first + N`.
+        """
+        self._samples |= any(around)
+        body = [around[0], *self._body(step, 0), around[1]]
+        time = "long t = T - 1; t >= 0; t--" if descending else "long t = 0; t < T; t++"
+        times = ("T - 1", "0") if descending else ("0", "T - 1")
+        copies = [[_copy(copy, t) for copy in group] for group, t in zip((starts, ends), times, strict=True)]
+        parts = {"starts": copies[0], "ends": copies[1], "body": body}
+        texts = {name: "\n".join("        " + line for line in lines) for name, lines in parts.items()}
+        self._phases.append(_LOOP.format(time=time, **texts))
+
+    def rows(self, step: Step) -> None:
+        """A step for the rows of all steps at once."""
+        body = "\n".join("      " + line for line in self._body(step, 1))
+        self._phases.append(_ROWS.format(body=body))
+
+    def contract(self, left: Place, high: int, right: Place | None, wide: int, result: str) -> None:
+        """`left^T @ right` over the rows of all steps, of so many columns; or the sum of `left`, with no right."""
+        at = f"{left.pointer} + {left.offset}, {left.stride}, {high}"
+        if right is None:
+            line = f"tools->sum_rows({at}, T * B, {result}, thread, all);"
+        else:
+            other = f"{right.pointer} + {right.offset}, {right.stride}, {wide}"
+            line = f"tools->contract({at}, {other}, T * B, {result}, s, thread, all);"
+            self.work += 2 * high * wide
+            self._room = max(self._room, _DEPTH * (wide + 16 + _BLOCK))
+        self._contractions.append(f"    {line}")
+
+    def _body(self, step: Step, kind: int) -> list[str]:
+        for node in step.nodes:
+            value = node.meta.get("val")
+            if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != self.dtype:
+                raise UntraceableError(f"{operation_title(node)} gives {value.dtype} where all else is {self.dtype}")
+        self._scratch[kind] = max(self._scratch[kind], step.scratch)
+        self.work += sum(2 * product.depth * product.width for product in step.products)
+        packed = {product.matrix: self._pack(step.vectors[product.matrix], product.matrix) for product in step.products}
+        self._flat |= {int(name[1:]) for node, name in step.vectors.items() if node.users and node not in packed}
+        return step.code(packed)
+
+    def _pack(self, name: str, matrix: fx.Node) -> str:
+        if name not in self._packed:
+            depth, width = matrix.meta["val"].shape
+            self._packed[name] = (depth, width, self._packed_size)
+            panel = 2 * TYPES[self.dtype][1]
+            self._packed_size += -(-width // panel) * panel * depth
+        return f"w{name}"
+
+    def source(self) -> str:
+        counts = {"c": self._vectors, "a": self._slots, "t": len(self._turns), "m": len(self._stores)}
+        names = [f"{letter}{k}" for letter, count in counts.items() for k in range(count)]
+        arrays = [f"  REAL *const {name} = p[{k}];" for k, name in enumerate(names)]
+        arrays += [f"  REAL *const w{name} = packed + {start};" for name, (_, _, start) in self._packed.items()]
+        packing = [
+            f"    tools->pack({name}, strides[{2 * k}], strides[{2 * k + 1}], {depth}, {width}, w{name}, thread, all);"
+            for k, (name, (depth, width, _)) in enumerate(self._packed.items())
+        ]
+        headers = [KERNEL, *([SAMPLE] if self._samples else [])]
+        phases = list(self._phases)
+        if self._contractions:
+            phases.append("\n".join(["  {", "    const long t = 0, r = 0;", *self._contractions, "  }"]))
+        barrier = "\n#pragma omp barrier\n"
+        return _PROGRAM.format(
+            types=preamble(*TYPES[self.dtype]),
+            block=_BLOCK,
+            headers="\n".join(path.read_text(encoding="utf-8") for path in headers),
+            arrays="\n".join(arrays),
+            packing="\n".join(packing),
+            phases=barrier.join(["", *phases] if packing else phases),
+        )
+
+    @property
+    def matrices(self) -> list[int]:
+        """Which vectors are packed."""
+        return [int(name[1:]) for name in self._packed]
+
+    @property
+    def flat(self) -> list[int]:
+        """Which are read as one row."""
+        return sorted(self._flat)
+
+    def compile(self) -> Program:
+        """Compile, or load what was compiled before; CompilerError where neither can be done."""
+        self._tools = tools(self.dtype)
+        self._function = build(self.source()).run
+        self._function.restype = None
+        # Pointers, strides, steps, batch, threads, scratch of a thread, whether to pack, packed, scratch, tools.
+        self._function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 5 + [ctypes.c_void_p] * 3
+        self._matrices = self.matrices
+        self._pointers = ctypes.c_void_p * (self._vectors + self._slots + len(self._turns) + len(self._stores))
+        self._strides = ctypes.c_long * (2 * len(self._matrices))
+        return self
+
+    def __call__(
+        self,
+        steps: int,
+        batch: int,
+        vectors: Sequence[int],
+        strides: Sequence[Sequence[int]],
+        slots: Sequence[int | None],
+        packed: Tensor | None = None,
+    ) -> Tensor | None:
+        """Run.
+
+        `strides` are those of the vectors. `packed` is what a call before this one with the same vectors returned: they
+        need not be packed again.
+        """
+        rows = steps * batch
+        threads = 1 if self.work * rows < 1_000_000 else torch.get_num_threads()  # to wake them would take longer
+        blocks = min(_BLOCK, -(-batch // threads)), min(_BLOCK, -(-rows // threads))
+        own = _whole(max(blocks[0] * self._scratch[0], blocks[1] * self._scratch[1], self._room))
+        turns = [_whole(2 * batch * columns) for columns in self._turns]
+        stores = [_whole(rows * columns) for columns in self._stores]
+        fresh, lasting = packed is None, self.keeps_packed
+        if lasting and packed is None:
+            packed = torch.empty(self._packed_size, dtype=self.dtype)
+        size = threads * own + sum(turns) + sum(stores) + (0 if lasting else self._packed_size)
+        scratch = workspace.take(size, self.dtype)
+        width, start = scratch.itemsize, scratch.data_ptr()
+        pointers = [*vectors, *slots]
+        place = start + threads * own * width
+        for count in (*turns, *stores):
+            pointers.append(place)
+            place += count * width
+        self._function(
+            self._pointers(*pointers),
+            self._strides(*[stride for k in self._matrices for stride in strides[k]]),
+            *(steps, batch, threads, own, fresh, place if packed is None else packed.data_ptr(), start, self._tools),
+        )
+        workspace.give(scratch)
+        return packed
+
+
+def _whole(count: int) -> int:
+    """Up to whole cache lines."""
+    return -(-count // 16) * 16
+
+
+def _copy(copy: Copy, time: str) -> str:
+    (source, _), (target, _), columns = copy
+    at = [pattern.format(name, columns) for name, pattern in copy[:2]]
+    rows = f"const long t = {time}, r = first"
+    return f"if ({target}) {{ {rows}; (void)t; copy_rows({at[1]}, {source} ? {at[0]} : 0, N * {columns}); }}"
+
+
+def preamble(real: str, lanes: int, mask: str) -> str:
+    return f"#define REAL {real}\n#define LANES {lanes}\n#define MASK {mask}"
+
+
+@functools.cache
+def tools(dtype: torch.dtype) -> int:
+    """The address of the products' and packing's code."""
+    source = "\n".join([preamble(*TYPES[dtype]), *(path.read_text(encoding="utf-8") for path in (KERNEL, PRODUCT))])
+    library = build(source)
+    return ctypes.addressof(ctypes.c_char.in_dll(library, "tools"))

@@ -1,0 +1,43 @@
+"""What a native program reads of the parameters: matrices and vectors, by address and strides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Tensors = Sequence[Tensor]
+
+
+class Vectors:
+    """Values made of parameters by `compute`.
+
+    Where all of them are views of parameters, as a transposed weight is, nothing is computed at a call but addresses.
+    """
+
+    def __init__(self, compute: Callable[[Tensors], Tensors], parameters: Tensors, flat: Sequence[int]) -> None:
+        """`parameters` are examples, of which shape and dtype count; `flat` numbers the values read as one row."""
+        self.compute, self.flat = compute, flat
+        self.dtype = next((value.dtype for value in parameters if value.is_floating_point()), torch.float32)
+        metas = [torch.empty(value.shape, dtype=value.dtype, device="meta") for value in parameters]
+        owners = {value.untyped_storage()._cdata: k for k, value in enumerate(metas)}
+        self.views: list[tuple[int, int]] | None = []
+        self.strides: list[tuple[int, ...]] = []
+        for k, value in enumerate(compute(metas)):
+            owner = owners.get(value.untyped_storage()._cdata)
+            if owner is None or value.dtype != self.dtype or (k in flat and not value.is_contiguous()):
+                self.views = None
+                return
+            self.views.append((owner, int(value.storage_offset()) * value.element_size()))
+            self.strides.append(value.stride())
+
+    def find(self, parameters: Tensors) -> tuple[list[int], Sequence[tuple[int, ...]], object]:
+        """Addresses, strides, and what must live as long as those are used."""
+        if self.views is not None and all(value.is_contiguous() for value in parameters):
+            starts = [value.data_ptr() for value in parameters]
+            return [starts[k] + offset for k, offset in self.views], self.strides, parameters
+        values = list(self.compute(parameters))
+        for k in self.flat:
+            values[k] = values[k].to(self.dtype).contiguous()
+        return [value.data_ptr() for value in values], [value.stride() for value in values], values
