@@ -162,16 +162,39 @@ def test_without_gradients_the_core_alone_is_run():
     cell, x = CELLS["gru"](4, 5), torch.randn(6, 2, 4)
     with torch.no_grad():
         torch.testing.assert_close(unroll(cell, x, backend="planned")[0], unroll(cell, x, backend="eager")[0])
-    assert not find_plan(cell, torch.float32, torch.device("cpu")).plan._derivatives
+    assert not find_plan(cell, torch.float32, torch.device("cpu"))[0].plan._derivatives
 
 
 def test_plans_are_shared_by_like_cells_only():
     device = torch.device("cpu")
-    same = [find_plan(CELLS["gru"](4, 5), torch.float32, device) for _ in range(2)]
+    same = [find_plan(CELLS["gru"](4, 5), torch.float32, device)[0] for _ in range(2)]
     assert same[0] is same[1]
     others = [CELLS["gru"](4, 6), CELLS["gru-swapped"](4, 5), CELLS["gru"](4, 5, bias=False), CELLS["mut3"](4, 5)]
-    assert len({id(find_plan(cell, torch.float32, device)) for cell in others} | {id(same[0])}) == 5
-    assert find_plan(CELLS["gru"](4, 5), torch.float64, device) is not same[0]
+    assert len({id(find_plan(cell, torch.float32, device)[0]) for cell in others} | {id(same[0])}) == 5
+    assert find_plan(CELLS["gru"](4, 5), torch.float64, device)[0] is not same[0]
+
+
+class Tied(nn.Module):
+    def __init__(self, tied):
+        super().__init__()
+        self.a = nn.Parameter(torch.randn(5, 5) / 4)
+        self.b = self.a if tied else nn.Parameter(torch.randn(5, 5) / 4)
+
+    def forward(self, x, h):
+        return torch.tanh(x @ self.a + h @ self.b)
+
+    def step(self, *_):
+        raise AssertionError("a method of this name means nothing")
+
+
+def test_cells_alike_but_for_a_shared_weight_have_plans_of_their_own():
+    x, h = torch.randn(4, 2, 5), torch.zeros(2, 5)
+    for tied in (True, False, True):
+        cell = Tied(tied)
+        made = [unroll(cell, x, h, backend=backend)[0] for backend in ("eager", "planned")]
+        torch.testing.assert_close(*made)
+        found = [torch.autograd.grad(outputs.sum(), list(cell.parameters())) for outputs in made]
+        torch.testing.assert_close(*found)
 
 
 def test_in_layers_and_with_zoneout():

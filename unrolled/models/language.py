@@ -15,7 +15,7 @@ from unrolled.errors import CompilerError, ConfigurationError, UntraceableError
 from unrolled.layers import Recurrent
 from unrolled.layers.noise import Zoneout
 from unrolled.layers.stack import stack_states, unstack_states
-from unrolled.unroll.adapt import step
+from unrolled.unroll.adapt import WithOutput, step
 from unrolled.unroll.fallback import say_fallback, why_not_native
 from unrolled.unroll.generate import Choice, Generator
 
@@ -126,7 +126,7 @@ class LanguageModel(nn.Module):
 Writer = Callable[[Tensor, Any, Choice, Tensor], tuple[Tensor, Any]]
 
 
-class _OneStep(Cell):
+class _OneStep(WithOutput):
     """A language model as one cell: from an embedded token and the states of all layers to the logits."""
 
     def __init__(self, model: LanguageModel) -> None:
@@ -142,9 +142,6 @@ class _OneStep(Cell):
     @property
     def state_sizes(self) -> tuple[int, ...]:
         return tuple(size for cell in self.layers for size in cell.state_sizes)  # type: ignore[union-attr]
-
-    def forward(self, x: Tensor, state: State) -> State:
-        return self.step(x, state)[1]
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         left: list[Tensor] = list(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,17 @@ from unrolled.errors import ConfigurationError, ShapeError
 Form = int | None
 
 
-class Foreign(Cell):
+class WithOutput(Cell):
+    """A cell whose output is not its first state: `step` gives both, and `forward` the state alone."""
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, state: State) -> State:
+        return self.step(x, state)[1]
+
+
+class Foreign(WithOutput):
     """A module that maps `(x, state)` to a state, or to `(output, state)`, as a cell.
 
     The state is one tensor or a tuple of them, whichever the module takes.
@@ -32,14 +42,11 @@ class Foreign(Cell):
     def state_sizes(self) -> tuple[int, ...]:
         return self.sizes
 
-    def forward(self, x: Tensor, state: State) -> State:
-        return self.step(x, state)[1]
-
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         return _read(self.module, self.module(x, state[0] if self.form is None else tuple(state)), self.form)
 
 
-class Held(Cell):
+class Held(WithOutput):
     """A cell that moves only where the last feature of its input is 1, and keeps its state where that is 0."""
 
     def __init__(self, cell: Cell) -> None:
@@ -51,9 +58,6 @@ class Held(Cell):
     def state_sizes(self) -> tuple[int, ...]:
         return self.cell.state_sizes
 
-    def forward(self, x: Tensor, state: State) -> State:
-        return self.step(x, state)[1]
-
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         moves = x[:, -1:] > 0
         output, new = step(self.cell, x[:, :-1], state)
@@ -64,8 +68,8 @@ class Held(Cell):
 
 def step(cell: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
     """One step of a cell: its output, and its new state."""
-    if hasattr(cell, "step"):
-        return cast(Foreign, cell).step(x, state)
+    if isinstance(cell, WithOutput):
+        return cell.step(x, state)
     new = cell(x, state)
     return new[0], new
 

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, fx
 
 from unrolled.cells import Cell, State
-from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.codegen import Step
 from unrolled.unroll.columns import width
 from unrolled.unroll.layout import rows_at
 from unrolled.unroll.native import compiler
 from unrolled.unroll.plan import descendants
 from unrolled.unroll.program import NEW, OLD, ONE_STEP, Copy, Program
-from unrolled.unroll.signature import named_tensors, signature
+from unrolled.unroll.signature import describe, remember
 from unrolled.unroll.trace import ancestors, extract, placeholders, results, trace_step
 
 
@@ -35,8 +34,8 @@ class _Compiled:
     """The native loop for generators of one signature; the weights come with each call."""
 
     def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device) -> None:
-        graph, self.names = trace_step(cell, dtype, device)
-        count = len(self.names)
+        graph, names = trace_step(cell, dtype, device)
+        count = len(names)
         nodes, wanted = placeholders(graph), results(graph)
         parameters, x, states = nodes[:count], nodes[count], nodes[count + 1 :]
         moving, needed = descendants(graph, [x, *states]), ancestors(wanted, set(nodes))
@@ -75,7 +74,7 @@ class _Compiled:
         return program.compile()
 
 
-_compiled: dict[Hashable, _Compiled | UntraceableError | CompilerError] = {}
+_compiled: dict[Hashable, _Compiled | Exception] = {}
 
 
 class Generator:
@@ -87,20 +86,16 @@ class Generator:
 
     def __init__(self, cell: Cell, embedding: Tensor, batch: int) -> None:
         self.embedding, self.batch = embedding.detach().contiguous(), batch
-        key = (signature(cell), embedding.dtype)
-        if key not in _compiled:
-            try:
-                compiler()
-                _compiled[key] = _Compiled(cell, embedding.dtype, embedding.device)
-            except (UntraceableError, CompilerError) as error:
-                _compiled[key] = error
-        compiled = _compiled[key]
-        if isinstance(compiled, Exception):
-            raise compiled
+        key, tensors = describe(cell)
+
+        def make() -> _Compiled:
+            compiler()
+            return _Compiled(cell, embedding.dtype, embedding.device)
+
+        compiled = remember(_compiled, (key, embedding.dtype), make)
         self._loop = compiled.loop
-        values = named_tensors(cell)
         with torch.no_grad():
-            self._prepared = list(compiled.prepare(batch, *(values[name] for name in compiled.names)))
+            self._prepared = list(compiled.prepare(batch, *tensors.values()))
         for k in compiled.loop.flat:
             self._prepared[k] = self._prepared[k].to(embedding.dtype).contiguous()
         vocabulary = len(embedding)

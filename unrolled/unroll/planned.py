@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unrolled.cells import Cell, State
-from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.adapt import Held
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.executor import Executor, Tensors, TorchExecutor, cut, hoist
 from unrolled.unroll.native import compiler
 from unrolled.unroll.plan import Plan
-from unrolled.unroll.signature import named_tensors, signature
+from unrolled.unroll.signature import describe, remember
 
 
 class Planned:
@@ -25,27 +24,24 @@ class Planned:
         self.executor: Executor = NativeExecutor(self.plan, dtype) if native else TorchExecutor(self.plan)
 
 
-_planned: dict[Hashable, Planned | UntraceableError | CompilerError] = {}
+_planned: dict[Hashable, Planned | Exception] = {}
 
 
-def find_plan(cell: Cell, dtype: torch.dtype, device: torch.device, native: bool = False) -> Planned:
-    """The plan for cells like this one, made at first use and kept for the life of the process.
+def find_plan(
+    cell: Cell, dtype: torch.dtype, device: torch.device, native: bool = False
+) -> tuple[Planned, list[Tensor]]:
+    """The plan for cells like this one, made at first use, and this one's parameters as the plan takes them.
 
-    So is the error, where there can be none.
+    The plan is kept for the life of the process; so is the error, where there can be none.
     """
-    key = (signature(cell), dtype, device, native)
-    found = _planned.get(key)
-    if found is None:
-        try:
-            if native:
-                compiler()
-            found = Planned(cell, dtype, device, native)
-        except (UntraceableError, CompilerError) as error:
-            found = error
-        _planned[key] = found
-    if isinstance(found, Exception):
-        raise found
-    return found
+    key, tensors = describe(cell)
+
+    def make() -> Planned:
+        if native:
+            compiler()
+        return Planned(cell, dtype, device, native)
+
+    return remember(_planned, (key, dtype, device, native), make), list(tensors.values())
 
 
 def unroll_planned(
@@ -57,17 +53,15 @@ def unroll_planned(
         time = torch.arange(inputs.size(0), device=inputs.device).unsqueeze(-1)
         inside = (time < lengths).unsqueeze(-1)
         cell, inputs = Held(cell), torch.cat([inputs, inside.to(inputs.dtype)], -1)
-    planned = find_plan(cell, inputs.dtype, inputs.device, native)
-    outputs, final = run_plan(planned, cell, inputs.flip(0) if reverse else inputs, state)
+    planned, parameters = find_plan(cell, inputs.dtype, inputs.device, native)
+    outputs, final = run_plan(planned, parameters, inputs.flip(0) if reverse else inputs, state)
     outputs = outputs.flip(0) if reverse else outputs
     return outputs if inside is None else torch.where(inside, outputs, torch.zeros_like(outputs)), final
 
 
-def run_plan(planned: Planned, cell: nn.Module, inputs: Tensor, state: State | None) -> tuple[Tensor, State]:
+def run_plan(planned: Planned, parameters: Tensors, inputs: Tensor, state: State | None) -> tuple[Tensor, State]:
     """Unroll over `inputs [T, B, I]` from the first step to the last."""
     plan = planned.plan
-    values = named_tensors(cell)
-    parameters = [values[name] for name in plan.parameter_names]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*parameters, inputs, *(state or ()))):
         made = _Unroll.apply(planned, *parameters, inputs, *(state or ()))
         after, final = made[: len(plan.visible)], made[len(plan.visible) :]

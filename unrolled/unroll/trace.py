@@ -21,7 +21,7 @@ from unrolled.cells import Cell, State
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import step, title
 from unrolled.unroll.operations import decompositions
-from unrolled.unroll.signature import named_tensors
+from unrolled.unroll.signature import describe
 
 aten = torch.ops.aten
 ROWS = 1_000_003  # a prime
@@ -93,7 +93,7 @@ def trace_step(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[fx
 
     Buffers count as parameters.
     """
-    named = named_tensors(cell)
+    named = describe(cell)[1]
     names = list(named)
     whole = _Whole(cell)
 
