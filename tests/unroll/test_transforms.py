@@ -4,9 +4,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from unrolled import GRU
+from unrolled.cells import CELLS
 from unrolled.layers import Recurrent
+from unrolled.unroll import operator, unroll
 
 MAKERS = {"gru": lambda: Recurrent("gru", 4, 5), "drop-in": lambda: GRU(4, 5, num_layers=2)}
 
@@ -27,6 +30,83 @@ def test_torch_compile(layer):
     expected = eager(layer, x)
     torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(layer, backend="eager")(x)[0], expected)
+
+
+class Stepped(nn.Module):
+    """A stranger's module, unrolled from a state of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(4, 5)
+
+    def forward(self, x):
+        return unroll(self.cell, x, torch.ones(x.size(1), 5))
+
+
+ALONE = {
+    "one": (lambda: Recurrent("gru", 4, 5), {}),
+    "deep": (lambda: Recurrent("lstm", 4, 5, num_layers=2, bidirectional=True), {}),
+    "lengths": (lambda: Recurrent("peephole", 4, 5), {"lengths": torch.tensor([6, 3])}),
+    "stranger": (Stepped, {}),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_whole_it_is_the_operator_without_a_break(name, backend):
+    make, options = ALONE[name]
+    layer, x = make(), torch.randn(6, 2, 4, requires_grad=True)
+    seen = []
+
+    def watch(graph, _):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    torch._dynamo.reset()
+    whole = torch.compile(layer, fullgraph=True, backend=backend)
+    expected, made = layer(x, **options)[0], whole(x, **options)[0]
+    torch.testing.assert_close(made, expected)
+    leaves = [x, *layer.parameters()]
+    torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), leaves) for y in (made, expected)))
+    with torch.no_grad():
+        torch.testing.assert_close(whole(x, **options)[0], expected)
+    torch._dynamo.reset()
+    torch.compile(layer, fullgraph=True, backend=watch)(x, **options)
+    assert any("unrolled.unroll" in target for target in seen)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "ln-lstm"])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_opcheck(name, wanted):
+    cell = CELLS[name](4, 5).double()
+    number, names, _, sizes = operator._find(cell, None, torch.float64, False)
+    parameters = [cell.get_parameter(name).detach().requires_grad_(wanted) for name in names]
+    x = torch.randn(6, 2, 4, dtype=torch.float64, requires_grad=wanted)
+    state = [torch.randn(2, size, dtype=torch.float64, requires_grad=wanted) for size in sizes]
+    flags = [True] * (len(parameters) + 1) if wanted else []
+    for first in ([], state):
+        torch.library.opcheck(torch.ops.unrolled.unroll.default, (parameters, x, first, number, flags))
+    if wanted:
+        with torch.no_grad():
+            made = [part.detach() for part in torch.ops.unrolled.unroll(parameters, x, state, number, flags)]
+        kept = [*made[: len(sizes)], *made[2 * len(sizes) :]]
+        given = [[p.detach() for p in parameters], x.detach(), kept, [torch.randn(6, 2, 5, dtype=torch.float64)]]
+        arguments = (*given, [None] * len(sizes), number, flags, True)
+        torch.library.opcheck(torch.ops.unrolled.unroll_backward.default, arguments)
+
+
+def test_distributed_data_parallel(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        layer, x = Recurrent("gru", 4, 5), torch.randn(6, 2, 4)
+        nn.parallel.DistributedDataParallel(layer)(x)[0].sum().backward()
+        found = [parameter.grad.clone() for parameter in layer.parameters()]
+        layer.zero_grad()
+        layer.backend = "eager"
+        layer(x)[0].sum().backward()
+        torch.testing.assert_close(found, [parameter.grad for parameter in layer.parameters()])
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_functional_call_and_function_transforms(layer):

@@ -87,6 +87,7 @@ class Cell(nn.Module):
     def bind(self, **parameters: Tensor | None) -> Self:
         """A shallow copy of this cell that computes with other tensors in place of the named parameters."""
         clone = copy.copy(self)
+        clone.__dict__["origin"] = getattr(self, "origin", self)
         clone.__dict__["_parameters"] = {**self._parameters, **parameters}
         return clone
 

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError
+from unrolled.unroll.adapt import Around
 
 
-class _Around(Cell):
+class _Around(Around):
     """A cell that acts on another's step: it has that cell's states, and its start."""
 
     def __init__(self, cell: Cell) -> None:

@@ -11,6 +11,7 @@ from unrolled.unroll.adapt import adapt, first_step, title
 from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.fallback import is_transformed, say_fallback, why_not_native
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
+from unrolled.unroll.operator import unroll_captured
 from unrolled.unroll.planned import unroll_planned
 
 __all__ = ["BACKENDS", "unroll"]
@@ -46,7 +47,21 @@ def unroll(
         raise ConfigurationError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
     if backend == "torch" and not has_kernel(cell):
         raise ConfigurationError(f"PyTorch has no kernel for {type(cell).__name__}: use backend='auto' or 'eager'")
+    if backend in ("auto", "native") and inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # Autocast is for single operations; a whole loop is fastest, and best, in the type of its weights.
+        dtype = next((p.dtype for p in cell.parameters() if p.is_floating_point()), inputs.dtype)
+        parts = [state] if isinstance(state, Tensor) else list(state or ())
+        cast = tuple(part.to(dtype) for part in parts)
+        with torch.autocast("cpu", enabled=False):
+            given = None if state is None else cast[0] if isinstance(state, Tensor) else cast
+            return unroll(cell, inputs.to(dtype), given, lengths=lengths, reverse=reverse, backend=backend)
     lengths = _check_lengths(inputs, lengths)
+    if torch.compiler.is_compiling() and backend != "torch":
+        _check_dimensions(inputs)
+        captured = unroll_captured(cell, inputs, state, lengths, reverse) if backend in ("auto", "native") else None
+        if captured is not None:
+            return captured
+        backend = "eager"
     if isinstance(cell, Cell):
         check_inputs(cell, inputs)
         if state is not None or type(cell).initial_state is not Cell.initial_state:  # zeros need no room of their own
@@ -131,6 +146,8 @@ def _check_lengths(inputs: Tensor, lengths: Tensor | list[int] | None) -> Tensor
     steps, batch = inputs.shape[:2]
     if list(lengths.shape) != [batch]:
         raise ShapeError(f"lengths must be [{batch}], one a sequence, got {list(lengths.shape)}")
+    if torch.compiler.is_compiling():  # a graph that is captured for any values cannot look at these
+        return lengths
     if lengths.is_floating_point() or int(lengths.min()) < 0 or int(lengths.max()) > steps:
         raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {lengths.tolist()}")
     return lengths

@@ -16,6 +16,10 @@ from unrolled.errors import ConfigurationError, ShapeError
 Form = int | None
 
 
+class Around(Cell):
+    """A cell that is made around another anew in every call, as noise is."""
+
+
 class WithOutput(Cell):
     """A cell whose output is not its first state: `step` gives both, and `forward` the state alone."""
 

@@ -31,12 +31,17 @@ class NativeExecutor:
         trajectories, final, _ = self._call(self._inference, parameters, inputs, state)
         return trajectories, final
 
-    def forward(self, gradients: Gradients, parameters, inputs, state):
+    def forward(self, gradients: Gradients, parameters, inputs, state, apart: bool = False):
+        """`apart`: keep one tensor for each of `kept_columns`, however little."""
         forward, _ = self._pair(gradients)
-        trajectories, final, kept = self._call(forward, parameters, inputs, state)
+        trajectories, final, kept = self._call(forward, parameters, inputs, state, apart)
         return [trajectories[k] for k in self.plan.visible], final, [*trajectories, *kept]
 
-    def _call(self, forward: Forward, parameters, inputs, state):
+    def kept_columns(self, gradients: Gradients) -> list[int]:
+        """The sizes for each row, of what `forward` keeps beside the states."""
+        return self._pair(gradients)[0].kept
+
+    def _call(self, forward: Forward, parameters, inputs, state, apart: bool = False):
         plan = self.plan
         steps, batch = inputs.shape[:2]
         inputs = inputs.contiguous()
@@ -46,12 +51,12 @@ class NativeExecutor:
         sizes = [steps * batch * columns for columns in forward.kept]
         rest: list[Tensor] = []
         if forward.hoists:
-            kept = _room(inputs, sizes)
+            kept = _room(inputs, sizes, apart)
         else:
             _, hoisted = hoist(plan, parameters, inputs)
             hoisted = [value.to(inputs.dtype).contiguous() for value in hoisted]
             rest = [hoisted[k] for k in forward.rest]
-            kept = [hoisted[k] for k in forward.kept_hoisted]
+            kept = [hoisted[k].view(-1) for k in forward.kept_hoisted]
             kept += [inputs.new_empty(size) for size in sizes[len(kept) :]]
         places = [part.data_ptr() for part in first] or [None] * plan.states
         places += [value.data_ptr() for value in (*trajectories, *final)]
@@ -120,9 +125,9 @@ class NativeExecutor:
         return finish(gradients, parameters, inputs, given, values, found[: len(found) - derivative.late])
 
 
-def _room(like: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Memory of these sizes: of little ones in one tensor."""
-    if len(sizes) > 1 and sum(sizes) < _LITTLE:
+def _room(like: Tensor, sizes: Sequence[int], apart: bool) -> list[Tensor]:
+    """Memory of these sizes: of little ones in one tensor, unless they must be `apart`."""
+    if not apart and len(sizes) > 1 and sum(sizes) < _LITTLE:
         return [like.new_empty(sum(sizes))]
     return [like.new_empty(size) for size in sizes]
 

@@ -31,7 +31,7 @@ def is_transformed() -> bool:
 
 def why_not_native(inputs: Tensor, state: State | None) -> str | None:
     """What forbids native code for these tensors, whatever the cell; None where nothing does."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed():
+    if torch.jit.is_tracing() or is_transformed():
         return "it is being traced or transformed"
     state = state or ()
     tensors = (inputs, *state)

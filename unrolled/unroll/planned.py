@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unrolled.cells import Cell, State
 from unrolled.unroll.adapt import Held
@@ -48,41 +48,52 @@ def unroll_planned(
     cell: Cell, inputs: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, native: bool = False
 ) -> tuple[Tensor, State]:
     """As `unroll_eager`; UntraceableError where the cell's step cannot be planned."""
-    inside = None
     if lengths is not None:
-        time = torch.arange(inputs.size(0), device=inputs.device).unsqueeze(-1)
-        inside = (time < lengths).unsqueeze(-1)
-        cell, inputs = Held(cell), torch.cat([inputs, inside.to(inputs.dtype)], -1)
+        cell = Held(cell)
+    inside, fed = hold(inputs, lengths)
     planned, parameters = find_plan(cell, inputs.dtype, inputs.device, native)
-    outputs, final = run_plan(planned, parameters, inputs.flip(0) if reverse else inputs, state)
-    outputs = outputs.flip(0) if reverse else outputs
-    return outputs if inside is None else torch.where(inside, outputs, torch.zeros_like(outputs)), final
-
-
-def run_plan(planned: Planned, parameters: Tensors, inputs: Tensor, state: State | None) -> tuple[Tensor, State]:
-    """Unroll over `inputs [T, B, I]` from the first step to the last."""
-    plan = planned.plan
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*parameters, inputs, *(state or ()))):
-        made = _Unroll.apply(planned, *parameters, inputs, *(state or ()))
+    plan, executor = planned.plan, planned.executor
+    if reverse:
+        fed = fed.flip(0)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*parameters, fed, *(state or ()))):
+        made = _Unroll.apply(planned, *parameters, fed, *(state or ()))
         after, final = made[: len(plan.visible)], made[len(plan.visible) :]
     else:
-        trajectories, final = planned.executor.run(parameters, inputs, state)
+        trajectories, final = executor.run(parameters, fed, state)
         after = [trajectory[1:] for trajectory in trajectories]
-    if plan.sink is None:
-        return after[0], tuple(final)
-    return _sunk(plan, parameters, inputs, plan.first(inputs, state), after), tuple(final)
+    outputs = after[0]
+    if plan.sink is not None:
+        outputs = sink(plan.sink, plan.visible, parameters, fed, plan.first(fed, state), after)
+    return show(outputs, inside, reverse), tuple(final)
 
 
-def _sunk(plan: Plan, parameters: Tensors, inputs: Tensor, state: State, after: Tensors) -> Tensor:
-    """The output of every step, of a cell whose output is none of its states."""
+def hold(inputs: Tensor, lengths: Tensor | None) -> tuple[Tensor | None, Tensor]:
+    """Which steps count, `[T, B, 1]`, and the input of a cell that is `Held` by them."""
+    if lengths is None:
+        return None, inputs
+    time = torch.arange(inputs.size(0), device=inputs.device).unsqueeze(-1)
+    inside = (time < lengths).unsqueeze(-1)
+    return inside, torch.cat([inputs, inside.to(inputs.dtype)], -1)
+
+
+def show(outputs: Tensor, inside: Tensor | None, reverse: bool) -> Tensor:
+    """The outputs `[T, B, size]` in the order of the input, zeros where no step counts."""
+    if reverse:
+        outputs = outputs.flip(0)
+    return outputs if inside is None else torch.where(inside, outputs, torch.zeros_like(outputs))
+
+
+def sink(
+    graph: nn.Module, visible: Sequence[int], parameters: Tensors, inputs: Tensor, state: State, after: Tensors
+) -> Tensor:
+    """The output of every step, of a cell whose output is none of its states; `after` are the visible ones."""
     steps, batch = inputs.shape[:2]
     every = [part.expand(steps, -1, -1) for part in state]  # the invisible are not looked at
     before = list(every)
-    for k, states in zip(plan.visible, after, strict=True):
+    for k, states in zip(visible, after, strict=True):
         before[k], every[k] = torch.cat([state[k].unsqueeze(0), states[:-1]]), states
     flat = [value.reshape(steps * batch, -1) for value in (inputs, *before, *every)]
-    assert plan.sink is not None
-    (outputs,) = plan.sink.forward(steps * batch, *parameters, *flat)
+    (outputs,) = graph(steps * batch, *parameters, *flat)
     return outputs.reshape(steps, batch, -1)
 
 

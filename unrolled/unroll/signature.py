@@ -26,7 +26,7 @@ class _Itself:
         return id(self.value)
 
 
-_INTERNAL = frozenset(vars(nn.Module()))
+_INTERNAL = frozenset([*vars(nn.Module()), "origin"])
 
 
 def describe(module: nn.Module) -> tuple[Hashable, dict[str, Tensor]]:

@@ -1,0 +1,198 @@
+"""A plan's native programs as operators of PyTorch, for graphs that are captured: torch.compile and torch.export.
+
+`unrolled::unroll` and `unrolled::unroll_backward` name a plan by its number within this process.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells import Cell, State
+from unrolled.errors import CompilerError, UntraceableError
+from unrolled.unroll.adapt import Around, Foreign, Form, Held, title
+from unrolled.unroll.cpu import NativeExecutor
+from unrolled.unroll.fallback import say_fallback
+from unrolled.unroll.plan import Gradients
+from unrolled.unroll.planned import Planned, find_plan, hold, show
+
+_plans: list[Planned] = []
+_ready: dict[tuple[int, tuple[bool, ...]], tuple[NativeExecutor, Gradients]] = {}
+
+
+def unroll_captured(
+    cell: nn.Module,
+    inputs: Tensor,
+    state: State | Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, State] | None:
+    """As `unroll`, in a graph that is being captured; None where that cannot be done, or not by the operator."""
+    if isinstance(cell, Around) or torch.is_autocast_enabled("cpu"):  # made within the graph, as its dropout is
+        return None
+    first = [] if state is None else [state] if isinstance(state, Tensor) else list(state)
+    tensors = (inputs, *first)
+    if any(value.device.type != "cpu" or value.dtype not in (torch.float32, torch.float64) for value in tensors):
+        return None
+    form, prefix = None, "cell." if lengths is not None else ""
+    if not isinstance(cell, Cell):
+        if not first:
+            return None
+        takes = None if isinstance(state, Tensor) else len(first)
+        form, prefix = (takes, inputs.size(-1), tuple(part.size(1) for part in first)), prefix + "module."
+    found = _find(getattr(cell, "origin", cell), form, inputs.dtype, lengths is not None)
+    if found is None:
+        return None
+    number, names, visible, sizes = found
+    values = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+    parameters = [values[name.removeprefix(prefix)] for name in names]
+    inside, fed = hold(inputs, lengths)
+    if reverse:
+        fed = fed.flip(0)
+    wanted = [value.requires_grad for value in (*parameters, fed)]
+    if not torch.is_grad_enabled() or not (any(wanted) or any(part.requires_grad for part in first)):
+        wanted = []
+    _prepare(number, tuple(wanted))
+    made = torch.ops.unrolled.unroll(parameters, fed, first, number, wanted)
+    count = len(sizes) if wanted else len(visible)
+    return show(made[visible[0] if wanted else 0][1:], inside, reverse), tuple(made[count : count + len(sizes)])
+
+
+# What a captured graph must not look into: it takes these results for constants.
+
+
+@torch.compiler.assume_constant_result
+def _find(
+    module: nn.Module, form: tuple[Form, int, tuple[int, ...]] | None, dtype: torch.dtype, held: bool
+) -> tuple[int, tuple[str, ...], tuple[int, ...], tuple[int, ...]] | None:
+    """A plan's number, its parameters' names, its visible states and all sizes; None where there is no plan.
+
+    Nor is there one here for a cell whose output is none of its states.
+    """
+    if any(parameter.is_meta for parameter in module.parameters()):  # a drop-in layer's template
+        module = copy.deepcopy(module).to_empty(device="cpu")
+    cell: Any = Foreign(module, *form) if form else module
+    try:
+        planned, _ = find_plan(Held(cell) if held else cell, dtype, torch.device("cpu"), native=True)
+    except (UntraceableError, CompilerError) as error:
+        say_fallback(title(cell), error)
+        return None
+    if planned.plan.sink is not None:
+        return None
+    if planned not in _plans:
+        _plans.append(planned)
+    plan = planned.plan
+    return _plans.index(planned), tuple(plan.parameter_names), plan.visible, plan.state_sizes
+
+
+@torch.compiler.assume_constant_result
+def _prepare(number: int, wanted: tuple[bool, ...]) -> None:
+    """Compile what a call will need, which cannot be done while a graph is captured."""
+    if wanted:
+        _found(number, wanted)
+
+
+def _found(number: int, wanted: Sequence[bool]) -> tuple[NativeExecutor, Gradients]:
+    key = (number, tuple(wanted))
+    if key not in _ready:
+
+        def make() -> tuple[NativeExecutor, Gradients]:
+            planned = _plans[number]
+            assert isinstance(planned.executor, NativeExecutor)
+            gradients = planned.plan.gradients(key[1])
+            planned.executor.kept_columns(gradients)
+            return planned.executor, gradients
+
+        # Planning differentiates, which cannot be done where an operator is run; another thread is not there.
+        with ThreadPoolExecutor(1) as pool:
+            _ready[key] = pool.submit(make).result()
+    return _ready[key]
+
+
+@torch.library.custom_op("unrolled::unroll", mutates_args=(), device_types="cpu")
+def _unroll(
+    parameters: Sequence[Tensor], inputs: Tensor, state: Sequence[Tensor], plan: int, wanted: Sequence[bool]
+) -> list[Tensor]:
+    """States of all steps `[T + 1, B, size]` and the last ones; the visible states only, where nothing is `wanted`.
+
+    `wanted` says which parameters want a gradient, and last whether the input does; with it comes what is kept for
+    `unroll_backward`.
+    """
+    if not wanted:
+        trajectories, final = _plans[plan].executor.run(parameters, inputs, tuple(state))
+        return [*trajectories, *final]
+    executor, gradients = _found(plan, wanted)
+    _, final, kept = executor.forward(gradients, parameters, inputs, tuple(state), apart=True)
+    return [*kept[: len(final)], *final, *kept[len(final) :]]
+
+
+@_unroll.register_fake
+def _(parameters, inputs, state, plan, wanted):
+    steps, batch = inputs.shape[:2]
+    sizes = _plans[plan].plan.state_sizes
+    shown, kept = [sizes[k] for k in _plans[plan].plan.visible], []
+    if wanted:
+        executor, gradients = _found(plan, wanted)
+        shown, kept = sizes, executor.kept_columns(gradients)
+    return [
+        *(inputs.new_empty(steps + 1, batch, columns) for columns in shown),
+        *(inputs.new_empty(batch, columns) for columns in sizes),
+        *(inputs.new_empty(steps * batch * columns) for columns in kept),
+    ]
+
+
+@torch.library.custom_op("unrolled::unroll_backward", mutates_args=(), device_types="cpu")
+def _unroll_backward(
+    parameters: Sequence[Tensor],
+    inputs: Tensor,
+    kept: Sequence[Tensor],
+    of_steps: Sequence[Tensor | None],
+    of_states: Sequence[Tensor | None],
+    plan: int,
+    wanted: Sequence[bool],
+    wants_first: bool,
+) -> list[Tensor]:
+    """The wanted gradients, and those of the first states."""
+    executor, gradients = _found(plan, wanted)
+    found, of_first = executor.backward(gradients, parameters, inputs, kept, of_steps, of_states, wants_first)
+    return [*found, *of_first]
+
+
+@_unroll_backward.register_fake
+def _(parameters, inputs, kept, of_steps, of_states, plan, wanted, wants_first):
+    values = [*parameters, inputs]
+    found = [values[k].new_empty(values[k].shape) for k, want in enumerate(wanted) if want]
+    sizes = _plans[plan].plan.state_sizes if wants_first else ()
+    return [*found, *(inputs.new_empty(inputs.size(1), columns) for columns in sizes)]
+
+
+def _setup(ctx, inputs, output) -> None:
+    parameters, x, state, plan, wanted = inputs
+    states = _plans[plan].plan.states
+    ctx.set_materialize_grads(False)
+    ctx.counts = len(parameters), len(state), states
+    ctx.plan, ctx.wanted = plan, list(wanted)
+    ctx.save_for_backward(*parameters, x, *output[:states], *output[2 * states :])
+
+
+def _backward(ctx, of_output):
+    count, given, states = ctx.counts
+    saved = ctx.saved_tensors
+    of_steps = [None if of_output[k] is None else of_output[k][1:] for k in _plans[ctx.plan].plan.visible]
+    made = torch.ops.unrolled.unroll_backward(
+        *(list(saved[:count]), saved[count], list(saved[count + 1 :]), of_steps, list(of_output[states : 2 * states])),
+        *(ctx.plan, ctx.wanted, given > 0),
+    )
+    found: list[Tensor | None] = [None] * (count + 1)
+    chosen = [k for k, want in enumerate(ctx.wanted) if want]
+    for k, gradient in zip(chosen, made, strict=False):
+        found[k] = gradient
+    return found[:count], found[count], list(made[len(chosen) :]), None, None
+
+
+_unroll.register_autograd(_backward, setup_context=_setup)
