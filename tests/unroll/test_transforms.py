@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unrolled import GRU
+from unrolled import GRU, LSTM
 from unrolled.cells import CELLS
 from unrolled.layers import Recurrent
 from unrolled.unroll import operator, unroll
@@ -48,12 +48,14 @@ ALONE = {
     "deep": (lambda: Recurrent("lstm", 4, 5, num_layers=2, bidirectional=True), {}),
     "lengths": (lambda: Recurrent("peephole", 4, 5), {"lengths": torch.tensor([6, 3])}),
     "stranger": (Stepped, {}),
+    "drop-in": (lambda: LSTM(4, 5), {}),
 }
 
 
 @pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_whole_it_is_the_operator_without_a_break(name, backend):
+def test_compiled_whole_it_is_the_operator_without_a_break(name, backend, monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "allow_rnn", True)  # it refuses subclasses of torch.nn.LSTM otherwise
     make, options = ALONE[name]
     layer, x = make(), torch.randn(6, 2, 4, requires_grad=True)
     seen = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import ClassVar, Self
 
@@ -86,8 +85,8 @@ class Cell(nn.Module):
 
     def bind(self, **parameters: Tensor | None) -> Self:
         """A shallow copy of this cell that computes with other tensors in place of the named parameters."""
-        clone = copy.copy(self)
-        clone.__dict__["origin"] = getattr(self, "origin", self)
+        clone = type(self).__new__(type(self))
+        clone.__dict__.update(self.__dict__, origin=getattr(self, "origin", self))
         clone.__dict__["_parameters"] = {**self._parameters, **parameters}
         return clone
 

@@ -24,6 +24,7 @@ class Recurrent(nn.Module):
     zoneout: the chance that a unit keeps its value for a step; one rate, or one for each state of the cell.
     input_projection: put a linear layer before every layer whose input has another size than its hidden size; MUT1
         and MUT2 need it.
+    recompute_every: for long sequences, see `unrolled.unroll`: less memory for a third more time.
     options: passed to the cell's constructor (`forget_bias=1.0`, `full=True`, `device=`, `dtype=`).
 
     `forward(input, hx=None, *, lengths=None)` takes `[T, B, I]` (`[B, T, I]` with `batch_first`), `[T, I]`, or a
@@ -45,6 +46,7 @@ class Recurrent(nn.Module):
         batch_first: bool = False,
         input_projection: bool = False,
         backend: str = "auto",
+        recompute_every: int | None = None,
         **options,
     ) -> None:
         super().__init__()
@@ -54,6 +56,7 @@ class Recurrent(nn.Module):
             raise ConfigurationError(f"num_layers={num_layers} does not fit hidden_size={hidden_size}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, len(widths)
         self.bidirectional, self.batch_first, self.backend = bidirectional, batch_first, backend
+        self.recompute_every = recompute_every
         directions = 2 if bidirectional else 1
         factory = {key: options[key] for key in ("device", "dtype") if key in options}
         self.cells = nn.ModuleList()
@@ -83,7 +86,7 @@ class Recurrent(nn.Module):
     ) -> tuple[Tensor | PackedSequence, Stacked | tuple[Stacked, ...]]:
         batch = Batch.open(input, self.batch_first, lengths)
         cells: Any = list(self.cells)
-        return run_layer(cells, batch, hx, self.noise, self.backend, list(self.projections))
+        return run_layer(cells, batch, hx, self.noise, self.backend, list(self.projections), self.recompute_every)
 
     def extra_repr(self) -> str:
         return (

@@ -36,6 +36,7 @@ def run_stack(
     noise: Regularisation,
     backend: str,
     projections: Sequence[nn.Module] = (),
+    recompute_every: int | None = None,
 ) -> tuple[Tensor, list[State]]:
     """Run `cells[layer][direction]` over `inputs [T, B, I]`; states in and out are listed layer by layer."""
     finals: list[State] = []
@@ -49,7 +50,13 @@ def run_stack(
             start = states[layer * len(directions) + direction]
             check_inputs(cell, inputs)  # before draws lie behind them
             noisy, fed = with_noise(cell, inputs, noise.recurrent_dropout, noise.zoneout)
-            output, final = unroll(noisy, fed, start, lengths=lengths, reverse=direction == 1, backend=backend)
+            output, final = unroll(
+                *(noisy, fed, start),
+                lengths=lengths,
+                reverse=direction == 1,
+                backend=backend,
+                recompute_every=recompute_every,
+            )
             outputs.append(output)
             finals.append(final)
         inputs = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
@@ -138,12 +145,15 @@ def run_layer(
     noise: Regularisation,
     backend: str,
     projections: Sequence[nn.Module] = (),
+    recompute_every: int | None = None,
 ) -> tuple[Tensor | PackedSequence, Stacked | tuple[Stacked, ...]]:
     """`run_stack` between a caller's forms of input and state and the engine's."""
     names = cells[0][0].state_names
     if hx is not None and not batch.batched:
         hx = batch.open_state(hx) if len(names) == 1 else tuple(batch.open_state(part) for part in hx)  # type: ignore[arg-type]
     states = unstack_states(hx, names, sum(map(len, cells)))
-    outputs, finals = run_stack(cells, batch.inputs, states, batch.lengths, noise, backend, projections)
+    outputs, finals = run_stack(
+        cells, batch.inputs, states, batch.lengths, noise, backend, projections, recompute_every
+    )
     final = tuple(batch.close_state(part) for part in stack_states(finals))
     return batch.close_outputs(outputs), final[0] if len(final) == 1 else final

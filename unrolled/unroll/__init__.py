@@ -13,6 +13,8 @@ from unrolled.unroll.fallback import is_transformed, say_fallback, why_not_nativ
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
 from unrolled.unroll.operator import unroll_captured
 from unrolled.unroll.planned import unroll_planned
+from unrolled.unroll.recompute import in_pieces
+from unrolled.unroll.signature import describe
 
 __all__ = ["BACKENDS", "unroll"]
 
@@ -30,6 +32,7 @@ def unroll(
     lengths: Tensor | list[int] | None = None,
     reverse: bool = False,
     backend: str = "auto",
+    recompute_every: int | None = None,
 ) -> tuple[Tensor, State]:
     """Run `cell` over `inputs` one step after the other.
 
@@ -39,6 +42,8 @@ def unroll(
         and its outputs are zero.
     reverse: read from the last step to the first; with lengths, from each sequence's own last step.
     backend: one of `BACKENDS`.
+    recompute_every: keep states for backward only every so many steps and compute the rest again there: memory for T/k
+        states and k steps instead of T steps, for a third more time. √T is a good choice.
 
     Returns `(outputs [T, B, state_sizes[0]], state)`; outputs stand at the step of their input, also in reverse.
     Raises ShapeError on tensors that do not fit the cell, ConfigurationError on a backend that cannot run it.
@@ -54,8 +59,18 @@ def unroll(
         cast = tuple(part.to(dtype) for part in parts)
         with torch.autocast("cpu", enabled=False):
             given = None if state is None else cast[0] if isinstance(state, Tensor) else cast
-            return unroll(cell, inputs.to(dtype), given, lengths=lengths, reverse=reverse, backend=backend)
+            return unroll(
+                cell,
+                inputs.to(dtype),
+                given,
+                lengths=lengths,
+                reverse=reverse,
+                backend=backend,
+                recompute_every=recompute_every,
+            )
     lengths = _check_lengths(inputs, lengths)
+    if recompute_every is not None and (state is not None or isinstance(cell, Cell)):
+        return _in_pieces(cell, inputs, state, lengths, reverse, backend, recompute_every)
     if torch.compiler.is_compiling() and backend != "torch":
         _check_dimensions(inputs)
         captured = unroll_captured(cell, inputs, state, lengths, reverse) if backend in ("auto", "native") else None
@@ -67,7 +82,7 @@ def unroll(
         if state is not None or type(cell).initial_state is not Cell.initial_state:  # zeros need no room of their own
             state = _check_state(cell, inputs, state)
     elif state is None:
-        return _start(cell, inputs, lengths, reverse, backend)
+        return _start(cell, inputs, lengths, reverse, backend, recompute_every)
     else:
         _check_dimensions(inputs)
         cell, state = adapt(cell, inputs, state)
@@ -92,8 +107,36 @@ def unroll(
     return run(cell, inputs, state, lengths, reverse)
 
 
+@torch.compiler.disable
+def _in_pieces(
+    cell: nn.Module,
+    inputs: Tensor,
+    state: State | Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    backend: str,
+    recompute_every: int,
+) -> tuple[Tensor, State]:
+    _check_dimensions(inputs)
+    bare = isinstance(state, Tensor)
+    if isinstance(cell, Cell):
+        check_inputs(cell, inputs)
+        state, bare = _check_state(cell, inputs, state), False
+
+    def run(piece: Tensor, start: State, left: Tensor | None) -> tuple[Tensor, State]:
+        return unroll(cell, piece, start[0] if bare else start, lengths=left, reverse=reverse, backend=backend)
+
+    first = (state,) if isinstance(state, Tensor) else tuple(state or ())
+    return in_pieces(run, list(describe(cell)[1].values()), inputs, first, lengths, reverse, recompute_every)
+
+
 def _start(
-    module: nn.Module, inputs: Tensor, lengths: Tensor | None, reverse: bool, backend: str
+    module: nn.Module,
+    inputs: Tensor,
+    lengths: Tensor | None,
+    reverse: bool,
+    backend: str,
+    recompute_every: int | None,
 ) -> tuple[Tensor, State]:
     """Unroll a stranger's module that makes its own first state: its first step is run as it stands."""
     _check_dimensions(inputs)
@@ -107,7 +150,9 @@ def _start(
         return output.unsqueeze(0), adapt(module, inputs, state)[1]
     rest = inputs[:-1] if reverse else inputs[1:]
     left = None if lengths is None else lengths - 1
-    outputs, final = unroll(module, rest, state, lengths=left, reverse=reverse, backend=backend)
+    outputs, final = unroll(
+        module, rest, state, lengths=left, reverse=reverse, backend=backend, recompute_every=recompute_every
+    )
     parts = [outputs, output.unsqueeze(0)] if reverse else [output.unsqueeze(0), outputs]
     return torch.cat(parts), final
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -100,17 +99,11 @@ def _prepare(number: int, wanted: tuple[bool, ...]) -> None:
 def _found(number: int, wanted: Sequence[bool]) -> tuple[NativeExecutor, Gradients]:
     key = (number, tuple(wanted))
     if key not in _ready:
-
-        def make() -> tuple[NativeExecutor, Gradients]:
-            planned = _plans[number]
-            assert isinstance(planned.executor, NativeExecutor)
-            gradients = planned.plan.gradients(key[1])
-            planned.executor.kept_columns(gradients)
-            return planned.executor, gradients
-
-        # Planning differentiates, which cannot be done where an operator is run; another thread is not there.
-        with ThreadPoolExecutor(1) as pool:
-            _ready[key] = pool.submit(make).result()
+        planned = _plans[number]
+        assert isinstance(planned.executor, NativeExecutor)
+        gradients = planned.plan.gradients(key[1])
+        planned.executor.kept_columns(gradients)
+        _ready[key] = planned.executor, gradients
     return _ready[key]
 
 

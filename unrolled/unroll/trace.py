@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
@@ -31,7 +32,16 @@ _DECOMPOSITIONS = decompositions()
 
 
 def trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], what: str) -> fx.GraphModule:
-    """`function(*tensors)` as a graph; `examples` give shapes and dtypes, their values are not looked at."""
+    """`function(*tensors)` as a graph; `examples` give shapes and dtypes, their values are not looked at.
+
+    It is traced in a thread of its own: what a person has switched on in theirs, such as hooks on saved tensors, a mode
+    that watches operations, or no autograd within an operator, has no business in it.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_trace, function, examples, what).result()
+
+
+def _trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], what: str) -> fx.GraphModule:
     with FakeTensorMode(), fx.traceback.preserve_node_meta():
         fakes = [torch.empty(example.shape, dtype=example.dtype, device=example.device) for example in examples]
         try:

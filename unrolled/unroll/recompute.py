@@ -1,0 +1,114 @@
+"""Long sequences: in pieces, of which only the states between them are kept, and the rest computed again backward.
+
+Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from unrolled.cells import State
+from unrolled.errors import ConfigurationError
+
+#: Outputs and last states of a piece: `run(inputs, state, lengths)`.
+Run = Callable[[Tensor, State, Tensor | None], tuple[Tensor, State]]
+
+
+def in_pieces(
+    run: Run,
+    parameters: Sequence[Tensor],
+    inputs: Tensor,
+    state: State,
+    lengths: Tensor | None,
+    reverse: bool,
+    every: int,
+) -> tuple[Tensor, State]:
+    """What `run(inputs, state, lengths)` gives, by pieces of `every` steps; `parameters` are what it reads besides."""
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ConfigurationError(f"recompute_every must be a whole number of steps, at least 1, got {every!r}")
+    bounds = [(start, min(start + every, len(inputs))) for start in range(0, len(inputs), every)]
+    pieces = _Cut(run, bounds[::-1] if reverse else bounds, lengths, len(state))
+    outputs, *final = _Pieces.apply(pieces, inputs, *state, *parameters)
+    return outputs, tuple(final)
+
+
+class _Cut:
+    """A run, and the pieces to run it over, in their order."""
+
+    def __init__(self, run: Run, bounds: list[tuple[int, int]], lengths: Tensor | None, states: int) -> None:
+        self.run, self.bounds, self.lengths, self.states = run, bounds, lengths, states
+
+    def __call__(self, inputs: Tensor, state: State, bound: tuple[int, int]) -> tuple[Tensor, State]:
+        start, stop = bound
+        left = None if self.lengths is None else (self.lengths - start).clamp(0, stop - start)
+        return self.run(inputs, state, left)
+
+
+class _Pieces(torch.autograd.Function):
+    """PyTorch's own checkpoint would hold every piece of the output, and of the input's gradient, twice."""
+
+    @staticmethod
+    def forward(ctx, pieces: _Cut, inputs: Tensor, *others: Tensor):
+        state: State = others[: pieces.states]
+        starts: list[Tensor] = []
+        ctx.draws = []  # a stranger's cell may have dropout of its own
+        outputs = None
+        for start, stop in pieces.bounds:
+            starts += state
+            ctx.draws.append(torch.get_rng_state())
+            made, state = pieces(inputs[start:stop], state, (start, stop))
+            if outputs is None:
+                outputs = made.new_empty(len(inputs), *made.shape[1:])
+            outputs[start:stop] = made
+        ctx.pieces = pieces
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(inputs, *others[pieces.states :], *starts)
+        return outputs, *state
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_outputs: Tensor | None, *of_final: Tensor | None):
+        pieces, needed = ctx.pieces, ctx.needs_input_grad[1:]
+        count = len(needed) - 1 - pieces.states
+        inputs, *rest = ctx.saved_tensors
+        parameters, starts = rest[:count], rest[count:]
+        chosen = [p for p, needs in zip(parameters, needed[1 + pieces.states :], strict=True) if needs]
+        of_inputs = torch.zeros_like(inputs) if needed[0] else None
+        sums: list[Tensor | None] = [None] * len(chosen)
+        carried: list[Tensor | None] = list(of_final)
+        for number in reversed(range(len(pieces.bounds))):
+            start, stop = pieces.bounds[number]
+            piece = inputs[start:stop].detach().requires_grad_(needed[0])
+            first = starts[number * pieces.states : (number + 1) * pieces.states]
+            state = tuple(part.detach().requires_grad_() for part in first)
+            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(ctx.draws[number])
+                made, final = pieces(piece, state, (start, stop))
+            given = [None if of_outputs is None else of_outputs[start:stop], *carried]
+            ends = [(v, g) for v, g in zip((made, *final), given, strict=True) if g is not None and v.requires_grad]
+            leaves = [*([piece] if needed[0] else []), *state, *chosen]
+            found = _gradients(ends, leaves)
+            if of_inputs is not None:
+                of_piece = found.pop(0)
+                if of_piece is not None:
+                    of_inputs[start:stop] = of_piece
+            carried = found[: pieces.states]
+            for k, gradient in enumerate(found[pieces.states :]):
+                before = sums[k]
+                if gradient is not None:
+                    sums[k] = gradient if before is None else before.add_(gradient)
+        of_chosen = iter(sums)
+        of_parameters = [next(of_chosen) if needs else None for needs in needed[1 + pieces.states :]]
+        return None, of_inputs, *carried, *of_parameters
+
+
+def _gradients(ends: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]) -> list[Tensor | None]:
+    """Of the leaves, for outputs and their gradients."""
+    if not ends:
+        return [None] * len(leaves)
+    values, given = zip(*ends, strict=True)
+    return list(torch.autograd.grad(values, leaves, given, allow_unused=True))
