@@ -54,8 +54,8 @@ ALONE = {
 
 @pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_whole_it_is_the_operator_without_a_break(name, backend, monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "allow_rnn", True)  # it refuses subclasses of torch.nn.LSTM otherwise
+@torch._dynamo.config.patch(allow_rnn=True)  # it refuses subclasses of torch.nn.LSTM otherwise
+def test_compiled_whole_it_is_the_operator_without_a_break(name, backend):
     make, options = ALONE[name]
     layer, x = make(), torch.randn(6, 2, 4, requires_grad=True)
     seen = []
