@@ -15,16 +15,16 @@ from tyro.conf import arg
 from unrolled.cells import CELLS, find_cell
 from unrolled.cli.parsing import parse
 from unrolled.training.config import require, require_choice
-from unrolled.unroll.measure import SIZES, Timing, time_cell
-
-PEERS = ("torch.nn", "eager")
+from unrolled.unroll.measure import PEERS, SIZES, Timing, time_cell
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time a training step of cells in native code, forward and backward, against torch.nn's layers and the eager loop.
+    """Time a training step of cells in native code, forward and backward, against others.
 
-    All sides take turns in one process; the medians are compared. Keep the machine quiet meanwhile.
+    The others are torch.nn's layers, the eager loop, torch.compile of that loop where it is done compiling in two
+    minutes, and JAX's lax.scan (of lstm and gru, where JAX is installed). All sides take turns in one process; the
+    medians are compared. Keep the machine quiet meanwhile.
     The sizes, as steps, batch, input and hidden size: S1 25, 1, 64, 100; S2 50, 50, 65, 128; S3 64, 32, 128, 256;
     S4 50, 64, 512, 512; S5 35, 20, 650, 650.
     """
@@ -33,8 +33,8 @@ class Arguments:
     """Which cells."""
     sizes: Annotated[tuple[str, ...], arg(metavar="SIZE...")] = tuple(SIZES)
     """S1 to S5."""
-    against: Annotated[tuple[str, ...], arg(metavar="PEER...")] = PEERS
-    """torch.nn, eager."""
+    against: Annotated[tuple[str, ...], arg(metavar="PEER...")] = ("torch.nn", "eager", "jax")
+    """torch.nn, eager, torch.compile, jax."""
     repeats: int = 15
     """How often each side is timed."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -58,17 +58,19 @@ def main(words: Sequence[str], prog: str) -> int:
                 status.update(f"{name} at {size}")
                 timings.append(time_cell(name, size, arguments.against, arguments.repeats))
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.repeats} repeats\n")
-    print("| cell | size | ms | against torch.nn | against eager | share of a matrix product | spread |")
-    print("|---|---|---|---|---|---|---|")
+    peers = [peer for peer in PEERS if any(peer in timing.seconds for timing in timings)]
+    heads = ["cell", "size", "ms", *(f"against {peer}" for peer in peers), "share of a matrix product", "spread"]
+    print(f"| {' | '.join(heads)} |")
+    print("|---" * len(heads) + "|")
     for timing in timings:
-        print(_row(timing))
+        print(_row(timing, peers))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([asdict(t) | {"share": t.share} for t in timings], indent=2) + "\n")
     return 0
 
 
-def _row(timing: Timing) -> str:
-    ratios = [timing.ratio(peer) for peer in PEERS]
+def _row(timing: Timing, peers: Sequence[str]) -> str:
+    ratios = [timing.ratio(peer) for peer in peers]
     shown = ["" if ratio is None else f"{ratio:.2f}×" for ratio in ratios]
     cells = [f"`{timing.cell}`", timing.size, f"{timing.seconds['native'] * 1e3:.2f}", *shown]
     return f"| {' | '.join(cells)} | {timing.share:.2f} | ±{timing.spread['native'] * 50:.0f}% |"

@@ -1,4 +1,4 @@
-"""Times a training step of cells: this engine, `torch.nn`, the eager loop, and a plain matrix product beside them.
+"""Times a training step of cells: this engine, others beside it, and a plain matrix product.
 
 All sides are run in turn, in one process, and compared by their medians: only ratios within one run carry over.
 """
@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 from unrolled.cells import Cell, find_cell
-from unrolled.unroll import unroll
+from unrolled.unroll.peers import Side, engine, jax_scan, torch_compiled, torch_layer
 
 #: Steps, batch, input, hidden.
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -25,13 +24,8 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
     "S5": (35, 20, 650, 650),
 }
 _PRODUCT = 2048
-#: The cells that `torch.nn` has layers of.
-_PEERS: dict[str, Callable[[int, int], nn.Module]] = {
-    "lstm": nn.LSTM,
-    "gru-after": nn.GRU,
-    "elman": nn.RNN,
-    "relu": lambda inputs, hidden: nn.RNN(inputs, hidden, nonlinearity="relu"),
-}
+#: What can be compared with this engine.
+PEERS = ("torch.nn", "eager", "torch.compile", "jax")
 
 
 @dataclass(frozen=True)
@@ -62,11 +56,15 @@ def time_cell(cell_name: str, size: str, peers: Sequence[str], repeats: int) -> 
     cell: Cell = make(hidden if equal else inputs, hidden)
     x = torch.randn(steps, batch, cell.input_size, requires_grad=True)
     left, right = torch.randn(2, _PRODUCT, _PRODUCT)
-    sides: dict[str, Callable[[], object]] = {"native": _training(cell, x, "native")}
-    if "eager" in peers:
-        sides["eager"] = _training(cell, x, "eager")
-    if "torch.nn" in peers and cell_name in _PEERS:
-        sides["torch.nn"] = _layer_training(_PEERS[cell_name](inputs, hidden), x)
+    makers: dict[str, Callable[[], Side | None]] = {
+        "torch.nn": lambda: torch_layer(cell_name, inputs, hidden, x),
+        "eager": lambda: engine(cell, x, "eager"),
+        "torch.compile": lambda: torch_compiled(cell_name, cell, x),
+        "jax": lambda: jax_scan(cell_name, cell, x),
+    }
+    found = {name: makers[name]() for name in PEERS if name in peers}
+    sides: dict[str, Side] = {"native": engine(cell, x, "native")}
+    sides |= {name: side for name, side in found.items() if side is not None}
     sides["product"] = lambda: left @ right
     times: dict[str, list[float]] = {name: [] for name in sides}
     calls = {name: _calls_a_turn(side) for name, side in sides.items()}
@@ -83,19 +81,9 @@ def time_cell(cell_name: str, size: str, peers: Sequence[str], repeats: int) -> 
     return Timing(cell_name, size, seconds, spread, 6 * steps * batch * weights)
 
 
-def _calls_a_turn(side: Callable[[], object]) -> int:
+def _calls_a_turn(side: Side) -> int:
     """As many calls as take a fiftieth of a second; what is done once, such as to compile, is done before."""
     side()
     started = time.perf_counter()
     side()
     return max(1, round(0.02 / (time.perf_counter() - started)))
-
-
-def _training(cell: Cell, x: Tensor, backend: str) -> Callable[[], object]:
-    leaves = [x, *cell.parameters()]
-    return lambda: torch.autograd.grad(unroll(cell, x, backend=backend)[0].sum(), leaves)
-
-
-def _layer_training(layer: nn.Module, x: Tensor) -> Callable[[], object]:
-    leaves = [x, *layer.parameters()]
-    return lambda: torch.autograd.grad(layer(x)[0].sum(), leaves)
