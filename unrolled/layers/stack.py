@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout as drop
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unrolled.cells import Cell, State
 from unrolled.errors import ShapeError
+from unrolled.layers.dropout import dropout
 from unrolled.layers.noise import with_noise
 from unrolled.unroll import check_inputs, unroll
 
@@ -42,7 +42,7 @@ def run_stack(
     finals: list[State] = []
     for layer, directions in enumerate(cells):
         if layer and noise.dropout and directions[0].training:
-            inputs = drop(inputs, noise.dropout)
+            inputs = dropout(inputs, noise.dropout)
         if projections:
             inputs = projections[layer](inputs)
         outputs = []

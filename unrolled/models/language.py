@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 from unrolled.cells import Cell, GatedCell, State, find_cell
 from unrolled.errors import CompilerError, ConfigurationError, UntraceableError
 from unrolled.layers import Recurrent
+from unrolled.layers.dropout import Dropout
 from unrolled.layers.noise import Zoneout
 from unrolled.layers.stack import stack_states, unstack_states
 from unrolled.unroll.adapt import WithOutput, step
@@ -67,7 +68,7 @@ class LanguageModel(nn.Module):
             backend=backend,
             **cell_options,  # type: ignore[arg-type]
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.readout = nn.Linear(self.recurrent.output_size, vocabulary_size)
         if tie_weights:
             if self.embedding is None or embedding_size != self.recurrent.output_size:
