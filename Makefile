@@ -4,12 +4,13 @@ DEMO_TIME ?= 2m
 DEMO_RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint format clean help
+.PHONY: demo test test-slow test-sanitized lint format clean help
 
 help:
 	@echo "make demo       train about two minutes on Python's own source code and sample from the result"
 	@echo "make test       the test suite (under 5 minutes on 2 cores)"
 	@echo "make test-slow  the checks that take longer, and those that need UNROLLED_DATA"
+	@echo "make test-sanitized  the engine's tests with its C under gcc's address and undefined-behaviour sanitizers"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff put the code in order"
 
@@ -36,6 +37,15 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+# The sanitizers' libraries must be loaded before Python's own; what Python itself leaks is not looked at.
+test-sanitized: .venv/installed
+	CC="gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined -g" \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 \
+	$(BIN)/python -m pytest --numprocesses 2 tests/unroll/test_products.py tests/unroll/test_unroll.py \
+		tests/unroll/test_planned.py tests/decoding
+	$(BIN)/python -m pytest -m slow tests/slow/test_threads.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ INLINE REAL split_exp(REAL x, REAL *scale) {
   p = p * r + 5.0000001201e-1f;
   int32_t bits;
   memcpy(&bits, &shifted, 4);
-  bits = (bits + 127) << 23;
+  bits = (int32_t)((uint32_t)(bits + 127) << 23);
   memcpy(scale, &bits, 4);
   return p * r * r + r;
 }
