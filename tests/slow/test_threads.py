@@ -15,7 +15,7 @@ from unrolled.unroll.program import PRODUCT
 MAIN = r"""
 #include <pthread.h>
 #include <stdio.h>
-enum { THREADS = 3, STEPS = 5, ROWS = 7, ARRAYS = %(arrays)d, ELEMENTS = 1 << 18 };
+enum { THREADS = 3, STEPS = 5, ROWS = %(rows)d, ARRAYS = %(arrays)d, ELEMENTS = 1 << 21 };
 static pthread_barrier_t meeting;
 static REAL *arrays[ARRAYS], *packed, *scratch;
 static long strides[64];
@@ -42,7 +42,7 @@ int main(void) {
 """
 
 
-def by_pthreads(source):
+def by_pthreads(source, rows):
     """A program's source with `run` as what one thread does, and a main function that starts three."""
     start = source.index("void run(")
     program, headers = source[start:], source[:start]
@@ -54,19 +54,20 @@ def by_pthreads(source):
     assert "#pragma omp barrier" in program
     program = program.replace("#pragma omp barrier", "pthread_barrier_wait(&meeting);")
     arrays = 1 + max(map(int, re.findall(r"= p\[(\d+)\]", program)))
-    return headers + PRODUCT.read_text() + MAIN % {"arrays": arrays, "program": program}
+    return headers + PRODUCT.read_text() + MAIN % {"arrays": arrays, "rows": rows, "program": program}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc has the sanitizer that is meant here")
 @pytest.mark.parametrize("name", ["lstm", "gru", "ln-lstm", "mut3", "peephole-full"])
+@pytest.mark.parametrize(("rows", "size"), [(7, 24), (1, 400)])
 @pytest.mark.parametrize("broken", [False, True])
-def test_threads_do_not_race(name, broken, tmp_path):
-    cell = CELLS[name](24, 24)
+def test_threads_do_not_race(name, rows, size, broken, tmp_path):
+    cell = CELLS[name](size, size)
     plan = Plan(cell, torch.float32, torch.device("cpu"))
     gradients = plan.gradients((True,) * (len(plan.parameter_names) + 1))
     for k, part in enumerate(Layout(plan, torch.float32).training(gradients)):
-        text = by_pthreads(part.program.source())
+        text = by_pthreads(part.program.source(), rows)
         if broken:  # without their meetings they must be caught
             text = text.replace("pthread_barrier_wait(&meeting);", "")
         code, program = tmp_path / f"{k}.c", tmp_path / f"{k}"

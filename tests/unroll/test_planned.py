@@ -174,6 +174,17 @@ def test_plans_are_shared_by_like_cells_only():
     assert find_plan(CELLS["gru"](4, 5), torch.float64, device)[0] is not same[0]
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru", "ln-lstm", "mut2"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_sequence_of_many_units_whose_threads_share_the_columns(name, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        compare(name, "native", torch.float64, 6, 1, 400, 400, False, (True, True), None)
+    finally:
+        torch.set_num_threads(before)
+
+
 class Tied(nn.Module):
     def __init__(self, tied):
         super().__init__()

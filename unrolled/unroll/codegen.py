@@ -203,21 +203,36 @@ class Step:
 
     # C
 
-    def code(self, packed: dict[fx.Node, str]) -> list[str]:
-        """The statements of step `t` for rows `first` to `first + N`; `packed` names the packed matrices."""
+    def code(self, packed: dict[fx.Node, str], together: bool = False) -> list[str]:
+        """The statements of step `t` for rows `first` to `first + N`; `packed` names the packed matrices.
+
+        `together`: all threads have the same rows and share out the columns of the products; the first does the rest.
+        """
         lines: list[str] = []
+        write, meet = (self._share_of_product, ["#pragma omp barrier"]) if together else (self._product, [])
         segments = {level[0] for level, _ in self.loops} | {self.level(product.node)[0] for product in self.products}
         for segment in sorted(segments):
             for product in self.products:
                 if self.level(product.node)[0] == segment:
-                    lines.append(self._product(product, packed[product.matrix]))
+                    lines.append(write(product, packed[product.matrix]))
+            lines += meet if segment else []
             loops = sorted((loop for loop in self.loops.values() if loop.level[0] == segment), key=_order)
             if loops:
-                lines.append("for (long r = first; r < first + N; r++) {")
+                lines.append(f"{'if (thread == 0) ' if together else ''}for (long r = first; r < first + N; r++) {{")
                 for loop in loops:
                     lines += ["  " + line for line in LoopCode(self, loop).lines()]
-                lines.append("}")
+                lines += ["}", *meet]
         return lines
+
+    def _share_of_product(self, product: Product, packed: str) -> str:
+        bias = "0" if product.bias is None else f"{self.vectors[product.bias]} + from"
+        panels, width = f"({product.width} + PANEL - 1) / PANEL", product.width
+        return (
+            f"{{ const long r = first, from = {panels} * thread / all * PANEL, "
+            f"end = {panels} * (thread + 1) / all * PANEL, to = end < {width} ? end : {width}; "
+            f"tools->product({_at(product.operand)}, {product.operand.stride}, {packed} + from * {product.depth}, "
+            f"{product.depth}, to - from, {bias}, {_at(product.result)} + from, {product.result.stride}, N); }}"
+        )
 
     def _product(self, product: Product, packed: str) -> str:
         bias = "0" if product.bias is None else self.vectors[product.bias]

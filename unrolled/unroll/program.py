@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ KERNEL, SAMPLE, PRODUCT = (Path(__file__).with_name(name) for name in ("kernel.h
 TYPES = {torch.float32: ("float", 8, "int32_t"), torch.float64: ("double", 4, "int64_t")}
 _BLOCK = 96  # rows that a thread takes through a step at once, at most
 _DEPTH = 384  # as in product.c
+_WORTH_MEETING = 150_000  # weights of a product of which threads share the columns, where there is but one row
 
 EVERY_STEP = "{0} + (t * B + r) * {1}"  # row `r` of an array [T, B, columns], or of the states before step t
 AFTER = "{0} + ((t + 1) * B + r) * {1}"  # of the states [T + 1, B, columns] after step t
@@ -144,17 +146,30 @@ class Program:
         `around` is C to run before and behind every step, for rows `first` to `first + N`.
         """
         self._samples |= any(around)
-        body = [around[0], *self._body(step, 0), around[1]]
+        packed = self._add(step, 0)
+        body = [around[0], *step.code(packed), around[1]]
         time = "long t = T - 1; t >= 0; t--" if descending else "long t = 0; t < T; t++"
         times = ("T - 1", "0") if descending else ("0", "T - 1")
         copies = [[_copy(copy, t) for copy in group] for group, t in zip((starts, ends), times, strict=True)]
         parts = {"starts": copies[0], "ends": copies[1], "body": body}
         texts = {name: "\n".join("        " + line for line in lines) for name, lines in parts.items()}
-        self._phases.append(_LOOP.format(time=time, **texts))
+        alone = _LOOP.format(time=time, **texts)
+        if max((product.depth * product.width for product in step.products), default=0) < _WORTH_MEETING:
+            self._phases.append(alone)
+            return
+        barrier = "#pragma omp barrier"
+        body = ["if (thread == 0) {", around[0], "}", barrier, *step.code(packed, together=True)]
+        body += ["if (thread == 0) {", around[1], "}"]
+        shared = ["if (thread == 0) {", *copies[0], "}", barrier, f"for ({time}) {{", *body, "}", barrier]
+        shared += ["if (thread == 0) {", *copies[1], "}"]
+        text = "\n".join(
+            "      " + line for line in ["const long first = 0, N = 1;", "REAL *const s = scratch;", *shared]
+        )
+        self._phases.append(f"  if (B == 1 && all > 1) {{\n{text}\n  }} else\n{alone}")
 
     def rows(self, step: Step) -> None:
         """A step for the rows of all steps at once."""
-        body = "\n".join("      " + line for line in self._body(step, 1))
+        body = "\n".join("      " + line for line in step.code(self._add(step, 1)))
         self._phases.append(_ROWS.format(body=body))
 
     def contract(self, left: Place, high: int, right: Place | None, wide: int, result: str) -> None:
@@ -169,7 +184,8 @@ class Program:
             self._room = max(self._room, _DEPTH * (wide + 16 + _BLOCK))
         self._contractions.append(f"    {line}")
 
-    def _body(self, step: Step, kind: int) -> list[str]:
+    def _add(self, step: Step, kind: int) -> dict[fx.Node, str]:
+        """Count a step in; the names of its packed matrices."""
         for node in step.nodes:
             value = node.meta.get("val")
             if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != self.dtype:
@@ -178,7 +194,7 @@ class Program:
         self.work += sum(2 * product.depth * product.width for product in step.products)
         packed = {product.matrix: self._pack(step.vectors[product.matrix], product.matrix) for product in step.products}
         self._flat |= {int(name[1:]) for node, name in step.vectors.items() if node.users and node not in packed}
-        return step.code(packed)
+        return packed
 
     def _pack(self, name: str, matrix: fx.Node) -> str:
         if name not in self._packed:
@@ -248,7 +264,8 @@ class Program:
         need not be packed again.
         """
         rows = steps * batch
-        threads = 1 if self.work * rows < 1_000_000 else torch.get_num_threads()  # to wake them would take longer
+        # To wake the others would take longer; and more threads than processors would wait for each other.
+        threads = 1 if self.work * rows < 1_000_000 else min(torch.get_num_threads(), _processors())
         blocks = min(_BLOCK, -(-batch // threads)), min(_BLOCK, -(-rows // threads))
         own = _whole(max(blocks[0] * self._scratch[0], blocks[1] * self._scratch[1], self._room))
         turns = [_whole(2 * batch * columns) for columns in self._turns]
@@ -287,6 +304,12 @@ def _copy(copy: Copy, time: str) -> str:
 
 def preamble(real: str, lanes: int, mask: str) -> str:
     return f"#define REAL {real}\n#define LANES {lanes}\n#define MASK {mask}"
+
+
+@functools.cache
+def _processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache
