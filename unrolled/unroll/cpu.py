@@ -12,6 +12,7 @@ from unrolled.unroll.executor import finish, hoist
 from unrolled.unroll.layout import Backward, Forward, Layout
 from unrolled.unroll.plan import Gradients, Plan
 from unrolled.unroll.program import Program
+from unrolled.unroll.workspace import empty
 
 _LITTLE = 1 << 19  # elements that are cheaper to keep in one tensor than in several
 
@@ -46,7 +47,7 @@ class NativeExecutor:
         steps, batch = inputs.shape[:2]
         inputs = inputs.contiguous()
         first = [part.contiguous() for part in state] if state else []
-        trajectories = [inputs.new_empty(steps + 1, batch, columns) for columns in forward.trajectories.values()]
+        trajectories = [empty(inputs, steps + 1, batch, columns) for columns in forward.trajectories.values()]
         final = tuple([inputs.new_empty(batch, columns) for columns in plan.state_sizes])
         sizes = [steps * batch * columns for columns in forward.kept]
         rest: list[Tensor] = []
@@ -57,7 +58,7 @@ class NativeExecutor:
             hoisted = [value.to(inputs.dtype).contiguous() for value in hoisted]
             rest = [hoisted[k] for k in forward.rest]
             kept = [hoisted[k].view(-1) for k in forward.kept_hoisted]
-            kept += [inputs.new_empty(size) for size in sizes[len(kept) :]]
+            kept += [empty(inputs, size) for size in sizes[len(kept) :]]
         places = [part.data_ptr() for part in first] or [None] * plan.states
         places += [value.data_ptr() for value in (*trajectories, *final)]
         places += [*_places(kept, sizes), *(value.data_ptr() for value in rest)]
@@ -94,11 +95,11 @@ class NativeExecutor:
         slots += [value.data_ptr() for value in of_first] or [None] * plan.states
         vectors, strides, _alive = back.vectors.find(parameters)
         if back.finish is None:
-            rows = [inputs.new_empty(steps, batch, columns) for columns in back.rows]
+            rows = [empty(inputs, steps, batch, columns) for columns in back.rows]
             back.program(steps, batch, vectors, strides, [*slots, *(value.data_ptr() for value in rows)])
             return self._finish(gradients, parameters, inputs, trajectories, kept, rows), of_first
-        of_input = [inputs.new_empty(inputs.shape)] if back.finish.of_input else []
-        sums = [inputs.new_empty(shape) for shape in back.finish.shapes]
+        of_input = [empty(inputs, *inputs.shape)] if back.finish.of_input else []
+        sums = [empty(inputs, *shape) for shape in back.finish.shapes]
         back.program(steps, batch, vectors, strides, [*slots, *(value.data_ptr() for value in (*of_input, *sums))])
         if back.finish.order is not None:
             return [*(sums[k] for k in back.finish.order), *of_input], of_first
@@ -128,8 +129,8 @@ class NativeExecutor:
 def _room(like: Tensor, sizes: Sequence[int], apart: bool) -> list[Tensor]:
     """Memory of these sizes: of little ones in one tensor, unless they must be `apart`."""
     if not apart and len(sizes) > 1 and sum(sizes) < _LITTLE:
-        return [like.new_empty(sum(sizes))]
-    return [like.new_empty(size) for size in sizes]
+        return [empty(like, sum(sizes))]
+    return [empty(like, size) for size in sizes]
 
 
 def _places(kept: Sequence[Tensor], sizes: Sequence[int]) -> list[int]:
