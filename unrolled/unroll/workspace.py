@@ -1,4 +1,4 @@
-"""Memory for native programs: fresh pages can cost more than their use, so they are large, or kept for the next call."""
+"""Memory for native programs: fresh pages can cost more than their use, so they are large, or kept for next time."""
 
 from __future__ import annotations
 
