@@ -82,6 +82,8 @@ class LoopCode:
         return self._names[key]
 
     def _columns(self, node: fx.Node) -> int:
+        if "val" not in node.meta:
+            raise UntraceableError("the size of the batch is one of its values")
         if node in self.step.vectors:
             shape = node.meta["val"].shape
             if len(shape) > 1 and any(size != 1 for size in shape[:-1]):

@@ -12,6 +12,7 @@ from unrolled.unroll.executor import finish, hoist
 from unrolled.unroll.layout import Backward, Forward, Layout
 from unrolled.unroll.plan import Gradients, Plan
 from unrolled.unroll.program import Program
+from unrolled.unroll.signature import planning
 from unrolled.unroll.workspace import empty
 
 _LITTLE = 1 << 19  # elements that are cheaper to keep in one tensor than in several
@@ -27,8 +28,10 @@ class NativeExecutor:
 
     def run(self, parameters, inputs, state):
         if self._inference is None:
-            self._inference = self.layout.inference()
-            self._inference.program.compile()
+            with planning:
+                forward = self.layout.inference()
+                forward.program.compile()
+                self._inference = forward
         trajectories, final, _ = self._call(self._inference, parameters, inputs, state)
         return trajectories, final
 
@@ -70,10 +73,11 @@ class NativeExecutor:
         """Forward and backward; both at once, so that what cannot be compiled is known before anything has run."""
         key = (*gradients.derivative.wanted, *gradients.chosen)
         if key not in self._training:
-            pair = self.layout.training(gradients)
-            with ThreadPoolExecutor(2) as pool:
-                list(pool.map(Program.compile, [part.program for part in pair]))
-            self._training[key] = pair
+            with planning:
+                pair = self.layout.training(gradients)
+                with ThreadPoolExecutor(2) as pool:
+                    list(pool.map(Program.compile, [part.program for part in pair]))
+                self._training[key] = pair
         return self._training[key]
 
     def backward(self, gradients: Gradients, parameters, inputs, kept, of_steps, of_states, wants_first):

@@ -26,6 +26,7 @@ from unrolled.cells import Cell, State
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import title
 from unrolled.unroll.operations import CHEAP, PRODUCTS
+from unrolled.unroll.signature import planning
 from unrolled.unroll.trace import (
     ROWS,
     ancestors,
@@ -130,11 +131,13 @@ class Plan:
         self._input = x.meta["val"]
         self._derivatives: dict[tuple[bool, ...], Derivative] = {}
         self._gradients: dict[tuple[bool, ...], Gradients] = {}
+        _check_rows(self.hoist, self.name)
         #: Which states' every step is read outside the loop.
         self.visible = tuple(k for k, node in enumerate(new_states) if node is output)[:1]
         self.sink: fx.GraphModule | None = None
         if not self.visible:
             self.sink = extract(graph, [*parameters, x, *states, *new_states], [output])
+            _check_rows(self.sink, self.name)
             read = placeholders(self.sink)[2 + count :]
             users = [[read[k], read[len(states) + k]] for k in range(len(states))]
             self.visible = tuple(k for k, nodes in enumerate(users) if any(node.users for node in nodes))
@@ -158,7 +161,9 @@ class Plan:
     def gradients(self, wanted: tuple[bool, ...]) -> Gradients:
         """For `wanted`, one flag for each parameter and one for the input."""
         if wanted not in self._gradients:
-            self._gradients[wanted] = self._finish(wanted)
+            with planning:
+                if wanted not in self._gradients:
+                    self._gradients[wanted] = self._finish(wanted)
         return self._gradients[wanted]
 
     def _finish(self, wanted: tuple[bool, ...]) -> Gradients:
@@ -259,6 +264,30 @@ class Plan:
             collected=tuple(collected),
             row_values=tuple(places[node] for node in edges),
         )
+
+
+def _check_rows(graph: fx.GraphModule, name: str) -> None:
+    """UntraceableError where a graph does not treat its rows one by one: it could not be run over those of all steps.
+
+    It is tried: four rows at once must give what they give two by two.
+    """
+    generator = torch.Generator().manual_seed(0)
+    whole: list[Tensor] = []
+    halves: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for node in placeholders(graph)[1:]:
+        value = node.meta["val"]
+        shape = (4, *value.shape[1:]) if has_rows(node) else tuple(value.shape)
+        made = torch.randn(shape, generator=generator, dtype=torch.float64).to(value.dtype).to(value.device)
+        whole.append(made)
+        for half, part in zip(halves, made.split(2) if has_rows(node) else (made, made), strict=True):
+            half.append(part)
+    with torch.no_grad():
+        together = graph.forward(4, *whole)
+        apart = zip(*(graph.forward(2, *half) for half in halves), strict=True)
+    for node, value, parts in zip(results(graph), together, apart, strict=True):
+        joined = torch.cat(parts) if has_rows(node) else parts[0]
+        if joined.shape != value.shape or not torch.allclose(value, joined, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise UntraceableError(f"{name} mixes the sequences of a batch")
 
 
 def _part_of(node: fx.Node, nodes: set[fx.Node]) -> bool:

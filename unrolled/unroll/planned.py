@@ -61,8 +61,9 @@ def unroll_planned(
     else:
         trajectories, final = executor.run(parameters, fed, state)
         after = [trajectory[1:] for trajectory in trajectories]
-    outputs = after[0]
-    if plan.sink is not None:
+    if plan.sink is None:
+        outputs = after[0]
+    else:
         outputs = sink(plan.sink, plan.visible, parameters, fed, plan.first(fed, state), after)
     return show(outputs, inside, reverse), tuple(final)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from unrolled.errors import CompilerError, UntraceableError
 
 T = TypeVar("T")
+#: Held by the one thread that plans or compiles: tracing switches things in PyTorch that all threads see.
+planning = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,12 @@ def _describe(module: nn.Module, prefix: str, tensors: dict[str, Tensor], number
 def remember(known: dict[Hashable, T | Exception], key: Hashable, make: Callable[[], T]) -> T:
     """What was made for `key`, now or before; the error again, where it could not be made."""
     if key not in known:
-        try:
-            known[key] = make()
-        except (UntraceableError, CompilerError) as error:
-            known[key] = error
+        with planning:
+            if key not in known:
+                try:
+                    known[key] = make()
+                except (UntraceableError, CompilerError) as error:
+                    known[key] = error
     found = known[key]
     if isinstance(found, Exception):
         raise found

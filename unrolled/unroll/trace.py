@@ -7,6 +7,7 @@ number of them: over B for one step, or over T·B for all steps at once.
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -105,7 +106,8 @@ def trace_step(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[fx
     """
     named = describe(cell)[1]
     names = list(named)
-    whole = _Whole(cell)
+    # A copy with the same tensors: while it is traced its parameters are others, which another thread must not meet.
+    whole = _Whole(copy.deepcopy(cell, {id(tensor): tensor for tensor in named.values()}))
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
         values = {f"cell.{name}": tensor for name, tensor in zip(names, tensors, strict=False)}
