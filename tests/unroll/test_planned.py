@@ -171,7 +171,7 @@ def test_plans_are_shared_by_like_cells_only():
     assert same[0] is same[1]
     others = [CELLS["gru"](4, 6), CELLS["gru-swapped"](4, 5), CELLS["gru"](4, 5, bias=False), CELLS["mut3"](4, 5)]
     assert len({id(find_plan(cell, torch.float32, device)[0]) for cell in others} | {id(same[0])}) == 5
-    assert find_plan(CELLS["gru"](4, 5), torch.float64, device)[0] is not same[0]
+    assert find_plan(CELLS["gru"](4, 5).double(), torch.float64, device)[0] is not same[0]
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "ln-lstm", "mut2"])

@@ -281,9 +281,12 @@ def _check_rows(graph: fx.GraphModule, name: str) -> None:
         whole.append(made)
         for half, part in zip(halves, made.split(2) if has_rows(node) else (made, made), strict=True):
             half.append(part)
-    with torch.no_grad():
-        together = graph.forward(4, *whole)
-        apart = zip(*(graph.forward(2, *half) for half in halves), strict=True)
+    try:
+        with torch.no_grad():
+            together = graph.forward(4, *whole)
+            apart = zip(*(graph.forward(2, *half) for half in halves), strict=True)
+    except RuntimeError as error:
+        raise UntraceableError(f"{name}: {str(error).splitlines()[0]}") from error
     for node, value, parts in zip(results(graph), together, apart, strict=True):
         joined = torch.cat(parts) if has_rows(node) else parts[0]
         if joined.shape != value.shape or not torch.allclose(value, joined, rtol=1e-3, atol=1e-4, equal_nan=True):

@@ -18,6 +18,7 @@ import torch.fx.traceback
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
 from unrolled.cells import Cell, State
 from unrolled.errors import UntraceableError
@@ -110,6 +111,10 @@ def trace_step(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[fx
     whole = _Whole(copy.deepcopy(cell, {id(tensor): tensor for tensor in named.values()}))
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
+        with _NothingDetached(title(cell)):
+            return run_freely(*tensors)
+
+    def run_freely(*tensors: Tensor) -> Sequence[Tensor]:
         values = {f"cell.{name}": tensor for name, tensor in zip(names, tensors, strict=False)}
         x, *state = tensors[len(names) :]
         output, new = torch.func.functional_call(whole, values, (x, tuple(state)))
@@ -117,6 +122,21 @@ def trace_step(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[fx
 
     rows = [example(dtype, device, ROWS, size) for size in (cell.input_size, *cell.state_sizes)]
     return trace(run, [*named.values(), *rows], title(cell)), names
+
+
+class _NothingDetached(TorchFunctionMode):
+    """Refuses what takes values out of autograd: a traced derivative would not know of it."""
+
+    _DETACHING = (Tensor.detach, Tensor.detach_, torch.detach, torch._C._set_grad_enabled)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self._DETACHING or getattr(func, "__self__", None) is Tensor.data:
+            raise UntraceableError(f"{self.name} takes values out of autograd, by detach or no_grad")
+        return func(*args, **(kwargs or {}))
 
 
 class _Whole(nn.Module):
