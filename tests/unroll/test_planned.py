@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unrolled.cells import CELLS, Cell
-from unrolled.errors import ConfigurationError
+from unrolled.errors import ConfigurationError, FallbackWarning
 from unrolled.layers import Recurrent
-from unrolled.unroll import unroll
+from unrolled.unroll import fallback, unroll
 from unrolled.unroll.plan import Plan
 from unrolled.unroll.planned import find_plan
 
@@ -183,6 +183,42 @@ def test_one_sequence_of_many_units_whose_threads_share_the_columns(name, thread
         compare(name, "native", torch.float64, 6, 1, 400, 400, False, (True, True), None)
     finally:
         torch.set_num_threads(before)
+
+
+class Does(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.w, self.u = nn.Parameter(torch.randn(5, 5) / 3), nn.Parameter(torch.randn(5, 5) / 3)
+
+    def forward(self, x, h):
+        return self.function(self, x, h)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda s, x, h: torch.tanh(x.roll(1, 0) @ s.w + h @ s.u), "mixes the sequences"),
+        (lambda s, x, h: torch.tanh((x - x.amax(0)) @ s.w + h @ s.u), "mixes the sequences|no C form"),
+        (lambda s, x, h: torch.tanh(x @ s.w + h.detach() @ s.u), "out of autograd"),
+        (lambda s, x, h: torch.tanh(x @ s.w + h @ s.u * (1.0 / h.size(0))), "size of the batch"),
+        (lambda s, x, h: torch.tanh(x @ s.w / len(x) + h @ s.u), "size of the batch"),
+    ],
+)
+def test_what_would_be_wrong_over_all_steps_at_once_runs_step_by_step(function, reason, monkeypatch):
+    monkeypatch.setattr(fallback, "_said", set())
+    torch.manual_seed(3)
+    cell, x, h = Does(function), torch.randn(4, 3, 5), torch.randn(3, 5)
+    expected = unroll(cell, x, h, backend="eager")[0]
+    with pytest.warns(FallbackWarning, match=reason):
+        made = unroll(cell, x, h)[0]
+    torch.testing.assert_close(made, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(y.sum(), list(cell.parameters())) for y in (made, expected)))
+
+
+def test_an_output_that_is_no_function_of_the_state():
+    cell, x, h = Does(lambda s, x, h: (x, torch.tanh(x @ s.w + h @ s.u))), torch.randn(4, 3, 5), torch.zeros(3, 5)
+    torch.testing.assert_close(unroll(cell, x, h), unroll(cell, x, h, backend="eager"))
 
 
 class Tied(nn.Module):

@@ -74,7 +74,9 @@ def _find(
     Nor is there one here for a cell whose output is none of its states.
     """
     if any(parameter.is_meta for parameter in module.parameters()):  # a drop-in layer's template
-        module = copy.deepcopy(module).to_empty(device="cpu")
+        module = copy.deepcopy(module).to_empty(device="cpu").requires_grad_(False)
+        for tensor in module.parameters():
+            tensor.zero_()
     cell: Any = Foreign(module, *form) if form else module
     try:
         planned, _ = find_plan(Held(cell) if held else cell, dtype, torch.device("cpu"), native=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 
 from unrolled.cells import Cell, State
-from unrolled.unroll.adapt import Held
+from unrolled.errors import UntraceableError
+from unrolled.unroll.adapt import Held, title
 from unrolled.unroll.cpu import NativeExecutor
+from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.executor import Executor, Tensors, TorchExecutor, cut, hoist
 from unrolled.unroll.native import compiler
 from unrolled.unroll.plan import Plan
@@ -39,9 +42,25 @@ def find_plan(
     def make() -> Planned:
         if native:
             compiler()
-        return Planned(cell, dtype, device, native)
+        planned = Planned(cell, dtype, device, native)
+        with ThreadPoolExecutor(1) as pool:  # as for tracing: away from whatever the caller has switched on
+            pool.submit(_check_values, planned.plan, cell, list(tensors.values()), dtype, device).result()
+        return planned
 
     return remember(_planned, (key, dtype, device, native), make), list(tensors.values())
+
+
+def _check_values(plan: Plan, cell: Cell, parameters: Tensors, dtype: torch.dtype, device: torch.device) -> None:
+    """UntraceableError where two steps of the plan are not what the cell computes: it looked at the batch's size."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(2, 2, cell.input_size), *((2, size) for size in plan.state_sizes)]
+    inputs, *state = (torch.randn(size, generator=generator, dtype=dtype).to(device) for size in sizes)
+    with torch.no_grad():
+        _, expected = unroll_eager(cell, inputs, tuple(state), None, False)
+        _, found = TorchExecutor(plan).run(parameters, inputs, tuple(state))
+    for value, other in zip(expected, found, strict=True):
+        if not torch.allclose(value, other, rtol=1e-2, atol=1e-3, equal_nan=True):
+            raise UntraceableError(f"the step of {title(cell)} depends on the size of the batch")
 
 
 def unroll_planned(
