@@ -1,6 +1,22 @@
-"""Decoding: the next token, over any model with `start` and `step`; and tokens as text."""
+"""Decoding, over any model with `start` and `step`: sampling, beam search, ensembles, scores of given outputs."""
 
+from unrolled.decoding.beam import BeamSearch, Hypothesis, SearchStep
+from unrolled.decoding.combine import Ensemble, forced_log_probs
 from unrolled.decoding.sampling import Sampling, StepModel, generate
 from unrolled.decoding.text import TextStream
+from unrolled.decoding.tree import search_trees, tree_json, tree_svg
 
-__all__ = ["Sampling", "StepModel", "TextStream", "generate"]
+__all__ = [
+    "BeamSearch",
+    "Ensemble",
+    "Hypothesis",
+    "Sampling",
+    "SearchStep",
+    "StepModel",
+    "TextStream",
+    "forced_log_probs",
+    "generate",
+    "search_trees",
+    "tree_json",
+    "tree_svg",
+]

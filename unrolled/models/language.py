@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from unrolled.cells import Cell, GatedCell, State, find_cell
+from unrolled.cells import State
 from unrolled.errors import CompilerError, ConfigurationError, UntraceableError
 from unrolled.layers import Recurrent
 from unrolled.layers.dropout import Dropout
 from unrolled.layers.noise import Zoneout
 from unrolled.layers.stack import stack_states, unstack_states
+from unrolled.models.parts import named_cell
 from unrolled.unroll.adapt import WithOutput, step
 from unrolled.unroll.fallback import say_fallback, why_not_native
 from unrolled.unroll.generate import Choice, Generator
@@ -49,11 +49,7 @@ class LanguageModel(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        make = find_cell(cell)
-        cell_class = make.func if isinstance(make, partial) else make  # a name may stand for a class with an option set
-        assert isinstance(cell_class, type)
-        assert issubclass(cell_class, Cell)
-        cell_options = {"forget_bias": forget_bias} if issubclass(cell_class, GatedCell) else {}
+        make, cell_options, needs_equal_sizes = named_cell(cell, forget_bias)
         self.vocabulary_size = vocabulary_size
         self.embedding = nn.Embedding(vocabulary_size, embedding_size) if embedding_size else None
         self.recurrent = Recurrent(
@@ -64,9 +60,9 @@ class LanguageModel(nn.Module):
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             zoneout=zoneout,
-            input_projection=cell_class.needs_equal_sizes,
+            input_projection=needs_equal_sizes,
             backend=backend,
-            **cell_options,  # type: ignore[arg-type]
+            **cell_options,
         )
         self.dropout = Dropout(dropout)
         self.readout = nn.Linear(self.recurrent.output_size, vocabulary_size)

@@ -1,0 +1,341 @@
+"""Beam search over sentences and hypotheses at once: every operation is one on tensors over all of them.
+
+A state belongs to rows, one a hypothesis, those of a sentence side by side. Where a search goes on from some rows,
+`model.reorder(state, rows [B, n])` gives their state; a model without it has states of tensors whose last axis but one
+is the rows'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.decoding.sampling import StepModel
+from unrolled.errors import ConfigurationError
+from unrolled.layers.stack import map_state
+
+NEVER = -torch.inf
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A finished output: its tokens without the end, the sum of all log-probabilities with the end's, and its score.
+
+    `score = log_prob / (number of tokens, the end counted) ** length_penalty`.
+    """
+
+    tokens: tuple[int, ...]
+    log_prob: float
+    score: float
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """How to search.
+
+    beam: hypotheses kept a step, of all groups together; 1 is argmax.
+    n_best: how many to return, the best first.
+    length_penalty: the exponent of the length that a sum of log-probabilities is divided by; 0: none.
+    min_length: the fewest tokens, the end not counted.
+    no_repeat: no sequence of so many tokens occurs twice; 0: anything may.
+    groups: parts of the beam that are searched one after the other within a step, each of beam / groups hypotheses.
+    diversity: what a token loses for each choice of it, at this step, by the groups before (Hamming).
+
+    A hypothesis is finished when its end is among the best candidates of its group; a sentence, when each of its groups
+    has its share of finished ones. At the greatest length all hypotheses are ended. Where `min_length` and `no_repeat`
+    leave no token, the end is allowed. No two hypotheses of a sentence are equal, in whatever groups.
+    Sources: length, Wu et al. 2016 without its offset; groups, Vijayakumar et al. 2016, "Diverse Beam Search".
+    """
+
+    beam: int = 5
+    n_best: int = 1
+    length_penalty: float = 1.0
+    min_length: int = 0
+    no_repeat: int = 0
+    groups: int = 1
+    diversity: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("beam", 1), ("n_best", 1), ("groups", 1), ("min_length", 0), ("no_repeat", 0)):
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.n_best > self.beam:
+            raise ConfigurationError(f"n_best ({self.n_best}) cannot be above the beam ({self.beam})")
+        if self.beam % self.groups:
+            raise ConfigurationError(f"the beam ({self.beam}) must be a multiple of the groups ({self.groups})")
+        if not 0 <= self.diversity < float("inf"):
+            raise ConfigurationError(f"diversity must be 0 or above, got {self.diversity}")
+        if not abs(self.length_penalty) < float("inf"):
+            raise ConfigurationError(f"the length penalty must be a number, got {self.length_penalty}")
+
+    @torch.no_grad()
+    def search(
+        self,
+        model: StepModel,
+        state: Any,
+        first: Tensor,
+        end: int,
+        max_length: int | Tensor,
+        prefix: Tensor | None = None,
+        record: list[SearchStep] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """The `n_best` outputs of every sentence, fewer where there are no more.
+
+        state, first: the state after `model.start`, and the first token `[B]` that is fed.
+        end: the token that ends an output.
+        max_length: the most tokens, the end not counted; one number, or one a sentence `[B]`.
+        prefix: tokens `[P, B]` that outputs must begin with; below 0 where a sentence's prefix is shorter.
+        record: takes what every step chose, for `search_trees`.
+        """
+        if not len(first):
+            return []
+        return _Searching(self, model, state, first, end, max_length, prefix, record).run()
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """What one step of a search chose, for the sentences of numbers `sentences [B]`.
+
+    Parents, tokens and totals, `[B, G, ·]`, of those that go on, in the order of the next step's parents, and of those
+    that ended; a total of -inf is none at all.
+    """
+
+    sentences: Tensor
+    alive: tuple[Tensor, Tensor, Tensor]
+    ended: tuple[Tensor, Tensor]
+
+
+@dataclass
+class _Chosen:
+    """A group's candidates `[B, ·]` at one step: where they come from, their token, their total; -inf: none."""
+
+    parent: Tensor
+    token: Tensor
+    total: Tensor
+
+
+@dataclass
+class _Finished:
+    """The best finished hypotheses `[B, G, K]`: history `[..., t]` without the end, total, score, length."""
+
+    history: Tensor
+    total: Tensor
+    score: Tensor
+    length: Tensor
+
+    def parts(self) -> tuple[Tensor, ...]:
+        return self.history, self.total, self.score, self.length
+
+
+class _Searching:
+    """One search: B sentences still open, G groups, k hypotheses in each (1 before the first step, then K)."""
+
+    def __init__(
+        self,
+        how: BeamSearch,
+        model: StepModel,
+        state: Any,
+        first: Tensor,
+        end: int,
+        max_length: int | Tensor,
+        prefix: Tensor | None,
+        record: list[SearchStep] | None,
+    ) -> None:
+        self.how, self.model, self.end, self.prefix, self.record = how, model, end, prefix, record
+        self.width = how.beam // how.groups
+        count, device = len(first), first.device
+        self.numbers = torch.arange(count, device=device)
+        self.limit = torch.as_tensor(max_length, device=device).expand(count)
+        if prefix is not None:
+            self.limit = torch.maximum(self.limit, (prefix >= 0).sum(0))
+        self.state = reorder(model, state, self.numbers.unsqueeze(-1).expand(-1, how.groups))
+        self.token = first.view(-1, 1, 1).expand(count, how.groups, 1)
+        self.history = self.token.new_zeros(count, how.groups, 1, 0)
+        self.total: Tensor
+        self.done: _Finished
+        self.results: dict[int, list[Hypothesis]] = {}
+
+    def run(self) -> list[list[Hypothesis]]:
+        count = len(self.numbers)
+        time = 0
+        while len(self.numbers):
+            log_probs, self.state = self.model.step(self.token.reshape(-1), self.state)
+            log_probs = log_probs.view(*self.token.shape, -1)
+            if not time:
+                self.total = log_probs.new_zeros(self.token.shape)
+                none = log_probs.new_full((count, self.how.groups, self.width), NEVER)
+                self.done = _Finished(self.history.expand(-1, -1, self.width, -1), none, none, none.long())
+            self._advance(log_probs, time)
+            time += 1
+        return [self.results[number] for number in range(count)]
+
+    def _advance(self, log_probs: Tensor, time: int) -> None:
+        """Choose among all tokens, by `log_probs [B, G, k, V]`."""
+        scores = self._allowed(self.total.unsqueeze(-1) + log_probs, log_probs, time)
+        going: list[_Chosen] = []
+        ending: list[_Chosen] = []
+        for group in range(self.how.groups):
+            alive, ended = self._choose(scores[:, group], group, time, going, ending)
+            going.append(alive)
+            ending.append(ended)
+        alive, ended = _stack(going), _stack(ending)
+        if self.record is not None:
+            kept = (alive.parent, alive.token, alive.total)
+            self.record.append(SearchStep(self.numbers, kept, (ended.parent, ended.total)))
+        self._finish(ended, time)
+        full = (self.done.score > NEVER).all(-1)
+        alive.total = alive.total.masked_fill(full.unsqueeze(-1), NEVER)
+        over = (alive.total == NEVER).flatten(1).all(-1)
+        self.history = torch.cat([_take(self.history, alive.parent), alive.token.unsqueeze(-1)], -1)
+        self.done.history = torch.nn.functional.pad(self.done.history, (0, 1))
+        self.total = alive.total
+        self._go_on(alive, over)
+
+    def _allowed(self, scores: Tensor, log_probs: Tensor, time: int) -> Tensor:
+        """Totals `[B, G, k, V]` with -inf where a token may not follow."""
+        how, end = self.how, self.end
+        ends = scores[..., end].clone()
+        if time < how.min_length:
+            scores[..., end] = NEVER
+        if how.no_repeat and time >= how.no_repeat:
+            scores.masked_fill_(self._repeats(scores), NEVER)
+        if how.no_repeat or how.min_length:
+            stuck = scores.amax(-1) == NEVER
+            scores[..., end] = torch.where(stuck, ends, scores[..., end])
+        if self.prefix is not None and time < len(self.prefix):
+            wanted = self.prefix[time][self.numbers]
+            here = (wanted >= 0).view(-1, 1, 1, 1)
+            index = wanted.clamp(min=0).view(-1, 1, 1, 1).expand(*scores.shape[:3], 1)
+            full = self.total.unsqueeze(-1) + log_probs
+            only = torch.full_like(scores, NEVER).scatter_(-1, index, full.gather(-1, index))
+            scores = torch.where(here, only, scores)
+        at_limit = (time >= self.limit).view(-1, 1, 1)
+        if bool(at_limit.any()):
+            scores.masked_fill_(at_limit.unsqueeze(-1), NEVER)
+            scores[..., end] = torch.where(at_limit, ends, scores[..., end])
+        return scores
+
+    def _repeats(self, scores: Tensor) -> Tensor:
+        """Where a token would complete a sequence of `no_repeat` tokens for the second time, `[B, G, k, V]`."""
+        size = self.how.no_repeat - 1
+        followers = self.history[..., size:]
+        if size:
+            windows = self.history[..., :-1].unfold(-1, size, 1)
+            again = (windows == self.history[..., -size:].unsqueeze(-2)).all(-1)
+        else:
+            again = torch.ones_like(followers, dtype=torch.bool)
+        found = torch.zeros_like(scores).scatter_add_(-1, followers, again.to(scores))
+        found[..., self.end] = 0
+        return found > 0
+
+    def _choose(
+        self, scores: Tensor, group: int, time: int, going: list[_Chosen], ending: list[_Chosen]
+    ) -> tuple[_Chosen, _Chosen]:
+        """The K candidates of a group that go on, and those that end, by totals `[B, k, V]`."""
+        ranked = self._diversified(scores, group, time, going, ending) if group else scores
+        vocabulary = scores.size(-1)
+        best = ranked.flatten(1).topk(min(2 * self.width, ranked[0].numel()))
+        total = scores.flatten(1).gather(1, best.indices).masked_fill(best.values == NEVER, NEVER)
+        parent, token = best.indices // vocabulary, best.indices % vocabulary
+        place = torch.arange(token.size(1), device=token.device)
+        is_end = token == self.end
+        ended = _Chosen(parent, token, total.masked_fill(~is_end | (place >= self.width), NEVER))
+        # Those that do not end, in their order; behind them, places that stay empty.
+        last = place + len(place) * (is_end | (total == NEVER))
+        order = last.argsort(-1)[:, : self.width]
+        missing = self.width - order.size(1)
+        if missing > 0:
+            order = torch.nn.functional.pad(order, (0, missing))
+        alive = _Chosen(parent.gather(1, order), token.gather(1, order), total.gather(1, order))
+        empty = last.gather(1, order) >= len(place)
+        if missing > 0:
+            empty[:, -missing:] = True
+        alive.total = alive.total.masked_fill(empty, NEVER)
+        return alive, ended
+
+    def _diversified(
+        self, scores: Tensor, group: int, time: int, going: list[_Chosen], ending: list[_Chosen]
+    ) -> Tensor:
+        """Totals less what the groups before have chosen at this step, and without what would be their hypotheses.
+
+        Groups may follow the same path, but not end on it.
+        """
+        before = [*going, *ending]
+        token = torch.cat([chosen.token for chosen in before], 1)
+        taken = torch.cat([chosen.total for chosen in before], 1) > NEVER
+        counts = torch.zeros_like(scores[:, 0]).scatter_add_(1, token, taken.to(scores))
+        ranked = scores - self.how.diversity * counts.unsqueeze(1)
+        last_chance = (time + 1 >= self.limit).unsqueeze(-1)  # the next step ends all that is alive
+        banned = torch.cat([(token == self.end) & taken, taken & last_chance], 1)
+        histories = [_take(self.history[:, k % group], chosen.parent) for k, chosen in enumerate(before)]
+        history = torch.cat(histories, 1)
+        same = (self.history[:, group].unsqueeze(2) == history.unsqueeze(1)).all(-1)  # [B, k, M]
+        twice = same & (banned[:, : token.size(1)] | banned[:, token.size(1) :]).unsqueeze(1)
+        index = token.unsqueeze(1).expand(-1, scores.size(1), -1)
+        return ranked.masked_fill(torch.zeros_like(scores).scatter_add_(2, index, twice.to(scores)) > 0, NEVER)
+
+    def _finish(self, ended: _Chosen, time: int) -> None:
+        """Take the ended `[B, G, ·]` among the finished, and keep the K best of each group."""
+        score = ended.total / (time + 1) ** self.how.length_penalty
+        new = _Finished(_take(self.history, ended.parent), ended.total, score, torch.full_like(ended.token, time + 1))
+        both = [torch.cat(pair, 2) for pair in zip(self.done.parts(), new.parts(), strict=True)]
+        best = both[2].topk(self.width, -1).indices
+        self.done = _Finished(_take(both[0], best), *(part.gather(-1, best) for part in both[1:]))
+
+    def _go_on(self, alive: _Chosen, over: Tensor) -> None:
+        """Let the model's state follow, and drop sentences that are done, once they are a quarter of the batch."""
+        before = self.token.size(-1)
+        firsts = torch.arange(0, self.token.numel(), before, device=over.device).view(*self.token.shape[:2], 1)
+        rows = (firsts + alive.parent).flatten(1)
+        self.token = alive.token
+        closed = int(over.sum())
+        if 4 * closed >= len(over):
+            self._conclude(over)
+            keep = (~over).nonzero().squeeze(-1)
+            self.numbers, self.limit, self.token, rows = (
+                part[keep] for part in (self.numbers, self.limit, self.token, rows)
+            )
+            self.history, self.total = self.history[keep], self.total[keep]
+            self.done = _Finished(*(part[keep] for part in self.done.parts()))
+        if len(rows):
+            self.state = reorder(self.model, self.state, rows)
+
+    def _conclude(self, over: Tensor) -> None:
+        """Read off the results of sentences that are done."""
+        numbers = self.numbers[over].tolist()
+        history, total, score, length = (part[over].tolist() for part in self.done.parts())
+        for row, number in enumerate(numbers):
+            ranked = []
+            for group in range(self.how.groups):
+                entries = zip(
+                    history[row][group], total[row][group], score[row][group], length[row][group], strict=True
+                )
+                for rank, (tokens, log_prob, normalised, steps) in enumerate(entries):
+                    if normalised > NEVER:
+                        found = Hypothesis(tuple(tokens[: steps - 1]), log_prob, normalised, group)
+                        ranked.append((rank, -normalised, group, found))
+            self.results[number] = [found for *_, found in sorted(ranked, key=lambda entry: entry[:3])][
+                : self.how.n_best
+            ]
+
+
+def reorder(model: StepModel, state: Any, rows: Tensor) -> Any:
+    """The state of `rows [B, n]`, n side by side for each of B sentences."""
+    if hasattr(model, "reorder"):
+        return model.reorder(state, rows)
+    if state is None:
+        return None
+    return map_state(lambda part: part.index_select(-2, rows.flatten()), state)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """`values [..., k, t]` at `index [..., n]` of the last axis but one."""
+    return values.gather(-2, index.unsqueeze(-1).expand(*index.shape, values.size(-1)))
+
+
+def _stack(groups: list[_Chosen]) -> _Chosen:
+    return _Chosen(*(torch.stack([getattr(one, name) for one in groups], 1) for name in ("parent", "token", "total")))

@@ -1,0 +1,70 @@
+"""Several models as one, and the probability that a model gives to outputs that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.decoding.beam import reorder
+from unrolled.decoding.sampling import StepModel
+from unrolled.errors import ConfigurationError
+
+MEANS = ("probabilities", "log-probabilities")
+
+
+class Ensemble:
+    """Models over one vocabulary that vote on every token.
+
+    mean: "probabilities" are averaged, or "log-probabilities" are, and normalised again.
+    """
+
+    def __init__(self, models: Sequence[StepModel], mean: str = "probabilities") -> None:
+        if not models:
+            raise ConfigurationError("an ensemble needs at least one model")
+        if mean not in MEANS:
+            raise ConfigurationError(f"unknown mean {mean!r}: choose from {', '.join(MEANS)}")
+        self.models, self.mean = list(models), mean
+
+    def start(self, context: Tensor) -> list[Any]:
+        return [model.start(context) for model in self.models]
+
+    def step(self, token: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
+        made = [model.step(token, part) for model, part in zip(self.models, state, strict=True)]
+        if len(made) == 1:
+            return made[0][0], [made[0][1]]
+        log_probs = torch.stack([log_probs for log_probs, _ in made])
+        if self.mean == "probabilities":
+            log_probs = torch.logsumexp(log_probs, 0) - torch.tensor(float(len(made))).log()
+        else:
+            log_probs = torch.log_softmax(log_probs.mean(0), -1)
+        return log_probs, [part for _, part in made]
+
+    def reorder(self, state: list[Any], rows: Tensor) -> list[Any]:
+        return [reorder(model, part, rows) for model, part in zip(self.models, state, strict=True)]
+
+
+@torch.no_grad()
+def forced_log_probs(model: StepModel, state: Any, first: Tensor, outputs: Tensor) -> Tensor:
+    """`log P` `[B, N]` of N given `outputs [T, B, N]` for each of B sentences.
+
+    outputs: tokens with the end behind them; below 0 is padding.
+    state, first: as `BeamSearch.search` takes them.
+    """
+    steps, count, each = outputs.shape
+    rows = torch.arange(count, device=outputs.device).unsqueeze(-1).expand(-1, each)
+    state = reorder(model, state, rows)
+    token = first.unsqueeze(-1).expand(-1, each).reshape(-1)
+    total = None
+    for time in range(steps):
+        log_probs, state = model.step(token, state)
+        target = outputs[time].reshape(-1)
+        token = target.clamp(min=0)
+        gained = log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1)
+        gained = torch.where(target >= 0, gained, torch.zeros_like(gained))
+        total = gained if total is None else total + gained
+    if total is None:
+        return torch.zeros(count, each, device=outputs.device)
+    return total.view(count, each)

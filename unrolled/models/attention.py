@@ -1,0 +1,93 @@
+"""Attention inside a recurrence: each step looks at the whole source before it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells import Cell, State
+from unrolled.unroll.adapt import step
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is looked at, computed once a sentence.
+
+    values `[B, S, C]`; keys `[B, S, A]`; mask `[B, S]`, 0 where a position counts and -inf behind the sentence's end.
+    """
+
+    values: Tensor
+    keys: Tensor
+    mask: Tensor
+
+    def select(self, sentences: Tensor) -> Memory:
+        """The memory of the chosen sentences `[B']`."""
+        return Memory(*(part.index_select(0, sentences) for part in (self.values, self.keys, self.mask)))
+
+
+class AdditiveAttention(nn.Module):
+    """`e_j = vᵀ tanh(W s + U h_j)`, `α = softmax(e)`, `c = Σ α_j h_j`.
+
+    Source: Bahdanau, Cho & Bengio 2014, "Neural Machine Translation by Jointly Learning to Align and Translate".
+    """
+
+    def __init__(self, query_size: int, memory_size: int, size: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(query_size, size, bias=False)
+        self.key = nn.Linear(memory_size, size)
+        self.energy = nn.Linear(size, 1, bias=False)
+
+    def remember(self, values: Tensor, lengths: Tensor) -> Memory:
+        """Prepare annotations `[S, B, C]` of sentences of `lengths [B]` to be looked at many times."""
+        values = values.transpose(0, 1).contiguous()
+        outside = torch.arange(values.size(1), device=values.device) >= lengths.unsqueeze(-1)
+        mask = torch.zeros_like(outside, dtype=values.dtype).masked_fill_(outside, -torch.inf)
+        return Memory(values, self.key(values), mask)
+
+    def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """`(context [N, C], weights [N, S])` of queries `[N, H]`, the first N/B of them about the first sentence."""
+        sentences, steps, _ = memory.keys.shape
+        asked = self.query(query).view(sentences, -1, 1, memory.keys.size(-1))
+        energy = torch.tanh_(memory.keys.unsqueeze(1) + asked) @ self.energy.weight[0]
+        weights = torch.softmax(energy + memory.mask.unsqueeze(1), -1)
+        context = weights @ memory.values
+        return context.view(len(query), -1), weights.view(len(query), steps)
+
+
+class AttendingLayer(nn.Module):
+    """A recurrent layer over `[x_t; c_t]`, the context `c_t` being what the previous state `s_{t-1}` attends to."""
+
+    def __init__(
+        self,
+        make: Callable[..., Cell],
+        input_size: int,
+        hidden_size: int,
+        memory_size: int,
+        *,
+        input_projection: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        size = input_size + memory_size
+        self.projection = nn.Linear(size, hidden_size) if input_projection and size != hidden_size else nn.Identity()
+        self.cell = make(hidden_size if input_projection else size, hidden_size, **options)
+        self.attention = AdditiveAttention(self.cell.state_sizes[0], memory_size, hidden_size)
+
+    def step(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, State]:
+        """`(output [N, H], context [N, C], state)` after one more `x [N, I]`."""
+        context, _ = self.attention(state[0], memory)
+        output, state = step(self.cell, self.projection(torch.cat([x, context], -1)), state)
+        return output, context, state
+
+    def forward(self, inputs: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, State]:
+        """`(outputs [T, B, H], contexts [T, B, C], state)` over `inputs [T, B, I]`."""
+        outputs, contexts = [], []
+        for x in inputs:
+            output, context, state = self.step(x, state, memory)
+            outputs.append(output)
+            contexts.append(context)
+        return torch.stack(outputs), torch.stack(contexts), state

@@ -1,0 +1,18 @@
+"""What several models need to build their recurrent layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from unrolled.cells import Cell, GatedCell, find_cell
+
+
+def named_cell(name: str, forget_bias: float) -> tuple[Callable[..., Cell], dict[str, Any], bool]:
+    """The constructor of the cell called `name`, its options, and whether its input must have its hidden size."""
+    make = find_cell(name)
+    kind = make.func if isinstance(make, partial) else make  # a name may stand for a class with an option set
+    assert isinstance(kind, type)
+    assert issubclass(kind, Cell)
+    return make, {"forget_bias": forget_bias} if issubclass(kind, GatedCell) else {}, kind.needs_equal_sizes
