@@ -1,4 +1,4 @@
-"""Text in, token numbers out: sources, vocabularies, memory-mapped token files, streams for truncated BPTT."""
+"""Text in, token numbers out: sources, vocabularies, memory-mapped token files, streams and sentence pairs."""
 
 from unrolled.data.sources import find_sources, read_text, standard_library
 from unrolled.data.tokens import LEVELS, TokenFile, build_vocabulary, encode_files, load_vocabulary

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from unrolled.data.sources import read_bytes, read_text
-from unrolled.data.vocabulary import BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
+from unrolled.data.vocabulary import Blocks, BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
 from unrolled.data.words import WordVocabulary
 from unrolled.errors import ConfigurationError, DataError, RunError
 
@@ -23,7 +23,11 @@ LEVELS = tuple(VOCABULARIES)
 
 def build_vocabulary(level: str, files: Sequence[Path], *, size: int | None = None, min_count: int = 2) -> Vocabulary:
     """Learn the vocabulary of `level` from the files: `size` bounds words and BPE, `min_count` drops rare words."""
-    blocks = partial(read_text, files)
+    return learn_vocabulary(level, partial(read_text, files), size=size, min_count=min_count)
+
+
+def learn_vocabulary(level: str, blocks: Blocks, *, size: int | None = None, min_count: int = 2) -> Vocabulary:
+    """As `build_vocabulary`, from text that is not a file."""
     if level == "char":
         return CharacterVocabulary.build(blocks)
     if level == "word":

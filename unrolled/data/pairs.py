@@ -1,0 +1,208 @@
+"""Sentence pairs: two files whose lines belong together, as token numbers, in batches of similar length."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from unrolled.data.vocabulary import Vocabulary
+from unrolled.errors import DataError, RunError
+
+#: Stands behind the end of a sentence, in batches and in targets.
+PADDING = -1
+_GZIP = b"\x1f\x8b"
+
+
+def open_lines(name: str) -> Iterator[str]:
+    """The lines of a text file, plain or gzip, or of standard input where `name` is "-"; without their line ends.
+
+    A line ends at a line feed and nowhere else, so that line numbers agree with those of other tools.
+    DataError where the file cannot be read, or is not UTF-8.
+    """
+    number = 0
+    try:
+        with _open(name) as file:
+            for number, line in enumerate(file, 1):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: line {number:,} is not UTF-8 text (byte {error.start + 1:,} of the line)") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{name}: a damaged gzip file behind line {number:,} ({error})") from error
+    except OSError as error:
+        raise DataError(f"{name}: {error.strerror or error}") from error
+
+
+def _open(name: str) -> IO[bytes]:
+    if name == "-":
+        if sys.stdin is None:
+            raise DataError("standard input is closed: pipe text into it, or name a file")
+        raw = getattr(sys.stdin, "buffer", None)
+        return raw if raw is not None else io.BytesIO(sys.stdin.read().encode())
+    file = Path(name).open("rb")  # noqa: SIM115 - the caller's to close
+    if not file.seekable():
+        return file
+    magic = file.read(2)
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file) if magic == _GZIP else file  # type: ignore[return-value]
+
+
+def read_line_pairs(source: str, target: str) -> tuple[list[str], list[str]]:
+    """Both files' lines; DataError where their numbers differ."""
+    if source == target == "-":
+        raise DataError("source and target cannot both be standard input: name a file for one of them")
+    pair = list(open_lines(source)), list(open_lines(target))
+    if len(pair[0]) != len(pair[1]):
+        raise DataError(
+            f"{source} has {len(pair[0]):,} lines and {target} has {len(pair[1]):,}: line k of one must belong to "
+            "line k of the other"
+        )
+    return pair
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Sentences as token numbers: `tokens [N]`, all one behind the other, and where each begins, `starts [count+1]`."""
+
+    tokens: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, sentences: Sequence[np.ndarray]) -> Sentences:
+        lengths = [len(sentence) for sentence in sentences]
+        tokens = np.concatenate(sentences) if sentences else np.empty(0)
+        return cls(tokens.astype(np.int32), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.tokens[self.starts[number] : self.starts[number + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sentence k of `source` belongs to sentence k of `target`."""
+
+    source: Sentences
+    target: Sentences
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def encode_line(vocabulary: Vocabulary, line: str) -> np.ndarray:
+    """A sentence's tokens, int64 `[N]`. BPE reads a space in front, so that a word is the same word in any place."""
+    line = " ".join(line.split())
+    return vocabulary.encode(" " + line if vocabulary.level == "bpe" and line else line)
+
+
+def decode_line(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
+    """The text of a sentence, on one line."""
+    return " ".join(vocabulary.decode(tokens).split())
+
+
+def encode_pairs(
+    lines: tuple[Sequence[str], Sequence[str]], source: Vocabulary, target: Vocabulary, max_length: int
+) -> Pairs:
+    """The pairs of two non-empty sentences of at most `max_length` tokens; the others are left out."""
+    kept: list[tuple[np.ndarray, np.ndarray]] = []
+    for one, other in zip(*lines, strict=True):
+        pair = encode_line(source, one), encode_line(target, other)
+        if all(0 < len(sentence) <= max_length for sentence in pair):
+            kept.append(pair)
+    return Pairs(Sentences.of([one for one, _ in kept]), Sentences.of([other for _, other in kept]))
+
+
+def save_pairs(path: Path, parts: dict[str, Pairs]) -> None:
+    """Write named sets of pairs into one file."""
+    arrays = {}
+    for name, pairs in parts.items():
+        for side in ("source", "target"):
+            sentences: Sentences = getattr(pairs, side)
+            arrays[f"{name}.{side}"], arrays[f"{name}.{side}.starts"] = sentences.tokens, sentences.starts
+    save_file(arrays, path)
+
+
+def load_pairs(path: Path) -> dict[str, Pairs]:
+    """What `save_pairs` wrote; RunError where the file is missing or something else."""
+    try:
+        arrays = load_file(path)
+        names = dict.fromkeys(key.split(".")[0] for key in arrays)
+        return {
+            name: Pairs(
+                *(Sentences(arrays[f"{name}.{side}"], arrays[f"{name}.{side}.starts"]) for side in ("source", "target"))
+            )
+            for name in names
+        }
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise RunError(f"{path}: no encoded sentence pairs here ({type(error).__name__}: {error})") from error
+
+
+def pad(sentences: Sequence[np.ndarray], end: int) -> Tensor:
+    """Sentences, each with `end` behind it, as int64 `[T, B]`, with PADDING behind that."""
+    longest = max((len(sentence) for sentence in sentences), default=0) + 1
+    batch = np.full((longest, len(sentences)), PADDING, dtype=np.int64)
+    for column, sentence in enumerate(sentences):
+        batch[: len(sentence), column] = sentence
+        batch[len(sentence), column] = end
+    return torch.from_numpy(batch)
+
+
+class PairBatches:
+    """One pass over `pairs` in batches of `batch_size`, of similar lengths within each, in an order drawn from `seed`.
+
+    `chunk(number)` is `(source [S, B], target [T, B])`, int64, each sentence with the end of its vocabulary
+    (`source_end`, `target_end`) and PADDING behind it.
+    Pairs are shuffled, sorted by length within stretches of `bucket` batches, and the batches shuffled again: little
+    padding, and another order in every pass.
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        batch_size: int,
+        ends: tuple[int, int],
+        seed: Sequence[int],
+        *,
+        bucket: int = 50,
+    ) -> None:
+        if not len(pairs):
+            raise DataError("there is no sentence pair to learn from: every line is empty on one side, or too long")
+        self.pairs, self.ends = pairs, ends
+        random = np.random.default_rng(list(seed))
+        order = random.permutation(len(pairs))
+        longest_first = -(pairs.target.lengths + pairs.source.lengths / 1024)
+        stretches = [order[k : k + bucket * batch_size] for k in range(0, len(order), bucket * batch_size)]
+        batches = [
+            stretch[np.argsort(longest_first[stretch], kind="stable")][k : k + batch_size]
+            for stretch in stretches
+            for k in range(0, len(stretch), batch_size)
+        ]
+        self.batches = [batches[k] for k in random.permutation(len(batches))]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def chunk(self, number: int) -> tuple[Tensor, Tensor]:
+        chosen = self.batches[number]
+        source, target = (
+            pad([side[k] for k in chosen], end)
+            for side, end in zip((self.pairs.source, self.pairs.target), self.ends, strict=True)
+        )
+        return source, target
