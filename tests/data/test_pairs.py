@@ -50,7 +50,7 @@ def test_a_byte_order_mark_and_a_missing_last_line_end(tmp_path):
 def test_files_that_do_not_fit_together(write, tmp_path):
     one, other = write("a", LINES), write("b", LINES[1:])
     assert read_line_pairs(one, one) == (LINES, LINES)
-    with pytest.raises(DataError, match="5 lines and .* has 4"):
+    with pytest.raises(DataError, match=r"5 lines and .* has 4"):
         read_line_pairs(one, other)
     with pytest.raises(DataError, match="No such file"):
         read_line_pairs(one, str(tmp_path / "none"))
@@ -60,7 +60,7 @@ def test_files_that_do_not_fit_together(write, tmp_path):
 
 def test_files_that_are_no_text(tmp_path):
     (tmp_path / "a").write_bytes(b"good\nb\xffd\n")
-    with pytest.raises(DataError, match="line 2 is not UTF-8 text .byte 2"):
+    with pytest.raises(DataError, match=r"line 2 is not UTF-8 text .byte 2"):
         list(open_lines(str(tmp_path / "a")))
     (tmp_path / "b").write_bytes(gzip.compress(b"good\n" * 1000)[:-20])
     with pytest.raises(DataError, match="damaged gzip"):
