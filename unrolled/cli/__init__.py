@@ -15,8 +15,11 @@ from unrolled.errors import FallbackWarning, UnrolledError
 COMMANDS: dict[str, tuple[str, str]] = {
     "train lm": ("train_lm", "train a recurrent language model on text"),
     "train min-char-rnn": ("train_min_char_rnn", "train the lectures' 112-line model, as they do"),
+    "train translate": ("train_translate", "train an encoder and a decoder to translate"),
+    "translate": ("translate", "translate lines with one run, or several together"),
+    "rescore": ("rescore", "rank the outputs of another translator anew"),
     "sample": ("sample", "generate text from a run"),
-    "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity"),
+    "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity; BLEU, chrF"),
     "explain": ("explain", "show how a cell is compiled"),
     "bench": ("bench", "time cells against torch.nn and the eager loop, on this machine"),
     "info": ("info", "tell what a run is, how good it got, and how to sample from it"),

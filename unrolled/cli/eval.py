@@ -14,16 +14,21 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.data import find_sources, read_text
+from unrolled.data.pairs import read_line_pairs
 from unrolled.data.tokens import encode_files
+from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.tasks.language import LanguageTask
+from unrolled.tasks.translation import TASKS, TranslationTask, Which
+from unrolled.tasks.translator import evaluate
 from unrolled.training import Run
-from unrolled.training.checkpoint import Which
+from unrolled.training.config import require
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Score a run on the part of its text that was kept for it, or on other text."""
+    """Score a run: a language model on the part of its text that was kept for it, or on other text; a translator, by
+    BLEU, chrF and perplexity, on --source and --target, or without them on the pairs that it was validated on."""
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""
@@ -31,17 +36,32 @@ class Arguments:
     """Files, folders, or - for standard input; none: the run's test part, or else its validation part."""
     glob: Annotated[str | None, arg(metavar="PATTERN")] = None
     """Which files of a folder: '*.py'."""
+    source: Annotated[str, arg(metavar="FILE")] = ""
+    """Of a translator: sentences to translate, one a line."""
+    target: Annotated[str, arg(metavar="FILE")] = ""
+    """Of a translator: their reference translations."""
+    beam: int = 5
+    """Of a translator: hypotheses kept a step; 1: argmax."""
+    length_penalty: float = 1.0
+    """Of a translator: exponent of the length that a log-probability is divided by."""
+    resamples: int = 1000
+    """Of a translator: resamples of the text for confidence intervals; 0: none."""
     json: bool = False
     """Print one JSON object."""
     checkpoint: Which = "best"
-    """Which weights."""
+    """Which weights; average: the mean of the last validations', of a translator."""
     device: str = "cpu"
     """cpu, cuda, mps."""
 
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    task = LanguageTask(Run.open(arguments.run), arguments.device).load(arguments.checkpoint)
+    run = Run.open(arguments.run)
+    if run.task in TASKS:
+        return _translator(run, arguments)
+    if arguments.source or arguments.target or arguments.checkpoint == "average":
+        raise ConfigurationError(f"{arguments.run}: a {run.task} has no use for --source, --target, or an average")
+    task = LanguageTask(run, arguments.device).load(arguments.checkpoint)
     with tempfile.TemporaryDirectory() as scratch:
         what, tokens = _tokens(task, arguments, Path(scratch) / "tokens.bin")
         if len(tokens) < 2:
@@ -68,6 +88,40 @@ def main(words: Sequence[str], prog: str) -> int:
         bits = score.bits_per_character
         print(f"bits per character  {'- (the text behind <unk> is not scored)' if bits is None else f'{bits:.4f}'}")
         print(f"perplexity          {score.perplexity:.3f}")
+    return 0
+
+
+def _translator(run: Run, arguments: Arguments) -> int:
+    if arguments.data or arguments.glob:
+        raise ConfigurationError(f"{arguments.run}: a {run.task} run is scored on --source and --target, not on --data")
+    if bool(arguments.source) != bool(arguments.target):
+        raise ConfigurationError("--source and --target belong together: give both or none")
+    require(arguments.resamples >= 0, "resamples", "0 (none) or above", arguments.resamples)
+    task = TranslationTask(run, arguments.device).load(arguments.checkpoint)
+    how = BeamSearch(beam=arguments.beam, length_penalty=arguments.length_penalty)
+    lines = read_line_pairs(arguments.source, arguments.target) if arguments.source else None
+    score = evaluate(task, how, lines, arguments.resamples)
+    report = {
+        "run": arguments.run,
+        "checkpoint": arguments.checkpoint,
+        "text": f"{arguments.source}, {arguments.target}" if arguments.source else "validation pairs",
+        "beam": arguments.beam,
+        "lines": score.lines,
+        "bleu": score.bleu.score,
+        "bleu_interval": score.bleu.interval,
+        "bleu_signature": score.bleu.signature,
+        "chrf": score.chrf.score,
+        "chrf_signature": score.chrf.signature,
+        "perplexity": score.perplexity,
+        "seconds": score.seconds,
+    }
+    if arguments.json:
+        print(json.dumps(report, ensure_ascii=False))
+        return 0
+    print(f"{report['text']}: {score.lines:,} lines, beam {arguments.beam}, {score.lines / score.seconds:.0f} lines/s")
+    print(f"BLEU        {score.bleu}\n            {score.bleu.signature}")
+    print(f"chrF2       {score.chrf}\n            {score.chrf.signature}")
+    print(f"perplexity  {score.perplexity:.3f} a token of the {task.config.pairs.level} vocabulary")
     return 0
 
 

@@ -12,13 +12,15 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.tasks.language import TASK, LanguageTask
+from unrolled.tasks.translation import TASK as TRANSLATION
+from unrolled.tasks.translation import TASKS, TranslationTask
 from unrolled.training import Checkpoints, Run
 from unrolled.training.progress import clock
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Tell what a run is, how good it got, and how to sample from it."""
+    """Tell what a run is, how good it got, and how to use it."""
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""
@@ -27,30 +29,20 @@ class Arguments:
 def main(words: Sequence[str], prog: str) -> int:
     path = parse(Arguments, words, prog).run
     run = Run.open(path)
-    task = LanguageTask(run, "cpu")
+    task = TranslationTask(run, "cpu") if run.task in TASKS else LanguageTask(run, "cpu")
     console = Console(highlight=False, soft_wrap=True)  # a command to copy must not be broken by a narrow terminal
     for name, value in _facts(task, path):
         console.print(Text(f"{name:13}", style="bold") + Text(value))
     return 0
 
 
-def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
-    config, run = task.config, task.run
-    split = task.split()
-    parameters = sum(p.numel() for p in task.model.parameters())
-    held_out = f"{len(split.validation):,} validation, {len(split.test):,} test"
-    facts = [
-        ("run", str(run.path)),
-        ("task", run.task),
-        ("text", ", ".join(config.text.data) or "the Python standard library's source"),
-        ("tokens", f"{len(split.train):,} training, {held_out}"),
-        ("vocabulary", f"{len(task.vocabulary):,} ({config.text.level})"),
-        ("cell", config.model.cell),
-        ("layers", " + ".join(f"{width} units" for width in config.model.widths)),
-        ("parameters", f"{parameters:,}"),
-        ("optimizer", f"{config.training.optimizer}, learning rate {config.training.learning_rate:g}"),
-        ("batches", f"{config.training.batch_size} streams × {config.training.seq_length} steps"),
-    ]
+def _facts(task: LanguageTask | TranslationTask, path: str) -> list[tuple[str, str]]:
+    run, training = task.run, task.config.training
+    facts = [("run", str(run.path)), ("task", run.task)]
+    facts += task.facts() if isinstance(task, TranslationTask) else _language_facts(task)
+    facts.append(("optimizer", f"{training.optimizer}, learning rate {training.learning_rate:g}"))
+    unit = "pairs" if isinstance(task, TranslationTask) else f"streams × {training.seq_length} steps"
+    facts.append(("batches", f"{training.batch_size} {unit}"))
     records = run.metrics()
     index = Checkpoints(run).index()
     if records:
@@ -65,10 +57,29 @@ def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
         facts.append(
             ("last score", f"step {validated[-1]['step']:,}: {task.describe(validated[-1]['validation_loss'])}")
         )
-    if index:
-        facts.append(("sample", f"unrolled sample {path}"))
-        if run.task == TASK:
-            facts.append(("go on", f"unrolled train lm --resume {path}"))
-    else:
-        facts.append(("sample", "nothing yet: no checkpoint was written"))
+    if not index:
+        return [*facts, ("use", "nothing yet: no checkpoint was written")]
+    uses, resume = _COMMANDS.get(run.task, ("sample", None))
+    facts.append((uses, f"unrolled {uses} {path}"))
+    if resume:
+        facts.append(("go on", f"unrolled {resume} --resume {path}"))
     return facts
+
+
+#: How a task's runs are used, and how they go on.
+_COMMANDS = {TASK: ("sample", "train lm"), TRANSLATION: ("translate", "train translate")}
+
+
+def _language_facts(task: LanguageTask) -> list[tuple[str, str]]:
+    config = task.config
+    split = task.split()
+    parameters = sum(p.numel() for p in task.model.parameters())
+    held_out = f"{len(split.validation):,} validation, {len(split.test):,} test"
+    return [
+        ("text", ", ".join(config.text.data) or "the Python standard library's source"),
+        ("tokens", f"{len(split.train):,} training, {held_out}"),
+        ("vocabulary", f"{len(task.vocabulary):,} ({config.text.level})"),
+        ("cell", config.model.cell),
+        ("layers", " + ".join(f"{width} units" for width in config.model.widths)),
+        ("parameters", f"{parameters:,}"),
+    ]

@@ -52,6 +52,15 @@ class Vocabulary(ABC):
         path.write_text(json.dumps({"level": self.level, **self.state()}, ensure_ascii=False), encoding="utf-8")
 
 
+def unknown_note(level: str, unknown: Sequence[str]) -> str:
+    """What becomes of text that a vocabulary lacks, for the person who gave it; empty where there is none."""
+    if not unknown:
+        return ""
+    fate = "left out" if level == "char" else "read as <unk>"
+    more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+    return f"{fate}, being unknown to the vocabulary: {' '.join(map(repr, unknown[:10]))}{more}"
+
+
 class CharacterVocabulary(Vocabulary):
     """One token a Unicode character, in code point order."""
 

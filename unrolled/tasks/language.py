@@ -17,6 +17,7 @@ from unrolled.cells import CELLS, find_cell
 from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
 from unrolled.data.streams import Split, Streams, check_tokens, split_tokens
 from unrolled.data.tokens import LEVELS
+from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.layers.stack import map_state
@@ -213,11 +214,7 @@ class LanguageTask:
 
     def unknown_note(self, unknown: Sequence[str]) -> str:
         """What becomes of text that the vocabulary lacks, for the person who gave it; empty where there is none."""
-        if not unknown:
-            return ""
-        fate = "left out" if self.config.text.level == "char" else "read as <unk>"
-        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-        return f"{fate}, being unknown to the vocabulary: {' '.join(map(repr, unknown[:10]))}{more}"
+        return unknown_note(self.config.text.level, unknown)
 
     # -- use -----------------------------------------------------------------------------------------------------
 

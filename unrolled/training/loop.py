@@ -31,7 +31,7 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
     def chunk(self, number: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, time first."""
+        """Inputs and targets, time first; targets below 0 are padding and not counted."""
         ...
 
 
@@ -82,6 +82,10 @@ class Outcome:
 
     reason: str
     position: Position
+
+
+def _count(targets: Tensor) -> int:
+    return int((targets >= 0).sum())
 
 
 class Trainer:
@@ -151,7 +155,7 @@ class Trainer:
             raise self._diverged(what, at.step + 1)
         self.optimizer.step()
         at.step += 1
-        at.tokens += targets.numel()
+        at.tokens += _count(targets)
         at.seconds = time.monotonic() - self._started
         at.smooth_loss = loss if math.isnan(at.smooth_loss) else 0.98 * at.smooth_loss + 0.02 * loss
         if at.step % config.log_every == 0 or at.step == 1:
@@ -160,15 +164,15 @@ class Trainer:
     def _backward(self, inputs: Tensor, targets: Tensor) -> float:
         """Gradients of the mean loss over the chunk; they flow back `backward_length` steps, the state further."""
         state = self.carried if self.config.carry_state else None
-        pieces = self.config.backward_length or len(inputs)
-        total = 0.0
+        pieces = self.config.backward_length or max(len(inputs), len(targets))
+        count, total = _count(targets), 0.0
         for part_in, part_out in zip(inputs.split(pieces), targets.split(pieces), strict=True):
             loss, state = self.task.loss(part_in, part_out, state)
             state = map_state(Tensor.detach, state)
-            (loss / targets.numel()).backward()
+            (loss / count).backward()
             total += loss.item()
         self.carried = state
-        return total / targets.numel()
+        return total / count
 
     def _advance(self) -> None:
         at = self.position

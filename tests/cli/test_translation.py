@@ -1,0 +1,316 @@
+"""Training to translate, translating, rescoring and scoring, as a person types them."""
+
+import gzip
+import io
+import json
+import math
+import random
+import re
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from tests.cli.test_commands import error_of
+from unrolled.cli import main
+from unrolled.tasks.translation import TranslationTask
+from unrolled.training import Run
+
+WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
+SMALL = [
+    "--hidden-size",
+    "24",
+    "--embedding-size",
+    "16",
+    "--batch-size",
+    "16",
+    "--learning-rate",
+    "0.02",
+    "--dropout",
+    "0",
+]
+QUICK = ["--sample-every", "0", "--warmup-steps", "10", "--average", "2"]
+
+
+def write_pairs(folder, count=400):
+    """Numbers in English and German, and where they are."""
+    generator = random.Random(1)
+    sources = [" ".join(generator.choices(list(WORDS), k=generator.randint(1, 5))) + "." for _ in range(count)]
+    targets = [" ".join(WORDS[word] for word in line[:-1].split()) + "." for line in sources]
+    source, target = folder / "numbers.en.gz", folder / "numbers.de"
+    source.write_bytes(gzip.compress("".join(f"{line}\n" for line in sources).encode()))
+    target.write_text("".join(f"{line}\n" for line in targets), encoding="utf-8")
+    return ["--source", str(source), "--target", str(target)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("translation")
+
+
+@pytest.fixture(scope="module")
+def pairs(folder):
+    return write_pairs(folder)
+
+
+@pytest.fixture(scope="module")
+def run(folder, pairs):
+    words = [
+        "train",
+        "translate",
+        *pairs,
+        "--level",
+        "word",
+        *SMALL,
+        *QUICK,
+        "--max-steps",
+        "160",
+        "--eval-every",
+        "40",
+    ]
+    assert main([*words, "--out", str(folder / "run")]) == 0
+    return str(folder / "run")
+
+
+@pytest.fixture(scope="module")
+def other(folder, pairs):
+    """A run without attention on the same pairs."""
+    words = ["train", "translate", *pairs, "--level", "word", *SMALL, *QUICK, "--max-steps", "20", "--eval-every", "20"]
+    sutskever = ["--no-attention", "--reverse", "--cell", "lstm", "--num-layers", "2"]
+    assert main([*words, *sutskever, "--out", str(folder / "other")]) == 0
+    return str(folder / "other")
+
+
+def typed(monkeypatch, text):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
+
+
+def said(capsys, *words):
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 0
+    return capsys.readouterr()
+
+
+def test_training_shows_what_it_does(tmp_path, pairs, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = said(
+        capsys, "train", "translate", *pairs, *SMALL, "--vocab-size", "280", "--max-steps", "4", "--eval-every", "2"
+    ).out
+    for expected in (
+        "392 to train on, 8 to validate",
+        "280 in the bpe vocabulary",
+        "gru, 1 × 24 units read both ways, with attention",
+        "validation loss",
+        "unrolled translate runs/numbers-gru-1 < SENTENCES",
+    ):
+        assert expected in out
+    out = said(
+        capsys, "train", "translate", "--resume", "runs/numbers-gru-1", "--max-steps", "6", "--sample-every", "6"
+    ).out
+    assert "resumed at step 4" in out
+    assert re.search(r"< (one|two|three|four|five|six).*\n= (eins|zwei|drei|vier|fünf|sechs).*\n>", out)
+    assert "6 steps" in said(capsys, "info", "runs/numbers-gru-1").out
+
+
+def test_a_stopped_and_resumed_run_arrives_at_the_same_weights(tmp_path, pairs):
+    words = ["train", "translate", *pairs, "--level", "char", *SMALL, *QUICK, "--dropout", "0.2", "--eval-every", "3"]
+    words += ["--scheduled-sampling", "0.3"]
+    assert main([*words, "--lr-schedule", "constant", "--max-steps", "6", "--out", str(tmp_path / "a")]) == 0
+    assert main([*words, "--lr-schedule", "constant", "--max-steps", "3", "--out", str(tmp_path / "b")]) == 0
+    assert main(["train", "translate", "--resume", str(tmp_path / "b"), "--max-steps", "6"]) == 0
+    for which in ("last", "average"):
+        one, two = (TranslationTask(Run.open(tmp_path / name)).load(which).model for name in "ab")
+        assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_it_has_learned_to_translate(run, monkeypatch, capsys):
+    typed(monkeypatch, "six two.\n\none three five.\n")
+    assert said(capsys, "translate", run).out == "sechs zwei.\n\neins drei fünf.\n"
+
+
+def test_every_line_in_gives_one_line_out(run, tmp_path, capsys):
+    lines = ["one two.", "", "   ", "four " * 5000, "世界 <unk> ￭", "one\u2028two", "\x0b", "two."]
+    (tmp_path / "in").write_text("\n".join(lines), encoding="utf-8")
+    done = said(capsys, "translate", run, "--source", tmp_path / "in", "--beam", "2")
+    out = done.out.split("\n")
+    assert len(out) == len(lines) + 1
+    assert out[1] == out[2] == out[6] == ""
+    assert out[3].split().count("vier") > 200
+    assert "translated in pieces of 100 tokens, the most in training: line 4" in done.err
+    assert "read as <unk>" in done.err
+    assert len(done.err.strip().splitlines()) == 2
+
+
+def test_n_best_lists_can_be_rescored(run, other, tmp_path, capsys):
+    (tmp_path / "in").write_text("one two three.\n\nfive.\n")
+    listed = said(capsys, "translate", run, "--source", tmp_path / "in", "--beam", "4", "--n-best", "3").out
+    rows = [line.split(" ||| ") for line in listed.splitlines()]
+    assert [row[0] for row in rows] == ["0"] * 3 + ["1"] + ["2"] * 3
+    assert rows[0][1] == "eins zwei drei."
+    (tmp_path / "list").write_text(listed)
+    given = ["--n-best", tmp_path / "list", "--source", tmp_path / "in"]
+    out = said(capsys, "rescore", run, *given, "--weight", "1", "--all").out.splitlines()
+    for before, after in zip(rows, (line.split(" ||| ") for line in out), strict=True):
+        assert before[:2] == after[:2]  # scored by the run that made them, they keep order and score
+        if before[1]:
+            assert float(before[2]) == pytest.approx(float(after[2]), abs=1e-4)
+    assert said(capsys, "rescore", run, other, *given).out.splitlines()[0] in {row[1] for row in rows[:3]}
+    assert len(said(capsys, "rescore", other, *given).out.splitlines()) == 3
+
+
+def test_an_ensemble_translates(run, other, tmp_path, capsys):
+    (tmp_path / "in").write_text("one two three.\n")
+    for mean in ("probabilities", "log-probabilities"):
+        assert (
+            said(capsys, "translate", run, run, "--source", tmp_path / "in", "--mean", mean).out == "eins zwei drei.\n"
+        )
+    assert (
+        said(capsys, "translate", run, other, "--source", tmp_path / "in", "--checkpoint", "average").out.count("\n")
+        == 1
+    )
+
+
+def test_diverse_groups_and_the_tree(run, tmp_path, capsys):
+    (tmp_path / "in").write_text("one two three.\n")
+    words = ["translate", run, "--source", tmp_path / "in", "--beam", "4", "--n-best", "4"]
+    out = said(capsys, *words, "--diversity", "1.5", "--tree", tmp_path / "tree.json").out
+    assert len({line.split(" ||| ")[1] for line in out.splitlines()}) == 4
+    (tree,) = json.loads((tmp_path / "tree.json").read_text())
+    assert {child["group"] for child in tree["children"]} == {0, 1, 2, 3}
+    assert said(capsys, *words, "--tree", tmp_path / "tree.svg").out
+    assert "eins" in "".join(ElementTree.parse(tmp_path / "tree.svg").getroot().itertext())
+
+
+def test_scores(run, pairs, tmp_path, capsys):
+    report = json.loads(said(capsys, "eval", run, *pairs, "--json", "--resamples", "20").out)
+    assert report["bleu"] > 90
+    assert report["bleu_interval"] >= 0
+    assert "tok:13a" in report["bleu_signature"]
+    assert report["chrf"] > 90
+    assert 1 < report["perplexity"] < 1.5
+    text = said(capsys, "eval", run, "--resamples", "0").out
+    assert "validation pairs: 8 lines" in text
+    assert "95%" not in text
+
+
+def test_perplexity_is_that_of_forced_decoding(run, pairs, capsys):
+    from unrolled.tasks.translator import Translator
+
+    task = TranslationTask(Run.open(run)).load()
+    report = json.loads(said(capsys, "eval", run, "--json", "--resamples", "0").out)
+    held = task.pairs("validation")
+    lines = [
+        [vocabulary.decode(side[k].tolist()) for k in range(len(held))]
+        for vocabulary, side in ((task.source, held.source), (task.target, held.target))
+    ]
+    scores = [some[0] for some in Translator([task]).score(lines[0], [[line] for line in lines[1]])]
+    nats = -sum(log_prob for log_prob, _ in scores) / sum(length for _, length in scores)
+    assert report["perplexity"] == pytest.approx(math.exp(nats), rel=1e-4)
+
+
+def test_the_parts_that_a_run_of_pairs_is_not(run, tmp_path, capsys):
+    assert "not a language model" in error_of(["sample", run], capsys)
+    assert "not on --data" in error_of(["eval", run, "--data", "x"], capsys)
+
+
+def test_mistakes_with_pairs(tmp_path, pairs, capsys):
+    (tmp_path / "three").write_text("a\nb\nc\n")
+    (tmp_path / "two").write_text("a\nb\n")
+    (tmp_path / "blank").write_text("\n\n\n")
+    train = ["train", "translate"]
+
+    def error(*words):
+        return error_of([*train, *words], capsys)
+
+    assert "3 lines and" in error("--source", tmp_path / "three", "--target", tmp_path / "two")
+    assert "--source is missing" in error()
+    assert "--target is missing" in error("--source", tmp_path / "three")
+    assert "No such file" in error("--source", tmp_path / "none", "--target", tmp_path / "two")
+    assert "nothing to learn from" in error("--source", tmp_path / "three", "--target", tmp_path / "blank")
+    assert "belong together" in error(*pairs, "--val-source", tmp_path / "two")
+    assert "--vocab-size" in error(*pairs, "--level", "char", "--vocab-size", "50")
+    assert "unknown cell 'lst'" in error(*pairs, "--cell", "lst")
+    assert "--label-smoothing" in error(*pairs, "--label-smoothing", "1")
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_mistakes_with_runs(run, pairs, tmp_path, capsys):
+    (tmp_path / "in").write_text("one\n")
+    source = ["--source", tmp_path / "in"]
+    assert (
+        main(
+            [
+                "train",
+                "translate",
+                *pairs,
+                "--level",
+                "char",
+                *SMALL,
+                *QUICK,
+                "--max-steps",
+                "1",
+                "--out",
+                str(tmp_path / "c"),
+            ]
+        )
+        == 0
+    )
+    assert "its source vocabulary is not that of" in error_of(["translate", run, tmp_path / "c", *source], capsys)
+    assert "n_best (9)" in error_of(["translate", run, *source, "--n-best", "9"], capsys)
+    assert "multiple of the groups" in error_of(["translate", run, *source, "--groups", "3"], capsys)
+    assert ".json or .svg" in error_of(["translate", run, *source, "--tree", "x.png"], capsys)
+    assert "no such run directory" in error_of(["translate", tmp_path / "none", *source], capsys)
+    assert "RUN" in error_of(["translate", *source], capsys)
+    assert "cannot change" in error_of(["train", "translate", "--resume", run, "--hidden-size", "9"], capsys)
+    assert "--average 0" in error_of(
+        ["translate", _without_snapshots(tmp_path, pairs), *source, "--checkpoint", "average"], capsys
+    )
+    (tmp_path / "list").write_text("0 ||| eins ||| -1\n1 ||| zwei ||| -1\n")
+    rescore = ["rescore", run, *source, "--n-best", tmp_path / "list"]
+    assert "line 2 belongs to source line 1 (from 0), but the source has 1" in error_of(rescore, capsys)
+    (tmp_path / "list").write_text("0 ||| eins\n")
+    assert "has no score" in error_of(rescore, capsys)
+    assert said(capsys, *rescore, "--weight", "1").out == "eins\n"
+    (tmp_path / "list").write_text("eins\n")
+    assert "is not of the form" in error_of(rescore, capsys)
+
+
+def _without_snapshots(folder, pairs):
+    words = [
+        "train",
+        "translate",
+        *pairs,
+        "--level",
+        "byte",
+        *SMALL,
+        "--sample-every",
+        "0",
+        "--average",
+        "0",
+        "--max-steps",
+        "1",
+    ]
+    assert main([*words, "--separate", "--out", str(folder / "d")]) == 0
+    return folder / "d"
+
+
+def test_a_run_without_pairs_to_validate_on(pairs, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    words = [
+        "train",
+        "translate",
+        *pairs,
+        "--level",
+        "word",
+        *SMALL,
+        *QUICK,
+        "--val-fraction",
+        "0",
+        "--max-steps",
+        "6",
+        "--eval-every",
+        "3",
+    ]
+    assert main([*words, "--sample-every", "3", "--separate", "--out", out]) == 0
+    assert "no pairs were held out" in error_of(["eval", out], capsys)
+    assert "BLEU" in said(capsys, "eval", out, *pairs, "--resamples", "0", "--beam", "1", "--checkpoint", "average").out

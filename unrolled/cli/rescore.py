@@ -1,0 +1,86 @@
+"""`unrolled rescore RUN...`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from unrolled.cli.parsing import parse
+from unrolled.cli.translate import open_translator
+from unrolled.data.pairs import open_lines
+from unrolled.errors import DataError
+from unrolled.tasks.translation import Which
+from unrolled.training.config import require
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Rank the outputs of another system anew; several runs are an ensemble.
+
+    Prints the best of each list, one a line of the source; an empty line where a source has no list.
+    """
+
+    runs: Annotated[tuple[str, ...], Positional, arg(metavar="RUN...")]
+    """Run directories, all trained on the same pairs."""
+    source: Annotated[str, arg(metavar="FILE")]
+    """The sentences that were translated, one a line."""
+    n_best: Annotated[str, arg(metavar="FILE")]
+    """Lines `number ||| translation ||| score`, as `unrolled translate --n-best` and Moses write them."""
+    weight: float = 0.5
+    """Share of these runs in the score, the rest being the list's own; 1: these runs alone."""
+    length_penalty: float = 1.0
+    """Exponent of the length that these runs' log-probability is divided by."""
+    all: bool = False
+    """Print the lists in their new order, with the new scores."""
+    checkpoint: Which = "best"
+    """Which weights; average: the mean of the last validations'."""
+    device: str = "cpu"
+    """cpu, cuda, mps."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    require(0 <= arguments.weight <= 1, "weight", "from 0 to 1", arguments.weight)
+    sources = list(open_lines(arguments.source))
+    lists = read_lists(arguments.n_best, len(sources), scored=arguments.weight < 1)
+    translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device)
+    scores = translator.score(sources, [[text for text, _ in some] for some in lists])
+    for number, (some, found) in enumerate(zip(lists, scores, strict=True)):
+        ranked = []
+        for (text, own), (log_prob, length) in zip(some, found, strict=True):
+            new = log_prob / length**arguments.length_penalty
+            ranked.append(
+                (arguments.weight * new + (1 - arguments.weight) * own if arguments.weight < 1 else new, text)
+            )
+        ranked.sort(key=lambda entry: -entry[0])
+        if arguments.all:
+            for score, text in ranked:
+                print(f"{number} ||| {text} ||| {score:.6f}")
+        else:
+            print(ranked[0][1] if ranked else "")
+    return 0
+
+
+def read_lists(name: str, count: int, scored: bool) -> list[list[tuple[str, float]]]:
+    """`(translation, score)` for each of `count` sources; of several fields the last is the score, 0 where unscored."""
+    lists: list[list[tuple[str, float]]] = [[] for _ in range(count)]
+    for line_number, line in enumerate(open_lines(name), 1):
+        fields = [part.strip() for part in line.split("|||")]
+        where = f"{name}: line {line_number:,}"
+        if len(fields) < 2 or not fields[0].isdecimal():
+            raise DataError(f"{where} is not of the form `number ||| translation ||| score`")
+        if int(fields[0]) >= count:
+            raise DataError(f"{where} belongs to source line {int(fields[0]):,} (from 0), but the source has {count:,}")
+        score = 0.0
+        if scored:
+            try:
+                score = float(fields[-1]) if len(fields) > 2 else float("nan")
+            except ValueError:
+                score = float("nan")
+            if score != score:
+                raise DataError(f"{where} has no score behind the translation; add one, or give --weight 1")
+        lists[int(fields[0])].append((fields[1], score))
+    return lists

@@ -1,0 +1,46 @@
+"""`unrolled train translate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from unrolled.cli.training import Command, default_name
+from unrolled.tasks.translation import (
+    TASK,
+    ModelConfig,
+    PairsConfig,
+    SentenceTraining,
+    TranslationConfig,
+    TranslationTask,
+    create_run,
+)
+from unrolled.training.run import next_free
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train an encoder and a decoder to translate, from two files whose lines belong together."""
+
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: SentenceTraining = field(default_factory=SentenceTraining)
+    out: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Directory of the new run (runs/NAME-1, or the next free number)."""
+    resume: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
+
+
+def _create(arguments: Arguments) -> TranslationTask:
+    name = f"{default_name(arguments.pairs.target or 'pairs')}-{arguments.model.cell}"
+    config = TranslationConfig(arguments.pairs, arguments.model, arguments.training)
+    return create_run(arguments.out or next_free(Path("runs"), name), config)
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    hint = "unrolled translate {run} < SENTENCES"
+    return Command(Arguments, "train translate", TASK, _create, hint).main(words, prog)

@@ -1,0 +1,116 @@
+"""`unrolled translate RUN...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from unrolled.cli.parsing import parse
+from unrolled.data.pairs import open_lines
+from unrolled.data.vocabulary import unknown_note
+from unrolled.decoding import BeamSearch
+from unrolled.errors import ConfigurationError
+from unrolled.tasks.translation import TranslationTask, Which
+from unrolled.tasks.translator import Translator, diverse, in_blocks
+from unrolled.training import Run
+
+#: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
+BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Translate lines, one output line for each; several runs are an ensemble.
+
+    With --n-best, lines of the form `number ||| translation ||| score`, the number counting input lines from 0.
+    """
+
+    runs: Annotated[tuple[str, ...], Positional, arg(metavar="RUN...")]
+    """Run directories, all trained on the same pairs."""
+    source: Annotated[str, arg(metavar="FILE")] = "-"
+    """Sentences, one a line, plain or gzip; -: standard input."""
+    beam: int = 5
+    """Hypotheses kept a step; 1: argmax."""
+    n_best: int = 0
+    """Print so many translations of each line, with scores; 0: the best alone, without."""
+    length_penalty: float = 1.0
+    """Exponent of the length that a log-probability is divided by; 0: none, short outputs win."""
+    min_length: int = 0
+    """Fewest tokens of an output."""
+    no_repeat: int = 0
+    """No sequence of so many tokens occurs twice in an output; 0: anything may."""
+    diversity: float = 0.0
+    """What a token loses for each choice of it by a group before; above 0 the beam is searched in --groups."""
+    groups: Annotated[int | None, arg(metavar="N")] = None
+    """Parts of the beam that shun one another's choices (as many as the beam has hypotheses)."""
+    tree: Annotated[Path | None, arg(metavar="OUT")] = None
+    """Write the search for the first line as a tree: OUT.json, or a picture, OUT.svg."""
+    mean: Literal["probabilities", "log-probabilities"] = "probabilities"
+    """What an ensemble averages."""
+    checkpoint: Which = "best"
+    """Which weights; average: the mean of the last validations'."""
+    device: str = "cpu"
+    """cpu, cuda, mps."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    how = search_of(arguments, max(1, arguments.n_best))
+    if arguments.n_best < 0:
+        raise ConfigurationError(f"--n-best must be 0 (the best alone) or above, got {arguments.n_best}")
+    if arguments.tree is not None and arguments.tree.suffix not in (".json", ".svg"):
+        raise ConfigurationError(f"--tree {arguments.tree}: the name must end in .json or .svg")
+    translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device, arguments.mean)
+    at_terminal = arguments.source == "-" and sys.stdin is not None and sys.stdin.isatty()
+    number, long = 0, []
+    unknown: dict[str, None] = {}
+    for block in in_blocks(open_lines(arguments.source), 1 if at_terminal else BLOCK):
+        if number == 0 and arguments.tree is not None:
+            recorded = translator.tree(block[0], how)
+            text = recorded.json() if arguments.tree.suffix == ".json" else recorded.svg()
+            arguments.tree.write_text(text + "\n", encoding="utf-8")
+        for line, found in zip(block, translator.translate(block, how), strict=True):
+            if translator.is_long(line):
+                long.append(number + 1)
+            unknown |= dict.fromkeys(translator.source.unknown(line))
+            if arguments.n_best:
+                for one in found:
+                    print(f"{number} ||| {one.text} ||| {one.score:.6f}")
+            else:
+                print(found[0].text)
+            number += 1
+        sys.stdout.flush()
+    if long:
+        which = ", ".join(f"{k:,}" for k in long[:10]) + (f" and {len(long) - 10} more" if len(long) > 10 else "")
+        _note(f"translated in pieces of {translator.longest} tokens, the most in training: line {which}")
+    if unknown:
+        _note(unknown_note(translator.source.level, list(unknown)))
+    return 0
+
+
+def _note(text: str) -> None:
+    print(f"unrolled: note: {text}", file=sys.stderr)
+
+
+def search_of(arguments: Arguments, n_best: int) -> BeamSearch:
+    """The search that the flags ask for."""
+    how = BeamSearch(
+        beam=arguments.beam,
+        n_best=n_best,
+        length_penalty=arguments.length_penalty,
+        min_length=arguments.min_length,
+        no_repeat=arguments.no_repeat,
+    )
+    return diverse(how, arguments.diversity, arguments.groups)
+
+
+def open_translator(runs: Sequence[str], checkpoint: Which, device: str, mean: str = "probabilities") -> Translator:
+    """The runs, loaded, as one translator."""
+    if not runs:
+        raise ConfigurationError("name at least one RUN")
+    return Translator([TranslationTask(Run.open(run), device).load(checkpoint) for run in runs], mean)

@@ -1,0 +1,51 @@
+"""BLEU and chrF, by the library that defines how they are computed and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sacrebleu.metrics import BLEU, CHRF
+
+
+@dataclass(frozen=True)
+class CorpusScore:
+    """A score of a whole text with the signature that makes it comparable.
+
+    `mean` and `interval` (half its width, 95%) are those of bootstrap resampling; None without it.
+    """
+
+    name: str
+    score: float
+    signature: str
+    mean: float | None = None
+    interval: float | None = None
+
+    def __str__(self) -> str:
+        spread = "" if self.interval is None else f" (95% of resamples: {self.mean:.2f} ± {self.interval:.2f})"
+        return f"{self.score:.2f}{spread}"
+
+
+def bleu(outputs: Sequence[str], references: Sequence[str], resamples: int = 0) -> CorpusScore:
+    """BLEU of raw text, cased, with sacreBLEU's own tokens (Papineni et al. 2002; Post 2018)."""
+    return _score(BLEU(), outputs, references, resamples)
+
+
+def chrf(outputs: Sequence[str], references: Sequence[str], resamples: int = 0) -> CorpusScore:
+    """chrF2 (Popović 2015)."""
+    return _score(CHRF(), outputs, references, resamples)
+
+
+def _score(metric: BLEU | CHRF, outputs: Sequence[str], references: Sequence[str], resamples: int) -> CorpusScore:
+    found = metric.corpus_score(list(outputs), [list(references)], n_bootstrap=resamples or 1)
+    mean, interval = (found._mean, found._ci) if resamples else (None, None)
+    return CorpusScore(found.name, found.score, str(metric.get_signature()), mean, interval)
+
+
+def oracle(candidates: Sequence[Sequence[str]], references: Sequence[str]) -> list[str]:
+    """Of each line's candidates, the one of the highest sentence BLEU: what a perfect ranking would choose."""
+    metric = BLEU(effective_order=True)
+    return [
+        max(some, key=lambda text: metric.sentence_score(text, [reference]).score)
+        for some, reference in zip(candidates, references, strict=True)
+    ]

@@ -1,0 +1,224 @@
+"""Translating, and scoring translations, with one run or with several together."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.data.pairs import decode_line, encode_line, encode_pairs, pad
+from unrolled.decoding import (
+    BeamSearch,
+    Ensemble,
+    Hypothesis,
+    SearchStep,
+    forced_log_probs,
+    search_trees,
+    tree_json,
+    tree_svg,
+)
+from unrolled.decoding.tree import Node
+from unrolled.errors import ConfigurationError, DataError
+from unrolled.metrics import perplexity
+from unrolled.metrics.translation import CorpusScore, bleu, chrf
+from unrolled.tasks.translation import TranslationTask
+
+#: Hypotheses that are worked on at once, and sentences.
+_ROWS, _SENTENCES = 1024, 64
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One output for a line: its text, the sum of its log-probabilities, and the score that it is ranked by."""
+
+    text: str
+    log_prob: float
+    score: float
+
+
+class Translator:
+    """Runs over one vocabulary as one model.
+
+    ConfigurationError where their vocabularies differ. `mean` is that of `Ensemble`.
+    A source longer than training ever showed is translated in pieces of that length.
+    """
+
+    def __init__(self, tasks: Sequence[TranslationTask], mean: str = "probabilities") -> None:
+        first = tasks[0]
+        for other in tasks[1:]:
+            for side in ("source", "target"):
+                ours, theirs = getattr(first, side), getattr(other, side)
+                if (ours.level, ours.state()) != (theirs.level, theirs.state()):
+                    raise ConfigurationError(
+                        f"{other.run.path}: its {side} vocabulary is not that of {first.run.path}; the runs of an "
+                        "ensemble must be trained on the same pairs with the same --level and --vocab-size"
+                    )
+        self.source, self.target = first.source, first.target
+        self.source_end, self.end, self.device = first.source_end, first.end, first.device
+        self.model = Ensemble([task.model for task in tasks], mean)
+        self.longest = min(task.config.pairs.max_length for task in tasks)
+
+    def translate(self, lines: Sequence[str], how: BeamSearch) -> list[list[Translation]]:
+        """The n best translations of every line, the best first; an empty line's is empty."""
+        pieces = [self._pieces(line) for line in lines]
+        flat = [piece for some in pieces for piece in some]
+        found = iter(self._search(flat, how))
+        results = []
+        for some in pieces:
+            parts = [next(found) for _ in some]
+            count = min(how.n_best, max(map(len, parts), default=0))
+            joined = [[part[min(k, len(part) - 1)] for part in parts if part] for k in range(count)]
+            results.append([self._join(row, how) for row in joined] or [Translation("", 0.0, 0.0)])
+        return results
+
+    def tree(self, line: str, how: BeamSearch) -> SearchTree:
+        """The search for one line, recorded."""
+        record: list[SearchStep] = []
+        sentences = [encode_line(self.source, line)]
+        found = self._batch(sentences, how, record)
+        return SearchTree(line, search_trees(record, found, self.end)[0], self._token_text)
+
+    def score(self, lines: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
+        """`(log P, number of tokens with the end)` of each line's candidates."""
+        sources = [encode_line(self.source, line) for line in lines]
+        texts = [[encode_line(self.target, text) for text in some] for some in candidates]
+        work = sorted((k for k in range(len(lines)) if texts[k]), key=lambda k: (len(texts[k]), len(sources[k])))
+        results: list[list[tuple[float, int]]] = [[] for _ in lines]
+        while work:
+            widest = len(texts[work[-1]])
+            batch = [work.pop() for _ in range(min(len(work), max(1, _ROWS // widest)))]
+            # Lists of a thousand go in parts, so that a batch stays within its memory.
+            for first in range(0, widest, _ROWS):
+                part = [texts[k][first : first + _ROWS] for k in batch]
+                log_probs = self._forced([sources[k] for k in batch], part)
+                for k, some, row in zip(batch, part, log_probs, strict=True):
+                    results[k] += [(row[j], len(text) + 1) for j, text in enumerate(some)]
+        return results
+
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    def _pieces(self, line: str) -> list[np.ndarray]:
+        tokens = encode_line(self.source, line)
+        return [tokens[k : k + self.longest] for k in range(0, len(tokens), self.longest)]
+
+    def is_long(self, line: str) -> bool:
+        """Whether the line is translated in pieces."""
+        return len(line) > self.longest and len(self._pieces(line)) > 1
+
+    def _search(self, sentences: list[np.ndarray], how: BeamSearch) -> list[list[Hypothesis]]:
+        """In batches of similar lengths, the longest first."""
+        order = sorted(range(len(sentences)), key=lambda k: -len(sentences[k]))
+        size = max(1, min(_SENTENCES, _ROWS // how.beam))
+        results: list[list[Hypothesis]] = [[] for _ in sentences]
+        for first in range(0, len(order), size):
+            chosen = order[first : first + size]
+            for k, found in zip(chosen, self._batch([sentences[k] for k in chosen], how), strict=True):
+                results[k] = found
+        return results
+
+    def _batch(
+        self, sentences: list[np.ndarray], how: BeamSearch, record: list[SearchStep] | None = None
+    ) -> list[list[Hypothesis]]:
+        """No output is longer than twice its source and ten tokens more."""
+        limits = torch.tensor([2 * len(sentence) + 10 for sentence in sentences], device=self.device)
+        state, first = self._start(sentences)
+        return how.search(self.model, state, first, self.end, limits, record=record)
+
+    @torch.no_grad()
+    def _start(self, sentences: list[np.ndarray]) -> tuple[list, Tensor]:
+        source = pad(sentences, self.source_end).to(self.device)
+        return self.model.start(source), torch.full((len(sentences),), self.end, device=self.device)
+
+    def _forced(self, sources: list[np.ndarray], texts: list[list[np.ndarray]]) -> list[list[float]]:
+        each = max(len(some) for some in texts)
+        empty = np.empty(0, dtype=np.int64)
+        flat = [text for some in texts for text in [*some, *[empty] * (each - len(some))]]
+        outputs = pad(flat, self.end).view(-1, len(texts), each).to(self.device)
+        return forced_log_probs(self.model, *self._start(sources), outputs).tolist()
+
+    # -- text ----------------------------------------------------------------------------------------------------
+
+    def _join(self, parts: list[Hypothesis], how: BeamSearch) -> Translation:
+        text = " ".join(decode_line(self.target, part.tokens) for part in parts)
+        log_prob = sum(part.log_prob for part in parts)
+        length = sum(len(part.tokens) + 1 for part in parts)
+        return Translation(text.strip(), log_prob, log_prob / length**how.length_penalty)
+
+    def _token_text(self, token: int) -> str:
+        return self.target.decode([token])
+
+
+@dataclass(frozen=True)
+class SearchTree:
+    """A recorded search for one line."""
+
+    source: str
+    root: Node
+    text: Callable[[int], str]
+
+    def json(self) -> str:
+        return tree_json([self.root], self.text)
+
+    def svg(self) -> str:
+        return tree_svg(self.root, self.text, self.source)
+
+
+@dataclass(frozen=True)
+class TranslationScore:
+    """How a run translates `lines` lines: against references, and how surely it expects these."""
+
+    lines: int
+    bleu: CorpusScore
+    chrf: CorpusScore
+    perplexity: float
+    seconds: float
+    """Of translating."""
+
+
+def evaluate(
+    task: TranslationTask, how: BeamSearch, lines: tuple[Sequence[str], Sequence[str]] | None, resamples: int
+) -> TranslationScore:
+    """Score a run on sources and references, or, where None, on its own validation pairs."""
+    if lines is None:
+        pairs = task.pairs("validation")
+        if not len(pairs):
+            raise ConfigurationError(f"{task.run.path}: no pairs were held out to validate on; give --source, --target")
+        lines = (
+            [decode_line(task.source, pairs.source[k].tolist()) for k in range(len(pairs))],
+            [decode_line(task.target, pairs.target[k].tolist()) for k in range(len(pairs))],
+        )
+    else:
+        pairs = encode_pairs(lines, task.source, task.target, sys.maxsize)
+    sources, references = lines
+    if not len(pairs):
+        raise DataError("there is nothing to score: no line has text on both sides")
+    started = time.perf_counter()
+    outputs = [found[0].text for found in Translator([task]).translate(sources, how)]
+    seconds = time.perf_counter() - started
+    nats = task.total_nats(pairs) / (len(pairs.target.tokens) + len(pairs))
+    found = bleu(outputs, references, resamples), chrf(outputs, references, resamples)
+    return TranslationScore(len(sources), *found, perplexity(nats), seconds)
+
+
+def diverse(how: BeamSearch, strength: float, groups: int | None) -> BeamSearch:
+    """The search with a beam in `groups` (as many as hypotheses, where None) that shun one another's choices."""
+    if not strength and not groups:
+        return how
+    return replace(how, groups=groups or how.beam, diversity=strength)
+
+
+def in_blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    """The lines in lists of `size`, the last one shorter."""
+    block: list[str] = []
+    for line in lines:
+        block.append(line)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block
