@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.tasks.language import TASK, LanguageTask
+from unrolled.tasks.reply import TASK as REPLY
 from unrolled.tasks.translation import TASK as TRANSLATION
 from unrolled.tasks.translation import TASKS, TranslationTask
 from unrolled.training import Checkpoints, Run
@@ -67,7 +68,11 @@ def _facts(task: LanguageTask | TranslationTask, path: str) -> list[tuple[str, s
 
 
 #: How a task's runs are used, and how they go on.
-_COMMANDS = {TASK: ("sample", "train lm"), TRANSLATION: ("translate", "train translate")}
+_COMMANDS = {
+    TASK: ("sample", "train lm"),
+    TRANSLATION: ("translate", "train translate"),
+    REPLY: ("reply", "train reply"),
+}
 
 
 def _language_facts(task: LanguageTask) -> list[tuple[str, str]]:

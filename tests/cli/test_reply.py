@@ -1,0 +1,88 @@
+"""Smart reply as a person types it, and what it is made of."""
+
+import json
+
+import pytest
+
+from tests.cli.test_commands import error_of
+from tests.cli.test_translation import QUICK, SMALL, said
+from unrolled.cli import main
+from unrolled.data.mails import made_mails, overlap, read_mails
+from unrolled.errors import DataError
+from unrolled.tasks.reply import choose_diverse
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reply")
+    pairs = [
+        ("Lets do Monday.", "Monday works for me."),
+        ("Thank you!", "You are welcome."),
+        ("I am ill.", "Get well!"),
+    ]
+    rows = [json.dumps({"message": message, "reply": reply}) for message, reply in pairs * 30]
+    (folder / "mails.jsonl").write_text("\n".join(rows) + "\n\n")
+    words = ["train", "reply", "--pairs", str(folder / "mails.jsonl"), "--level", "word", *SMALL, *QUICK]
+    assert main([*words, "--max-steps", "60", "--out", str(folder / "run")]) == 0
+    return str(folder / "run")
+
+
+def test_the_answer_that_fits_comes_first(run, capsys):
+    for message, reply in (("Lets do Monday.", "Monday works for me."), ("Thank you!", "You are welcome.")):
+        lines = said(capsys, "reply", run, message).out.splitlines()
+        assert lines[0].split("  ", 1)[1].strip().endswith(reply)
+        assert len(lines) == 3
+        scores = [float(line.split()[0]) for line in lines]
+        assert scores[0] > scores[1]
+    assert "unrolled reply" in said(capsys, "info", run).out
+    assert "BLEU" in said(capsys, "eval", run, "--resamples", "0").out
+
+
+def test_responses_of_ones_own(run, tmp_path, capsys):
+    (tmp_path / "mine").write_text("Monday is good.\nGet well!\n\nGet well!\n")
+    out = said(capsys, "reply", run, "I am ill.", "--responses", tmp_path / "mine", "--count", "9").out
+    assert [line.split("  ", 1)[1].strip() for line in out.splitlines()] == ["Get well!", "Monday is good."]
+
+
+def test_made_mails_are_the_same_every_time_and_tell_days_apart():
+    messages, replies = made_mails(500, 3)
+    assert (messages, replies) == made_mails(500, 3)
+    assert len(messages) == len(replies) == 500
+    assert not any("{" in text for text in (*messages, *replies))
+    named = [(m, r) for m, r in zip(messages, replies, strict=True) if r == "Monday works for me."]
+    assert named
+    assert all("Monday" in message for message, _ in named)
+
+
+def test_files_of_mails(tmp_path):
+    path = tmp_path / "mails"
+    path.write_text('a b\tc\n\n{"message": "d", "reply": "e"}\n')
+    assert read_mails(str(path)) == (["a b", "d"], ["c", "e"])
+    for bad, said_of_it in (
+        ("a", "1 columns"),
+        ("a\tb\tc", "3 columns"),
+        ('{"message": "a"}', "reply"),
+        ('{"message": 1, "reply": "b"}', "must be text"),
+        ("{", "not JSON"),
+    ):
+        path.write_text(f"x\ty\n{bad}\n")
+        with pytest.raises(DataError, match=f"line 2.*{said_of_it}"):
+            read_mails(str(path))
+
+
+def test_shown_answers_differ():
+    ranked = [("Monday works for me.", -0.1), ("monday works for us.", -0.2), ("Sorry, no.", -0.6), ("Yes.", -0.9)]
+    assert choose_diverse(ranked, 3, 0.0) == ranked[:3]
+    assert [text for text, _ in choose_diverse(ranked, 2, 1.0)] == ["Monday works for me.", "Sorry, no."]
+    assert len(choose_diverse(ranked, 9, 1.0)) == 4
+    assert overlap("Monday works.", "monday WORKS") == 1
+    assert overlap("a b", "b c") == pytest.approx(1 / 3)
+    assert overlap("", "") == 0
+
+
+def test_mistakes(run, tmp_path, capsys):
+    assert "message is empty" in error_of(["reply", run, " "], capsys)
+    assert "--count" in error_of(["reply", run, "a", "--count", "0"], capsys)
+    (tmp_path / "none").write_text("\n")
+    assert "no responses" in error_of(["reply", run, "a", "--responses", tmp_path / "none"], capsys)
+    assert "nothing to learn from" in error_of(["train", "reply", "--pairs", tmp_path / "none"], capsys)

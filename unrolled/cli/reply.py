@@ -1,0 +1,63 @@
+"""`unrolled reply RUN MESSAGE`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from unrolled.cli.parsing import parse
+from unrolled.data.pairs import open_lines
+from unrolled.errors import DataError, RunError
+from unrolled.tasks.reply import TASK, choose_diverse, rank_replies, read_responses
+from unrolled.tasks.translation import TranslationTask, Which
+from unrolled.tasks.translator import Translator
+from unrolled.training import Run
+from unrolled.training.config import require
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Suggest short answers to a mail, the most probable of the run's responses first, with their scores.
+
+    The score is the log-probability a token.
+    """
+
+    run: Annotated[str, Positional, arg(metavar="RUN")]
+    """Run directory."""
+    message: Annotated[str, Positional, arg(metavar="MESSAGE")]
+    """The mail."""
+    count: int = 3
+    """Answers to show."""
+    diversity: float = 1.0
+    """What a response loses for the words that it shares with one already shown; 0: nothing."""
+    responses: Annotated[str, arg(metavar="FILE")] = ""
+    """Responses to choose from, one a line; none: all replies of the training pairs."""
+    length_penalty: float = 1.0
+    """Exponent of the length that a log-probability is divided by."""
+    checkpoint: Which = "best"
+    """Which weights; average: the mean of the last validations'."""
+    device: str = "cpu"
+    """cpu, cuda, mps."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    require(arguments.count >= 1, "count", "at least 1", arguments.count)
+    require(arguments.diversity >= 0, "diversity", "0 or above", arguments.diversity)
+    run = Run.open(arguments.run)
+    if run.task != TASK:
+        raise RunError(f"{run.path}: a {run.task} run, not one of `unrolled train reply`")
+    if arguments.responses:
+        responses = list(dict.fromkeys(line.strip() for line in open_lines(arguments.responses) if line.strip()))
+        if not responses:
+            raise DataError(f"{arguments.responses}: no responses to choose from")
+    else:
+        responses = read_responses(run)
+    task = TranslationTask(run, arguments.device).load(arguments.checkpoint)
+    ranked = rank_replies(Translator([task]), arguments.message, responses, arguments.length_penalty)
+    for text, score in choose_diverse(ranked, arguments.count, arguments.diversity):
+        print(f"{score:7.3f}  {text}")
+    return 0
