@@ -14,9 +14,9 @@ from unrolled.cli.parsing import parse
 from unrolled.data.pairs import open_lines
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import BeamSearch
-from unrolled.errors import ConfigurationError
+from unrolled.errors import ConfigurationError, DataError
 from unrolled.tasks.translation import TranslationTask, Which
-from unrolled.tasks.translator import Translator, diverse, in_blocks
+from unrolled.tasks.translator import SearchTree, Translator, diverse, in_blocks
 from unrolled.training import Run
 
 #: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
@@ -71,9 +71,7 @@ def main(words: Sequence[str], prog: str) -> int:
     unknown: dict[str, None] = {}
     for block in in_blocks(open_lines(arguments.source), 1 if at_terminal else BLOCK):
         if number == 0 and arguments.tree is not None:
-            recorded = translator.tree(block[0], how)
-            text = recorded.json() if arguments.tree.suffix == ".json" else recorded.svg()
-            arguments.tree.write_text(text + "\n", encoding="utf-8")
+            _write_tree(translator.tree(block[0], how), arguments.tree)
         for line, found in zip(block, translator.translate(block, how), strict=True):
             if translator.is_long(line):
                 long.append(number + 1)
@@ -91,6 +89,14 @@ def main(words: Sequence[str], prog: str) -> int:
     if unknown:
         _note(unknown_note(translator.source.level, list(unknown)))
     return 0
+
+
+def _write_tree(tree: SearchTree, path: Path) -> None:
+    try:
+        text = tree.json() if path.suffix == ".json" else tree.svg()
+    except RecursionError as error:
+        raise DataError("--tree: the outputs for the first line are too long for a tree") from error
+    path.write_text(text, encoding="utf-8")
 
 
 def _note(text: str) -> None:

@@ -9,7 +9,7 @@ from html import escape
 
 from unrolled.decoding.beam import NEVER, Hypothesis, SearchStep
 
-_COLUMN, _ROW, _MARGIN = 118, 26, 16
+_COLUMN, _ROW, _MARGIN = 126, 26, 16
 
 
 @dataclass
@@ -91,10 +91,12 @@ def tree_svg(tree: Node, text: Callable[[int], str], title: str = "") -> str:
 def _place(node: Node, text: Callable[[int], str], column: int, row: int, shapes: list[str]) -> tuple[int, int]:
     """Draw a node with all below it from `row` on; the deepest column and the last row that it takes."""
     x, y = _MARGIN + column * _COLUMN, 2 * _MARGIN + row * _ROW + _ROW // 2
+    label = node.label(text).strip()
+    label = label if len(label) <= 11 else label[:10] + "…"
+    start = x + 14 + (8 * len(label) if column else 0)  # a letter is about 8 wide
     deepest, last = column, row
     for number, child in enumerate(node.children):
         below = row if number == 0 else last + 1
-        start = x + (_COLUMN - 30 if column else 10)
         colour, width = _ink(child)
         end_x, end_y = _MARGIN + (column + 1) * _COLUMN - 4, 2 * _MARGIN + below * _ROW + _ROW // 2
         middle = (start + end_x) / 2
@@ -108,8 +110,6 @@ def _place(node: Node, text: Callable[[int], str], column: int, row: int, shapes
         shapes.append(f'<circle cx="{x + 6}" cy="{y}" r="4" fill="#444"/>')
         return deepest, last
     colour, width = _ink(node)
-    label = node.label(text)
-    label = label if len(label) <= 11 else label[:10] + "…"
     said = f"{node.score:.3f}" if node.score is not None else f"{node.log_prob:.2f}"
     weight = ' font-weight="bold"' if width > 1 else ""
     shapes.append(

@@ -77,9 +77,9 @@ class Translator:
         return results
 
     def tree(self, line: str, how: BeamSearch) -> SearchTree:
-        """The search for one line, recorded."""
+        """The search for one line, recorded; for the first piece of a long one."""
         record: list[SearchStep] = []
-        sentences = [encode_line(self.source, line)]
+        sentences = self._pieces(line)[:1] or [encode_line(self.source, "")]
         found = self._batch(sentences, how, record)
         return SearchTree(line, search_trees(record, found, self.end)[0], self._token_text)
 
