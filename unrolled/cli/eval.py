@@ -19,7 +19,8 @@ from unrolled.data.tokens import encode_files
 from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.tasks.language import LanguageTask
-from unrolled.tasks.translation import TASKS, TranslationTask, Which
+from unrolled.tasks.pairs import TASKS
+from unrolled.tasks.translation import TranslationTask, Which
 from unrolled.tasks.translator import evaluate
 from unrolled.training import Run
 from unrolled.training.config import require

@@ -12,9 +12,8 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.tasks.language import TASK, LanguageTask
-from unrolled.tasks.reply import TASK as REPLY
-from unrolled.tasks.translation import TASK as TRANSLATION
-from unrolled.tasks.translation import TASKS, TranslationTask
+from unrolled.tasks.pairs import REPLY, TASKS, TRANSLATION
+from unrolled.tasks.translation import TranslationTask
 from unrolled.training import Checkpoints, Run
 from unrolled.training.progress import clock
 

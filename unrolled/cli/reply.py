@@ -11,7 +11,8 @@ from tyro.conf import Positional, arg
 from unrolled.cli.parsing import parse
 from unrolled.data.pairs import open_lines
 from unrolled.errors import DataError, RunError
-from unrolled.tasks.reply import TASK, choose_diverse, rank_replies, read_responses
+from unrolled.tasks.pairs import REPLY
+from unrolled.tasks.reply import choose_diverse, rank_replies, read_responses
 from unrolled.tasks.translation import TranslationTask, Which
 from unrolled.tasks.translator import Translator
 from unrolled.training import Run
@@ -48,7 +49,7 @@ def main(words: Sequence[str], prog: str) -> int:
     require(arguments.count >= 1, "count", "at least 1", arguments.count)
     require(arguments.diversity >= 0, "diversity", "0 or above", arguments.diversity)
     run = Run.open(arguments.run)
-    if run.task != TASK:
+    if run.task != REPLY:
         raise RunError(f"{run.path}: a {run.task} run, not one of `unrolled train reply`")
     if arguments.responses:
         responses = list(dict.fromkeys(line.strip() for line in open_lines(arguments.responses) if line.strip()))

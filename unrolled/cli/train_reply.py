@@ -10,8 +10,9 @@ from typing import Annotated
 from tyro.conf import arg
 
 from unrolled.cli.training import Command, default_name
-from unrolled.tasks.reply import TASK, MailsConfig, ReplyConfig, create_reply_run
-from unrolled.tasks.translation import ModelConfig, SentenceTraining, TranslationTask
+from unrolled.tasks.pairs import REPLY, MailsConfig, ModelConfig, ReplyConfig, SentenceTraining
+from unrolled.tasks.reply import create_reply_run
+from unrolled.tasks.translation import TranslationTask
 from unrolled.training.run import next_free
 
 
@@ -39,4 +40,4 @@ def _create(arguments: Arguments) -> TranslationTask:
 
 def main(words: Sequence[str], prog: str) -> int:
     hint = 'unrolled reply {run} "Lets do Monday."'
-    return Command(Arguments, "train reply", TASK, _create, hint).main(words, prog)
+    return Command(Arguments, "train reply", REPLY, _create, hint).main(words, prog)

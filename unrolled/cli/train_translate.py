@@ -10,15 +10,8 @@ from typing import Annotated
 from tyro.conf import arg
 
 from unrolled.cli.training import Command, default_name
-from unrolled.tasks.translation import (
-    TASK,
-    ModelConfig,
-    PairsConfig,
-    SentenceTraining,
-    TranslationConfig,
-    TranslationTask,
-    create_run,
-)
+from unrolled.tasks.pairs import TRANSLATION, ModelConfig, PairsConfig, SentenceTraining, TranslationConfig
+from unrolled.tasks.translation import TranslationTask, create_run
 from unrolled.training.run import next_free
 
 
@@ -43,4 +36,4 @@ def _create(arguments: Arguments) -> TranslationTask:
 
 def main(words: Sequence[str], prog: str) -> int:
     hint = "unrolled translate {run} < SENTENCES"
-    return Command(Arguments, "train translate", TASK, _create, hint).main(words, prog)
+    return Command(Arguments, "train translate", TRANSLATION, _create, hint).main(words, prog)

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError, RunError
-from unrolled.tasks.translation import TranslationConfig, TranslationTask, read_config
+from unrolled.tasks.pairs import TranslationConfig, read_config
+from unrolled.tasks.translation import TranslationTask
 from unrolled.training import Run, Trainer
 from unrolled.training.config import FIXED_TRAINING, flag, to_json
 from unrolled.training.progress import clock

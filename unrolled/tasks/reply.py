@@ -8,70 +8,24 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from tyro.conf import Suppress, arg
 
 from unrolled.data.mails import made_mails, overlap, read_mails
 from unrolled.errors import ConfigurationError, RunError
-from unrolled.tasks.translation import (
-    TASKS,
-    ModelConfig,
-    PairsConfig,
-    SentenceTraining,
-    TranslationConfig,
-    TranslationTask,
-    create_pairs_run,
-)
+from unrolled.tasks.pairs import REPLY, ReplyConfig
+from unrolled.tasks.translation import TranslationTask, create_pairs_run
 from unrolled.tasks.translator import Translator
 from unrolled.training import Run
 
-TASK = "reply"
 RESPONSES_FILE = "responses.json"
 #: Most responses that a message is held against.
 MOST_RESPONSES = 2000
 
 
-@dataclass(frozen=True)
-class MailsConfig(PairsConfig):
-    """Mails and replies."""
-
-    pairs: Annotated[str, arg(metavar="FILE")] = ""
-    """Lines of a message, a tab and a reply, or of JSON with "message" and "reply"; none: 6,000 made ones."""
-    vocab_size: Annotated[int | None, arg(metavar="N")] = None
-    """Size of the BPE vocabulary (600), or most words to keep (word: all)."""
-    source: Suppress[str] = ""
-    target: Suppress[str] = ""
-    val_source: Suppress[str] = ""
-    val_target: Suppress[str] = ""
-    val_fraction: float = 0.05
-    """Share of the pairs, at their end, to validate on; 0: none."""
-
-    @property
-    def size(self) -> int | None:
-        return 600 if self.level == "bpe" and self.vocab_size is None else self.vocab_size
-
-
-@dataclass(frozen=True)
-class ReplyConfig(TranslationConfig):
-    """All settings of a reply run."""
-
-    pairs: MailsConfig = field(default_factory=MailsConfig)
-    model: ModelConfig = field(default_factory=lambda: ModelConfig(hidden_size=128, embedding_size=64, dropout=0.1))
-    training: SentenceTraining = field(
-        default_factory=lambda: SentenceTraining(learning_rate=5e-3, eval_every=100, sample_every=100)
-    )
-
-
-TASKS[TASK] = ReplyConfig
-
-
 def create_reply_run(path: Path, config: ReplyConfig) -> TranslationTask:
     """A new run directory with its pairs and the responses that it will choose from: all replies, each once."""
     mails = read_mails(config.pairs.pairs) if config.pairs.pairs else made_mails()
-    task = create_pairs_run(path, TASK, config, mails, None)
+    task = create_pairs_run(path, REPLY, config, mails, None)
     counts = Counter(" ".join(reply.split()) for reply in mails[1] if reply.strip())
     responses = sorted(counts, key=lambda reply: (-counts[reply], reply))[:MOST_RESPONSES]
     (path / RESPONSES_FILE).write_text(json.dumps(responses, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tyro.conf import Suppress, arg
 
-from unrolled.cells import CELLS, find_cell
 from unrolled.data import Vocabulary, load_vocabulary
 from unrolled.data.pairs import (
     PairBatches,
@@ -26,166 +23,19 @@ from unrolled.data.pairs import (
     read_line_pairs,
     save_pairs,
 )
-from unrolled.data.tokens import LEVELS, learn_vocabulary
+from unrolled.data.tokens import learn_vocabulary
 from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.metrics import perplexity
-from unrolled.models import EncoderDecoder
-from unrolled.training import Checkpoints, Run, TrainingConfig
-from unrolled.training.config import from_json, require, require_choice, to_json
+from unrolled.tasks.pairs import TRANSLATION, PairsConfig, TranslationConfig, read_config
+from unrolled.training import Checkpoints, Run
+from unrolled.training.config import to_json
 from unrolled.training.optimisation import find_device
 
-TASK = "translation"
 SOURCE_VOCABULARY, TARGET_VOCABULARY, PAIRS_FILE = "vocabulary-source.json", "vocabulary.json", "pairs.safetensors"
 #: The weights at the last few validations, for their average.
 SNAPSHOTS = "snapshots"
 Which = Literal["best", "last", "average"]
-
-
-@dataclass(frozen=True)
-class PairsConfig:
-    """Sentence pairs."""
-
-    source: Annotated[str, arg(metavar="FILE")] = ""
-    """Sentences to translate, one a line; plain text or gzip."""
-    target: Annotated[str, arg(metavar="FILE")] = ""
-    """Their translations, line by line."""
-    val_source: Annotated[str, arg(metavar="FILE")] = ""
-    """Sentences to validate on; none: the last --val-fraction of the pairs."""
-    val_target: Annotated[str, arg(metavar="FILE")] = ""
-    """Their translations."""
-    val_fraction: float = 0.02
-    """Share of the pairs to validate on, where no --val-source is given; 0: none."""
-    level: str = "bpe"
-    """bpe, word, char or byte."""
-    vocab_size: Annotated[int | None, arg(metavar="N")] = None
-    """Size of the BPE vocabulary (4000), or most words to keep (word: all)."""
-    min_count: int = 2
-    """Words that occur less often become <unk>."""
-    separate: bool = False
-    """A vocabulary and an embedding for each side, in place of one for both."""
-    max_length: int = 100
-    """Pairs with a longer sentence, in tokens, are not trained on."""
-
-    def __post_init__(self) -> None:
-        require_choice("level", self.level, LEVELS)
-        require(self.min_count >= 1, "min_count", "at least 1", self.min_count)
-        require(self.max_length >= 1, "max_length", "at least 1", self.max_length)
-        require(0 <= self.val_fraction < 1, "val_fraction", "from 0 to below 1", self.val_fraction)
-        if self.vocab_size is not None:
-            require(2 <= self.vocab_size <= 1 << 24, "vocab_size", "from 2 to 2^24", self.vocab_size)
-            if self.level in ("char", "byte"):
-                raise ConfigurationError(f"--vocab-size is for words and BPE; at level {self.level} it has no meaning")
-        if bool(self.val_source) != bool(self.val_target):
-            raise ConfigurationError("--val-source and --val-target belong together: give both or none")
-
-    @property
-    def size(self) -> int | None:
-        """The bound on the vocabulary."""
-        return 4000 if self.level == "bpe" and self.vocab_size is None else self.vocab_size
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Model."""
-
-    cell: Annotated[str, arg(metavar="NAME", help=f"The encoder's cell, one of {', '.join(CELLS)}.")] = "gru"
-    decoder_cell: Annotated[str | None, arg(metavar="NAME")] = None
-    """The decoder's cell (as --cell)."""
-    hidden_size: int = 256
-    """Units a layer, in each direction of the encoder and in the decoder."""
-    num_layers: int = 1
-    """Layers of the encoder, and of the decoder."""
-    embedding_size: int = 256
-    """Width of the embeddings."""
-    attention: bool = True
-    """Let the decoder attend to the whole source (Bahdanau); without, one vector a layer joins the two (Sutskever)."""
-    bidirectional: bool | None = None
-    """Read the source both ways (with --attention yes, without no)."""
-    reverse: bool = False
-    """Read the source's words from the last to the first."""
-    dropout: float = 0.3
-    """On embeddings, between layers, on what is attended to, and before the readout."""
-    forget_bias: float = 1.0
-    """First bias of the forget gate, in cells that have one."""
-
-    def __post_init__(self) -> None:
-        find_cell(self.cell)
-        if self.decoder_cell is not None:
-            find_cell(self.decoder_cell)
-        for name, high in (("hidden_size", 65_536), ("embedding_size", 65_536), ("num_layers", 1000)):
-            value = getattr(self, name)
-            require(1 <= value <= high, name, f"from 1 to {high:,}", value)
-        require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
-        require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
-
-    def build(self, source_size: int, target_size: int, shared: bool) -> EncoderDecoder:
-        return EncoderDecoder(
-            source_size,
-            target_size,
-            self.cell,
-            decoder_cell=self.decoder_cell,
-            embedding_size=self.embedding_size,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            bidirectional=self.attention if self.bidirectional is None else self.bidirectional,
-            reverse=self.reverse,
-            attention=self.attention,
-            dropout=self.dropout,
-            shared=shared,
-            forget_bias=self.forget_bias,
-        )
-
-
-@dataclass(frozen=True)
-class SentenceTraining(TrainingConfig):
-    """Training."""
-
-    batch_size: int = 64
-    """Sentence pairs an update."""
-    learning_rate: float = 2e-3
-    """Peak learning rate."""
-    eval_every: int = 450
-    """Updates between two validations, each with a checkpoint."""
-    sample_every: int = 450
-    """Updates between two samples; 0: none."""
-    label_smoothing: float = 0.1
-    """Share of the probability that training spreads over all tokens (Szegedy et al. 2016)."""
-    scheduled_sampling: float = 0.0
-    """Chance that the decoder, in training, reads its own guess in place of the reference's word."""
-    average: int = 3
-    """Keep the weights of this many last validations, for `--checkpoint average`; 0: none."""
-    seq_length: Suppress[int] = 1
-    backward_length: Suppress[int] = 0
-    carry_state: Suppress[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("label_smoothing", "scheduled_sampling"):
-            require(0 <= getattr(self, name) < 1, name, "from 0 to below 1", getattr(self, name))
-        require(self.average >= 0, "average", "0 (none) or above", self.average)
-
-
-@dataclass(frozen=True)
-class TranslationConfig:
-    """All settings of a translation run."""
-
-    pairs: PairsConfig = field(default_factory=PairsConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    training: SentenceTraining = field(default_factory=SentenceTraining)
-
-
-#: The tasks whose runs are pairs with an encoder and a decoder, and the settings of each.
-TASKS: dict[str, type[TranslationConfig]] = {TASK: TranslationConfig}
-
-
-def read_config(run: Run) -> TranslationConfig:
-    """The settings of a run; RunError where it is a run of something else."""
-    if run.task not in TASKS:
-        raise RunError(f"{run.path}: a run of task {run.task!r}, not a {TASK}")
-    return from_json(TASKS[run.task], run.config, str(run.path / "config.json"))
-
-
 Lines = tuple[Sequence[str], Sequence[str]]
 
 
@@ -376,7 +226,7 @@ def create_run(path: Path, config: TranslationConfig) -> TranslationTask:
             raise ConfigurationError(f"--{name} is missing: a file of sentences, one a line")
     train = read_line_pairs(pairs.source, pairs.target)
     validation = read_line_pairs(pairs.val_source, pairs.val_target) if pairs.val_source else None
-    return create_pairs_run(path, TASK, config, train, validation)
+    return create_pairs_run(path, TRANSLATION, config, train, validation)
 
 
 def create_pairs_run(
