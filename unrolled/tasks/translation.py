@@ -116,8 +116,9 @@ class TranslationTask:
             temporary,
         )
         temporary.replace(file)
-        # What a killed run did behind its last checkpoint is done again, and comes by these names again.
-        for old in sorted(folder.glob("*.safetensors"))[:-count]:
+        others = sorted(folder.glob("*.safetensors"))
+        # Those of higher numbers are what a killed run did behind the checkpoint that it was resumed from.
+        for old in others[: max(0, others.index(file) + 1 - count)] + others[others.index(file) + 1 :]:
             old.unlink()
 
     def pairs(self, part: str) -> Pairs:
