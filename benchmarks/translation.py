@@ -109,8 +109,9 @@ class Table:
         systems = [(worse, self.rows[worse]), (better, self.rows[better])]
         _, results = PairedTest(systems, {"BLEU": BLEU()}, [self.references], "bs", 1000)()
         base, other = results["BLEU"]
-        found = "as in the lectures" if other.score > base.score else "not as in the lectures"
-        print(f"| {better} | {worse} | {other.score - base.score:+.2f} | {other.p_value:.3f} | {found} |")
+        gain = other.score - base.score
+        found = "as in the lectures" if gain > 0 else "no difference" if gain == 0 else "not as in the lectures"
+        print(f"| {better} | {worse} | {gain:+.2f} | {other.p_value:.3f} | {found} |")
 
 
 def write(path: Path, value: object) -> None:

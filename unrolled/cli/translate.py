@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from rich.console import Console
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
@@ -20,7 +21,7 @@ from unrolled.tasks.translator import SearchTree, Translator, diverse, in_blocks
 from unrolled.training import Run
 
 #: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
-BLOCK = 2048
+BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -67,28 +68,50 @@ def main(words: Sequence[str], prog: str) -> int:
         raise ConfigurationError(f"--tree {arguments.tree}: the name must end in .json or .svg")
     translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device, arguments.mean)
     at_terminal = arguments.source == "-" and sys.stdin is not None and sys.stdin.isatty()
-    number, long = 0, []
-    unknown: dict[str, None] = {}
-    for block in in_blocks(open_lines(arguments.source), 1 if at_terminal else BLOCK):
-        if number == 0 and arguments.tree is not None:
-            _write_tree(translator.tree(block[0], how), arguments.tree)
-        for line, found in zip(block, translator.translate(block, how), strict=True):
-            if translator.is_long(line):
-                long.append(number + 1)
-            unknown |= dict.fromkeys(translator.source.unknown(line))
-            if arguments.n_best:
-                for one in found:
-                    print(f"{number} ||| {one.text} ||| {one.score:.6f}")
-            else:
-                print(found[0].text)
-            number += 1
-        sys.stdout.flush()
-    if long:
-        which = ", ".join(f"{k:,}" for k in long[:10]) + (f" and {len(long) - 10} more" if len(long) > 10 else "")
-        _note(f"translated in pieces of {translator.longest} tokens, the most in training: line {which}")
-    if unknown:
-        _note(unknown_note(translator.source.level, list(unknown)))
+    console = Console(stderr=True, quiet=sys.stdout.isatty())  # outputs are progress enough
+    seen = _Seen()
+    with console.status("translating") as status:
+        for block in in_blocks(open_lines(arguments.source), 1 if at_terminal else BLOCK):
+            status.update(f"translating from line {seen.lines + 1:,} on")
+            if seen.lines == 0 and arguments.tree is not None:
+                _write_tree(translator.tree(block[0], how), arguments.tree)
+            for line, found in zip(block, translator.translate(block, how), strict=True):
+                if arguments.n_best:
+                    for one in found:
+                        print(f"{seen.lines} ||| {one.text} ||| {one.score:.6f}")
+                else:
+                    print(found[0].text)
+                seen.add(line, translator)
+            sys.stdout.flush()
+    seen.say(translator)
     return 0
+
+
+@dataclass
+class _Seen:
+    """How many lines were translated, and what a person should know of them."""
+
+    lines: int = 0
+    long: list[int] = field(default_factory=list)
+    unknown: dict[str, None] = field(default_factory=dict)
+
+    def add(self, line: str, translator: Translator) -> None:
+        self.lines += 1
+        if translator.is_long(line):
+            self.long.append(self.lines)
+        self.unknown |= dict.fromkeys(translator.source.unknown(line))
+
+    def say(self, translator: Translator) -> None:
+        if self.long:
+            more = f" and {len(self.long) - 10} more" if len(self.long) > 10 else ""
+            which = ", ".join(f"{number:,}" for number in self.long[:10])
+            print(
+                f"unrolled: note: translated in pieces of {translator.longest} tokens, the most in training: "
+                f"line {which}{more}",
+                file=sys.stderr,
+            )
+        if note := unknown_note(translator.source.level, list(self.unknown)):
+            print(f"unrolled: note: {note}", file=sys.stderr)
 
 
 def _write_tree(tree: SearchTree, path: Path) -> None:
@@ -97,10 +120,6 @@ def _write_tree(tree: SearchTree, path: Path) -> None:
     except RecursionError as error:
         raise DataError("--tree: the outputs for the first line are too long for a tree") from error
     path.write_text(text, encoding="utf-8")
-
-
-def _note(text: str) -> None:
-    print(f"unrolled: note: {text}", file=sys.stderr)
 
 
 def search_of(arguments: Arguments, n_best: int) -> BeamSearch:
