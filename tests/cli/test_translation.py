@@ -4,8 +4,12 @@ import gzip
 import io
 import json
 import math
+import os
+import pty
 import random
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -139,6 +143,17 @@ def test_every_line_in_gives_one_line_out(run, tmp_path, capsys):
     assert "translated in pieces of 100 tokens, the most in training: line 4" in done.err
     assert "read as <unk>" in done.err
     assert len(done.err.strip().splitlines()) == 2
+
+
+def test_outputs_go_where_they_are_sent_though_a_terminal_watches(run, tmp_path):
+    (tmp_path / "in").write_text("one two.\nsix.\n")
+    terminal, errors = pty.openpty()
+    words = [sys.executable, "-m", "unrolled", "translate", run, "--source", str(tmp_path / "in")]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=errors, text=True, check=True)
+    os.close(errors)
+    assert done.stdout == "eins zwei.\nsechs.\n"
+    assert "translating" in os.read(terminal, 4096).decode()
+    os.close(terminal)
 
 
 def test_n_best_lists_can_be_rescored(run, other, tmp_path, capsys):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
@@ -68,11 +70,10 @@ def main(words: Sequence[str], prog: str) -> int:
         raise ConfigurationError(f"--tree {arguments.tree}: the name must end in .json or .svg")
     translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device, arguments.mean)
     at_terminal = arguments.source == "-" and sys.stdin is not None and sys.stdin.isatty()
-    console = Console(stderr=True, quiet=sys.stdout.isatty())  # outputs are progress enough
     seen = _Seen()
-    with console.status("translating") as status:
+    with _status(hidden=sys.stdout.isatty()) as say:
         for block in in_blocks(open_lines(arguments.source), 1 if at_terminal else BLOCK):
-            status.update(f"translating from line {seen.lines + 1:,} on")
+            say(f"translating from line {seen.lines + 1:,} on")
             if seen.lines == 0 and arguments.tree is not None:
                 _write_tree(translator.tree(block[0], how), arguments.tree)
             for line, found in zip(block, translator.translate(block, how), strict=True):
@@ -85,6 +86,17 @@ def main(words: Sequence[str], prog: str) -> int:
             sys.stdout.flush()
     seen.say(translator)
     return 0
+
+
+@contextmanager
+def _status(hidden: bool) -> Iterator[Callable[[str], None]]:
+    """A line on a terminal that says what is done; `hidden` where the outputs themselves are seen there."""
+    # A status of rich's would take the outputs for its own, and write them to the terminal.
+    options: dict[str, Any] = {"redirect_stdout": False, "redirect_stderr": False, "transient": True}
+    columns = SpinnerColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=Console(stderr=True), disable=hidden, **options) as progress:
+        task = progress.add_task("translating")
+        yield lambda text: progress.update(task, description=text)
 
 
 @dataclass
