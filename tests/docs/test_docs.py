@@ -4,6 +4,7 @@ import importlib
 import re
 import runpy
 import shlex
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def commands():
     for block in blocks("console"):
         for line in block.values[0].replace("\\\n", " ").splitlines():
             if (words := shlex.split(line, comments=True)) and words[0].endswith("unrolled"):
-                yield pytest.param(words[1:], id=" ".join(words[1:4]))
+                typed = list(takewhile(lambda word: word not in ("<", ">", "|"), words[1:]))
+                yield pytest.param(typed, id=" ".join(words[1:4]))
 
 
 def test_there_is_something_to_check():
