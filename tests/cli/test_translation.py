@@ -271,7 +271,7 @@ def test_mistakes_with_runs(run, pairs, tmp_path, capsys):
         == 0
     )
     assert "its source vocabulary is not that of" in error_of(["translate", run, tmp_path / "c", *source], capsys)
-    assert "n_best (9)" in error_of(["translate", run, *source, "--n-best", "9"], capsys)
+    assert "n-best (9)" in error_of(["translate", run, *source, "--n-best", "9"], capsys)
     assert "multiple of the groups" in error_of(["translate", run, *source, "--groups", "3"], capsys)
     assert ".json or .svg" in error_of(["translate", run, *source, "--tree", "x.png"], capsys)
     assert "no such run directory" in error_of(["translate", tmp_path / "none", *source], capsys)

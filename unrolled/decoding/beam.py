@@ -62,9 +62,10 @@ class BeamSearch:
     def __post_init__(self) -> None:
         for name, least in (("beam", 1), ("n_best", 1), ("groups", 1), ("min_length", 0), ("no_repeat", 0)):
             if getattr(self, name) < least:
-                raise ConfigurationError(f"{name} must be at least {least}, got {getattr(self, name)}")
+                said = name.replace("_", "-")
+                raise ConfigurationError(f"{said} must be at least {least}, got {getattr(self, name)}")
         if self.n_best > self.beam:
-            raise ConfigurationError(f"n_best ({self.n_best}) cannot be above the beam ({self.beam})")
+            raise ConfigurationError(f"n-best ({self.n_best}) cannot be above the beam ({self.beam}): widen the beam")
         if self.beam % self.groups:
             raise ConfigurationError(f"the beam ({self.beam}) must be a multiple of the groups ({self.groups})")
         if not 0 <= self.diversity < float("inf"):
@@ -270,11 +271,11 @@ class _Searching:
         counts = torch.zeros_like(scores[:, 0]).scatter_add_(1, token, taken.to(scores))
         ranked = scores - self.how.diversity * counts.unsqueeze(1)
         last_chance = (time + 1 >= self.limit).unsqueeze(-1)  # the next step ends all that is alive
-        banned = torch.cat([(token == self.end) & taken, taken & last_chance], 1)
+        banned = taken & ((token == self.end) | last_chance)
         histories = [_take(self.history[:, k % group], chosen.parent) for k, chosen in enumerate(before)]
         history = torch.cat(histories, 1)
         same = (self.history[:, group].unsqueeze(2) == history.unsqueeze(1)).all(-1)  # [B, k, M]
-        twice = same & (banned[:, : token.size(1)] | banned[:, token.size(1) :]).unsqueeze(1)
+        twice = same & banned.unsqueeze(1)
         index = token.unsqueeze(1).expand(-1, scores.size(1), -1)
         return ranked.masked_fill(torch.zeros_like(scores).scatter_add_(2, index, twice.to(scores)) > 0, NEVER)
 
