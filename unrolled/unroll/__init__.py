@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +48,8 @@ def unroll(
     recompute_every: keep states for backward only every so many steps and compute the rest again there: memory for T/k
         states and k steps instead of T steps, for a third more time. √T is a good choice.
 
-    Returns `(outputs [T, B, state_sizes[0]], state)`; outputs stand at the step of their input, also in reverse.
+    Returns `(outputs [T, B, state_sizes[0]], state)`; outputs stand at the step of their input, also in reverse. Where
+    a gradient is wanted they must not be changed in place: backward reads them.
     Raises ShapeError on tensors that do not fit the cell, ConfigurationError on a backend that cannot run it.
     """
     if backend not in BACKENDS:
@@ -196,3 +200,12 @@ def _check_lengths(inputs: Tensor, lengths: Tensor | list[int] | None) -> Tensor
     if lengths.is_floating_point() or int(lengths.min()) < 0 or int(lengths.max()) > steps:
         raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {lengths.tolist()}")
     return lengths
+
+
+class _Room(types.ModuleType):
+    """This module, which can be called as its one function: `from unrolled import unroll` finds the module."""
+
+    __call__ = staticmethod(unroll)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -161,7 +161,7 @@ def _unroll_backward(
 @_unroll_backward.register_fake
 def _(parameters, inputs, kept, of_steps, of_states, plan, wanted, wants_first):
     values = [*parameters, inputs]
-    found = [values[k].new_empty(values[k].shape) for k, want in enumerate(wanted) if want]
+    found = [values[k].new_empty(values[k].shape) for k in _found(plan, wanted)[1].chosen]
     sizes = _plans[plan].plan.state_sizes if wants_first else ()
     return [*found, *(inputs.new_empty(inputs.size(1), columns) for columns in sizes)]
 
@@ -184,7 +184,7 @@ def _backward(ctx, of_output):
         *(ctx.plan, ctx.wanted, given > 0),
     )
     found: list[Tensor | None] = [None] * (count + 1)
-    chosen = [k for k, want in enumerate(ctx.wanted) if want]
+    chosen = _found(ctx.plan, ctx.wanted)[1].chosen
     for k, gradient in zip(chosen, made, strict=False):
         found[k] = gradient
     return found[:count], found[count], list(made[len(chosen) :]), None, None

@@ -119,6 +119,9 @@ class Plan:
         of_rows = [node for node in ancestors(hoisted, {x}) if node in of_input or has_rows(node)]
         others = [a for node in of_rows for a in node.all_input_nodes if a not in of_input and not has_rows(a)]
         others = [node for node in dict.fromkeys(others) if node not in prepared]
+        #: Which of the parameters, and whether the input, the states depend on: others have no gradient of them.
+        reaching = ancestors(new_states, set())
+        self.reaching = tuple(node in reaching for node in (*parameters, x))
         self.prepare = extract(graph, parameters, [*prepared, *others])
         self.hoist = extract(graph, [*prepared, *others, x], hoisted)
         self.core = extract(graph, [*prepared, *hoisted, *states], new_states)
@@ -160,6 +163,7 @@ class Plan:
 
     def gradients(self, wanted: tuple[bool, ...]) -> Gradients:
         """For `wanted`, one flag for each parameter and one for the input."""
+        wanted = tuple(want and reaching for want, reaching in zip(wanted, self.reaching, strict=True))
         if wanted not in self._gradients:
             with planning:
                 if wanted not in self._gradients:

@@ -24,7 +24,12 @@ class Vectors:
         owners = {value.untyped_storage()._cdata: k for k, value in enumerate(metas)}
         self.views: list[tuple[int, int]] | None = []
         self.strides: list[tuple[int, ...]] = []
-        for k, value in enumerate(compute(metas)):
+        try:
+            values = compute(metas)
+        except RuntimeError:  # it makes values of its own, on the CPU, as for a triangle: no view of a parameter
+            self.views = None
+            return
+        for k, value in enumerate(values):
             owner = owners.get(value.untyped_storage()._cdata)
             if owner is None or value.dtype != self.dtype or (k in flat and not value.is_contiguous()):
                 self.views = None
