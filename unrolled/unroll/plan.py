@@ -127,6 +127,10 @@ class Plan:
         self.core = extract(graph, [*prepared, *hoisted, *states], new_states)
         #: How many of the prepared values, of the hoisted ones and of the states the core reads.
         self.prepared, self.hoisted, self.states = len(prepared), len(hoisted), len(states)
+        #: The columns of each hoisted value, where products are among them that can be done once for like inputs.
+        flat = all(node.meta["val"].dim() == 2 for node in hoisted)
+        multiplied = any(node.target in PRODUCTS for node in self.hoist.graph.nodes)
+        self.hoisted_sizes = tuple(node.meta["val"].shape[1] for node in hoisted) if flat and multiplied else ()
         self._core_of_rows = extract(graph, [*prepared, *hoisted, *states], new_states, scaled=False)
         #: As they were traced, without values.
         self.parameters = [node.meta["val"] for node in parameters]
@@ -144,6 +148,10 @@ class Plan:
             read = placeholders(self.sink)[2 + count :]
             users = [[read[k], read[len(states) + k]] for k in range(len(states))]
             self.visible = tuple(k for k, nodes in enumerate(users) if any(node.users for node in nodes))
+
+    def __deepcopy__(self, memo: object) -> Plan:
+        """Itself, in the copy of a cell that holds it."""
+        return self
 
     def first(self, inputs: Tensor, state: State | None) -> State:
         """The states to start from: zeros, where there are none."""
