@@ -162,7 +162,7 @@ def test_without_gradients_the_core_alone_is_run():
     cell, x = CELLS["gru"](4, 5), torch.randn(6, 2, 4)
     with torch.no_grad():
         torch.testing.assert_close(unroll(cell, x, backend="planned")[0], unroll(cell, x, backend="eager")[0])
-    assert not find_plan(cell, torch.float32, torch.device("cpu"))[0].plan._derivatives
+    assert not find_plan(cell, torch.float32, torch.device("cpu"))[0].executor.plan._derivatives
 
 
 def test_plans_are_shared_by_like_cells_only():

@@ -14,7 +14,6 @@ from unrolled.unroll.adapt import adapt, first_step, title
 from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.fallback import is_transformed, say_fallback, why_not_native
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
-from unrolled.unroll.operator import unroll_captured
 from unrolled.unroll.planned import unroll_planned
 from unrolled.unroll.recompute import in_pieces
 from unrolled.unroll.signature import describe
@@ -74,8 +73,15 @@ def unroll(
             )
     lengths = _check_lengths(inputs, lengths)
     if recompute_every is not None and (state is not None or isinstance(cell, Cell)):
-        return _in_pieces(cell, inputs, state, lengths, reverse, backend, recompute_every)
+        pieces = cell, inputs, state, lengths, reverse, backend, recompute_every
+        if torch.compiler.is_compiling():
+            from unrolled.unroll.operator import apart
+
+            return apart(_in_pieces, *pieces)
+        return _in_pieces(*pieces)
     if torch.compiler.is_compiling() and backend != "torch":
+        from unrolled.unroll.operator import unroll_captured  # torch._dynamo comes with it: seconds, that few need
+
         _check_dimensions(inputs)
         captured = unroll_captured(cell, inputs, state, lengths, reverse) if backend in ("auto", "native") else None
         if captured is not None:
@@ -111,7 +117,6 @@ def unroll(
     return run(cell, inputs, state, lengths, reverse)
 
 
-@torch.compiler.disable
 def _in_pieces(
     cell: nn.Module,
     inputs: Tensor,

@@ -16,8 +16,8 @@ from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.adapt import Around, WithOutput
 from unrolled.unroll.fallback import why_not_native
-from unrolled.unroll.plan import Plan
 from unrolled.unroll.planned import find_plan
+from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.signature import describe
 
 
@@ -51,8 +51,8 @@ def feed(cell: Cell, inputs: Embedded, backend: str) -> tuple[Cell, Tensor]:
             planned, parameters = find_plan(cell, inputs.table.dtype, inputs.table.device, native=True)
         except (UntraceableError, CompilerError):  # which `unroll` will say
             return cell, inputs.dense()
-        if planned.plan.hoisted_sizes:
-            fed = _Fed(cell, planned.plan)
+        if planned.schedule.hoisted_sizes:
+            fed = _Fed(cell, planned.schedule)
             return fed, embedding(inputs.tokens, fed.hoist(parameters, inputs.table))
     return cell, inputs.dense()
 
@@ -60,10 +60,10 @@ def feed(cell: Cell, inputs: Embedded, backend: str) -> tuple[Cell, Tensor]:
 class _Fed(Cell):
     """A cell whose input is what its plan hoists, side by side."""
 
-    def __init__(self, cell: Cell, plan: Plan) -> None:
+    def __init__(self, cell: Cell, schedule: Schedule) -> None:
         nn.Module.__init__(self)
-        self.cell, self.plan = cell, plan
-        self.input_size, self.hidden_size = sum(plan.hoisted_sizes), cell.hidden_size
+        self.cell, self.schedule = cell, schedule
+        self.input_size, self.hidden_size = sum(schedule.hoisted_sizes), cell.hidden_size
         self.state_names, self.recurring = cell.state_names, cell.recurring  # type: ignore[misc]
         self.training = cell.training
 
@@ -76,10 +76,10 @@ class _Fed(Cell):
 
     def hoist(self, parameters: list[Tensor], table: Tensor) -> Tensor:
         """The hoisted values of every row of a table, `[V, input_size]`."""
-        made = self.plan.hoist(len(table), *self.plan.prepare(len(table), *parameters), table)
+        made = self.schedule.hoist(len(table), *self.schedule.prepare(len(table), *parameters), table)
         return made[0] if len(made) == 1 else torch.cat(made, -1)
 
     def forward(self, x: Tensor, state: State) -> State:
-        plan = self.plan
-        prepared = plan.prepare(len(x), *describe(self.cell)[1].values())[: plan.prepared]
-        return tuple(plan.core(len(x), *prepared, *x.split(plan.hoisted_sizes, -1), *state))
+        parts = self.schedule
+        prepared = parts.prepare(len(x), *describe(self.cell)[1].values())[: parts.prepared]
+        return tuple(parts.core(len(x), *prepared, *x.split(parts.hoisted_sizes, -1), *state))
