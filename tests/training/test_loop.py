@@ -113,13 +113,9 @@ def test_early_stopping(tmp_path, text_file):
     task.validate = iter([3.0, 2.0, 2.5, 2.1, 2.0]).__next__
     outcome = run(task)
     assert (outcome.reason, outcome.position.step, outcome.position.best_step) == ("early stopping", 5, 2)
-    index = Checkpoints(task.run).index()
-    assert (index["best"]["step"], index["last"]["step"]) == (2, 5)
-    assert {p.name for p in (task.run.path / "checkpoints").iterdir()} == {
-        "index.json",
-        "step-00000002",
-        "step-00000005",
-    }
+    checkpoints = Checkpoints(task.run)
+    assert (checkpoints.find("best").step, checkpoints.find("last").step) == (2, 5)
+    assert {p.name for p in checkpoints.folder.iterdir()} == {f"step-0000000{step}" for step in (2, 3, 4, 5)}
 
 
 def test_a_run_directory_holds_what_it_promises(tmp_path, text_file):
@@ -182,7 +178,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, text_file):
     task.validate = break_the_weights
     with pytest.raises(DivergenceError, match="a weight stopped being a number at step 3"):
         run(task)
-    assert not Checkpoints(task.run).index()
+    assert not Checkpoints(task.run).folders()
 
 
 def test_truncation_is_settable_apart_from_the_carried_state(tmp_path, text_file):

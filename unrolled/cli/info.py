@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from unrolled.cli.parsing import parse
 from unrolled.tasks.language import TASK, LanguageTask
 from unrolled.training import Checkpoints, Run
+from unrolled.training.checkpoint import WHICH
 from unrolled.training.progress import clock
 
 
@@ -52,12 +53,12 @@ def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
         ("batches", f"{config.training.batch_size} streams × {config.training.seq_length} steps"),
     ]
     records = run.metrics()
-    index = Checkpoints(run).index()
+    checkpoints = {which: found for which in WHICH if (found := Checkpoints(run).find(which))}
     if records:
         last = records[-1]
         facts.append(("trained", f"{last['step']:,} steps, {last['epoch']:.2f} epochs, {clock(last['seconds'])}"))
-    if index:
-        facts.append(("checkpoints", ", ".join(f"{which} at step {entry['step']:,}" for which, entry in index.items())))
+    if checkpoints:
+        facts.append(("checkpoints", ", ".join(f"{which} at step {one.step:,}" for which, one in checkpoints.items())))
     validated = [r for r in records if "validation_loss" in r]
     if validated:
         best = min(validated, key=lambda r: r["validation_loss"])
@@ -65,7 +66,7 @@ def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
         facts.append(
             ("last score", f"step {validated[-1]['step']:,}: {task.describe(validated[-1]['validation_loss'])}")
         )
-    if index:
+    if checkpoints:
         facts.append(("sample", f"unrolled sample {path}"))
         if run.task == TASK:
             facts.append(("go on", f"unrolled train lm --resume {path}"))

@@ -26,6 +26,7 @@ from unrolled.training import Checkpoints, Run, TrainingConfig
 from unrolled.training.checkpoint import Which
 from unrolled.training.config import from_json, require, require_choice, to_json
 from unrolled.training.optimisation import find_device
+from unrolled.training.randomness import seed_all
 
 TASK = "language model"
 #: Trained by a loop of its own, but sampled and scored like any other language model.
@@ -164,7 +165,7 @@ class LanguageTask:
         self.config = read_config(run)
         self.vocabulary: Vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
         self.device = find_device(device or self.config.training.device)
-        torch.manual_seed(self.config.training.seed)
+        seed_all(self.config.training.seed)
         self.model = self.config.model.build(len(self.vocabulary)).to(self.device)
 
     def load(self, which: Which = "best") -> LanguageTask:
