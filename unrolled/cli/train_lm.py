@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from tyro.conf import arg
 
 from unrolled.cli.parsing import parse
@@ -63,6 +64,7 @@ def main(words: Sequence[str], prog: str) -> int:
     processes = join(find_device(config.training.device), config.training.precision)
     with run.locked() if processes.leads else nullcontext():
         task = LanguageTask(dataclasses.replace(run, config=to_json(config)))
+        processes.first(task.verify_text)
         return _train(task, processes, console, resume=True)
 
 
@@ -81,8 +83,10 @@ def _train(task: LanguageTask, processes: Processes, console: Console, resume: b
 def _create(arguments: Arguments, console: Console) -> Path:
     config = LanguageConfig(arguments.text, arguments.model, arguments.training)
     path = arguments.out or next_free(Path("runs"), f"{text_name(arguments.text.data)}-{arguments.model.cell}")
-    with console.status("reading the text") as status:
-        create_run(path, config, lambda done: status.update(f"encoding the text: {done:,} tokens"))
+    with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console) as bar:
+        told = bar.add_task("reading the text", total=1.0)
+        create_run(path, config, lambda what, share: bar.update(told, description=what, completed=share))
+        bar.remove_task(told)
     return path
 
 

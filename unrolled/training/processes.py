@@ -6,6 +6,7 @@ nothing of it, and does not import it.
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -82,6 +83,7 @@ class FabricProcesses(Processes):
 
         if device.type not in ("cpu", "cuda", "mps"):
             raise ConfigurationError(f"--device {device}: several processes and bf16 need cpu, cuda or mps")
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         self.rank, self.size = rank(), size()
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         alone = [device.index or 0] if device.type == "cuda" else 1
