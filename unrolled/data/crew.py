@@ -49,39 +49,52 @@ def encode(job: Job, vocabulary: Vocabulary, dtype: str) -> bytes:
     return b"".join(part.astype(dtype).tobytes() for part in tokens)
 
 
+#: In front of the tokens in a cached part: their digest.
+DIGEST_BYTES = 32
+
+
 def encode_to_cache(job: Job, vocabulary: Vocabulary, dtype: str, cache: str) -> str:
-    """The name of a file in `cache` that holds the tokens: a digest of what they are made from, and how."""
-    digest = hashlib.sha256(json.dumps([vocabulary.level, vocabulary.state(), dtype, len(job)]).encode())
+    """The name of a file in `cache` with the tokens, behind their digest; the name tells what they were made from."""
+    source = hashlib.sha256(json.dumps([vocabulary.level, vocabulary.state(), dtype, len(job)]).encode())
     for piece in job:
-        digest.update(b"%d %d " % (piece.start == 0, piece.end - piece.start))
-        digest.update(piece.bytes())
-    path = Path(cache, f"{digest.hexdigest()}.tokens")
-    try:
-        os.utime(path)  # what was used last stays longest
-    except FileNotFoundError:
+        source.update(b"%d %d " % (piece.start == 0, piece.end - piece.start))
+        source.update(piece.bytes())
+    path = Path(cache, f"{source.hexdigest()}.tokens")
+    if not _intact(path):
+        tokens = encode(job, vocabulary, dtype)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            temporary.write_bytes(encode(job, vocabulary, dtype))
+            temporary.write_bytes(hashlib.sha256(tokens).digest() + tokens)
             temporary.rename(path)
         except OSError as error:
-            raise DataError(
-                f"{cache}: cannot be written ({error.strerror}); set UNROLLED_CACHE to a folder with more space"
-            ) from error
+            advice = "set UNROLLED_CACHE to a folder with more space"
+            raise DataError(f"{cache}: cannot be written ({error.strerror}); {advice}") from error
         finally:
             temporary.unlink(missing_ok=True)
     return str(path)
 
 
-class Crew:
-    """As many processes as there are processors: `with` it, `map` jobs over them."""
+def _intact(path: Path) -> bool:
+    try:
+        content = path.read_bytes()
+        os.utime(path)  # what was used last stays longest
+    except OSError:
+        return False
+    return hashlib.sha256(content[DIGEST_BYTES:]).digest() == content[:DIGEST_BYTES]
 
-    def __init__(self, count: int | None = None) -> None:
-        self.count = count or min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Crew:
+    """As many processes as there are processors, at most 32: `with` it, `map` jobs over them."""
 
     def __enter__(self) -> Crew:
         self._own = threading.local()
         self._processes: list[subprocess.Popen] = []
-        self._threads = ThreadPoolExecutor(self.count)
+        self._threads = ThreadPoolExecutor(min(32, processors()))
         return self
 
     def __exit__(self, *exception) -> None:

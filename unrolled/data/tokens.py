@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from unrolled.cache import cache_directory
-from unrolled.data.crew import Crew, characters, encode, encode_to_cache, words
+from unrolled.data.crew import DIGEST_BYTES, Crew, characters, encode, encode_to_cache, words
 from unrolled.data.pieces import Piece, cut, read_text
 from unrolled.data.vocabulary import BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
 from unrolled.data.words import WordVocabulary
@@ -155,6 +155,7 @@ def _encoded(files: Sequence[Path], vocabulary: Vocabulary, dtype: str, progress
         made = crew.map(encode_to_cache, jobs, vocabulary, dtype=dtype, cache=str(cache))
         for number, name in enumerate(made, 1):
             with open(name, "rb") as part:
+                part.seek(DIGEST_BYTES)
                 while block := part.read(1 << 20):
                     yield block
             progress("encoding the text", number / len(jobs))
