@@ -131,8 +131,10 @@ class Checkpoints:
             write_state(state, temporary / STATE)
             digests = {file: digest_of(temporary / file) for file in (WEIGHTS, STATE)}
             Checkpoint(temporary, state["step"], best, digests, vocabularies(self.run)).write()
-            for file in (*temporary.iterdir(), temporary):
-                flush(file)
+            for path in (*temporary.iterdir(), temporary):
+                if path.name in digests:  # safetensors makes its files readable for their owner alone
+                    shutil.copymode(temporary / DESCRIPTION, path)
+                flush(path)
             temporary.rename(self._free(name))
             flush(self.folder)
         except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, as the libraries say it
