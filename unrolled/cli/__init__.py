@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity"),
     "explain": ("explain", "show how a cell is compiled"),
     "bench": ("bench", "time cells against torch.nn and the eager loop, on this machine"),
+    "sweep": ("sweep", "train many models and tell which cell and settings are best"),
+    "runs": ("runs", "a table of the runs below a folder"),
     "info": ("info", "tell what a run is, how good it got, and how to sample from it"),
 }
 

@@ -15,6 +15,7 @@ from unrolled.tasks.language import TASK, LanguageTask
 from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import WHICH
 from unrolled.training.progress import clock
+from unrolled.training.run import FORMAT
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
     held_out = f"{len(split.validation):,} validation, {len(split.test):,} test"
     facts = [
         ("run", str(run.path)),
-        ("task", run.task),
+        ("task", f"{run.task}, format {FORMAT}"),
         ("text", ", ".join(config.text.data) or "the Python standard library's source"),
         ("tokens", f"{len(split.train):,} training, {held_out}"),
         ("vocabulary", f"{len(task.vocabulary):,} ({config.text.level})"),

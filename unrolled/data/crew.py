@@ -19,8 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unrolled.data.pieces import Piece
-from unrolled.data.vocabulary import ByteVocabulary, Vocabulary
+from unrolled.data.vocabulary import ByteVocabulary, Vocabulary, code_points
 from unrolled.data.words import split_words
 from unrolled.errors import DataError, UnrolledError
 
@@ -29,7 +31,10 @@ Job = Sequence[Piece]
 
 def characters(job: Job) -> list[str]:
     """The characters that occur."""
-    return sorted({character for piece in job for character in set(piece.text())})
+    seen = np.zeros(sys.maxunicode + 1, dtype=bool)
+    for piece in job:
+        seen[code_points(piece.text())] = True
+    return [chr(point) for point in np.flatnonzero(seen)]
 
 
 def words(job: Job) -> dict[str, int]:

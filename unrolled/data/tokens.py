@@ -28,6 +28,7 @@ LEVELS = tuple(VOCABULARIES)
 
 #: Told what is being done, and what share of it is done.
 Progress = Callable[[str, float], None]
+DTYPES = ("uint8", "uint16", "uint32")
 #: What a process encodes at a time; up to `ALONE` such parts need no other processes.
 PART_BYTES, ALONE = 4 << 20, 4
 #: Encoded parts beyond this are dropped from the cache, the longest unused first.
@@ -105,6 +106,8 @@ class TokenFile:
             stored = json.loads(description.read_text(encoding="utf-8"))
             file = cls(path, stored["dtype"], stored["count"], stored.get("sha256", ""))
             size = path.stat().st_size
+            if stored["dtype"] not in DTYPES or type(stored["count"]) is not int or not isinstance(file.sha256, str):
+                raise ValueError("its description is damaged")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path}: no encoded text here ({type(error).__name__}: {error})") from error
         if size != file.count * np.dtype(file.dtype).itemsize:
@@ -128,7 +131,7 @@ def encode_files(
     interrupted goes on, and what was encoded once is not encoded again. RunError where `path` cannot be written.
     """
     limit = len(vocabulary)
-    dtype = "uint8" if limit <= 1 << 8 else "uint16" if limit <= 1 << 16 else "uint32"
+    dtype = next(name for name in DTYPES if limit <= 1 << 8 * np.dtype(name).itemsize)
     count, digest = 0, hashlib.sha256()
     try:
         with path.open("wb") as out:

@@ -60,7 +60,17 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """RunError where there is no run, or one that this version cannot read."""
+        """RunError where there is no run, or one that this version cannot read; one of an older format is migrated."""
+        run, version = cls.read(path)
+        if version == FORMAT:
+            return run
+        from unrolled.training.migration import migrate  # which itself works on runs
+
+        return migrate(run, version)
+
+    @classmethod
+    def read(cls, path: str | Path) -> tuple[Run, int]:
+        """The run as it lies there, and the version of its format, at most today's; RunError as of `open`."""
         path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path}: no such run directory")
@@ -71,13 +81,9 @@ class Run:
             raise RunError(f"{path}: not a run directory (it has no config.json)") from None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f"{path / 'config.json'}: damaged or of another program ({error})") from error
-        if version == FORMAT:
-            return run
         if not isinstance(version, int) or version > FORMAT:
             raise RunError(f"{path}: run format {version} of a newer unrolled; this version reads up to {FORMAT}")
-        from unrolled.training.migration import migrate  # which itself works on runs
-
-        return migrate(run, version)
+        return run, version
 
     @classmethod
     @contextmanager
