@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training.fuzz import fuzz
 from unrolled.errors import ConfigurationError, RecoveryWarning, RunError
 from unrolled.tasks.language import LanguageConfig, TextConfig
 from unrolled.training import Checkpoints, Run, TrainingConfig
@@ -275,3 +276,10 @@ def test_free_names(tmp_path):
     assert next_free(tmp_path, "a") == tmp_path / "a-1"
     (tmp_path / "a-1").mkdir()
     assert next_free(tmp_path, "a") == tmp_path / "a-2"
+
+
+def test_damage_of_every_kind_is_an_error_of_ours():
+    """A moment of what `make fuzz` does for minutes."""
+    made, refused = fuzz(range(40))
+    assert made == 40
+    assert 0 < refused < 40

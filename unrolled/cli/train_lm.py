@@ -59,9 +59,10 @@ def main(words: Sequence[str], prog: str) -> int:
         processes = join(find_device(arguments.training.device), arguments.training.precision)
         path = processes.first(lambda: _create(arguments, console))
         return _train(LanguageTask(Run.open(path)), processes, console, resume=False)
-    run = Run.open(arguments.resume)
+    run, _ = Run.read(arguments.resume)
     config = _renewed(run, arguments, words, prog)
     processes = join(find_device(config.training.device), config.training.precision)
+    processes.first(lambda: Run.open(run.path) and None)  # which brings one of an older format up to date
     with run.locked() if processes.leads else nullcontext():
         task = LanguageTask(dataclasses.replace(run, config=to_json(config)))
         processes.first(task.verify_text)

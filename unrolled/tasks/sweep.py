@@ -101,7 +101,7 @@ class Sweep:
     ) -> None:
         import optuna
 
-        optuna.logging.set_verbosity(logging.WARNING)
+        optuna.logging.set_verbosity(logging.ERROR)  # what fails is told by `tell`
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self.folder, self.cells, self.searches, self.base = folder, list(cells), searches, base
         for cell in cells:
@@ -140,7 +140,11 @@ class Sweep:
                 f"{name} {value:.4g}" if isinstance(value, float) else f"{value}" for name, value in values.items()
             )
             config = configure(self.base, values)
-            outcome = self._train(values, config)
+            try:
+                outcome = self._train(values, config)
+            except DivergenceError as error:
+                tell(f"trial {trial.number}: {said}: {error}")
+                raise
             if outcome.reason == "interrupted":
                 interrupted.append(True)
                 self.study.enqueue_trial(trial.params)  # it goes on where its run stopped
