@@ -25,7 +25,10 @@ def blocks(kind):
 def commands():
     for block in blocks("console"):
         for line in block.values[0].replace("\\\n", " ").splitlines():
-            if (words := shlex.split(line, comments=True)) and words[0].endswith("unrolled"):
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["torchrun"]:
+                words = words[words.index("-m") + 1 :]
+            if words and words[0].endswith("unrolled"):
                 yield pytest.param(words[1:], id=" ".join(words[1:4]))
 
 

@@ -13,7 +13,9 @@ from tyro.conf import Positional, arg
 from unrolled.cli.parsing import parse
 from unrolled.tasks.language import TASK, LanguageTask
 from unrolled.training import Checkpoints, Run
+from unrolled.training.checkpoint import WHICH
 from unrolled.training.progress import clock
+from unrolled.training.run import FORMAT
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
     held_out = f"{len(split.validation):,} validation, {len(split.test):,} test"
     facts = [
         ("run", str(run.path)),
-        ("task", run.task),
+        ("task", f"{run.task}, format {FORMAT}"),
         ("text", ", ".join(config.text.data) or "the Python standard library's source"),
         ("tokens", f"{len(split.train):,} training, {held_out}"),
         ("vocabulary", f"{len(task.vocabulary):,} ({config.text.level})"),
@@ -52,12 +54,12 @@ def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
         ("batches", f"{config.training.batch_size} streams × {config.training.seq_length} steps"),
     ]
     records = run.metrics()
-    index = Checkpoints(run).index()
+    checkpoints = {which: found for which in WHICH if (found := Checkpoints(run).find(which))}
     if records:
         last = records[-1]
         facts.append(("trained", f"{last['step']:,} steps, {last['epoch']:.2f} epochs, {clock(last['seconds'])}"))
-    if index:
-        facts.append(("checkpoints", ", ".join(f"{which} at step {entry['step']:,}" for which, entry in index.items())))
+    if checkpoints:
+        facts.append(("checkpoints", ", ".join(f"{which} at step {one.step:,}" for which, one in checkpoints.items())))
     validated = [r for r in records if "validation_loss" in r]
     if validated:
         best = min(validated, key=lambda r: r["validation_loss"])
@@ -65,7 +67,7 @@ def _facts(task: LanguageTask, path: str) -> list[tuple[str, str]]:
         facts.append(
             ("last score", f"step {validated[-1]['step']:,}: {task.describe(validated[-1]['validation_loss'])}")
         )
-    if index:
+    if checkpoints:
         facts.append(("sample", f"unrolled sample {path}"))
         if run.task == TASK:
             facts.append(("go on", f"unrolled train lm --resume {path}"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from tyro.conf import arg
 
 from unrolled.cli.parsing import parse
@@ -25,6 +27,8 @@ from unrolled.tasks.language import (
 )
 from unrolled.training import Outcome, Run, Trainer, TrainingConfig
 from unrolled.training.config import FIXED_TRAINING, flag, to_json
+from unrolled.training.optimisation import find_device
+from unrolled.training.processes import Processes, join
 from unrolled.training.progress import clock
 from unrolled.training.run import next_free
 
@@ -52,32 +56,42 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if arguments.resume is None:
-        task = _create(arguments, console)
-        return _train(task, console, resume=False)
-    run = Run.open(arguments.resume)
-    with run.locked():
-        run = dataclasses.replace(run, config=_renewed(run, arguments, words, prog))
-        return _train(LanguageTask(run), console, resume=True)
+        processes = join(find_device(arguments.training.device), arguments.training.precision)
+        path = processes.first(lambda: _create(arguments, console))
+        return _train(LanguageTask(Run.open(path)), processes, console, resume=False)
+    run, _ = Run.read(arguments.resume)
+    config = _renewed(run, arguments, words, prog)
+    processes = join(find_device(config.training.device), config.training.precision)
+    processes.first(lambda: Run.open(run.path) and None)  # which brings one of an older format up to date
+    with run.locked() if processes.leads else nullcontext():
+        task = LanguageTask(dataclasses.replace(run, config=to_json(config)))
+        processes.first(task.verify_text)
+        return _train(task, processes, console, resume=True)
 
 
-def _train(task: LanguageTask, console: Console, resume: bool) -> int:
-    trainer = Trainer(task, task.config.training, task.run, console, resume=resume)
-    if resume:  # now that it is sure to go on
-        task.run.write_config(task.run.config)
-    _introduce(task, trainer, console, resume)
+def _train(task: LanguageTask, processes: Processes, console: Console, resume: bool) -> int:
+    trainer = Trainer(task, task.config.training, task.run, console, resume, processes)
+    if processes.leads:
+        if resume:  # now that it is sure to go on
+            task.run.write_config(task.run.config)
+        _introduce(task, trainer, console, resume)
     outcome = trainer.train()
-    _conclude(task, outcome, console)
+    if processes.leads:
+        _conclude(task, outcome, console)
     return 130 if outcome.reason == "interrupted" else 0
 
 
-def _create(arguments: Arguments, console: Console) -> LanguageTask:
+def _create(arguments: Arguments, console: Console) -> Path:
     config = LanguageConfig(arguments.text, arguments.model, arguments.training)
     path = arguments.out or next_free(Path("runs"), f"{text_name(arguments.text.data)}-{arguments.model.cell}")
-    with console.status("reading the text") as status:
-        return create_run(path, config, lambda done: status.update(f"encoding the text: {done:,} tokens"))
+    with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console) as bar:
+        told = bar.add_task("reading the text", total=1.0)
+        create_run(path, config, lambda what, share: bar.update(told, description=what, completed=share))
+        bar.remove_task(told)
+    return path
 
 
-def _renewed(run: Run, arguments: Arguments, words: Sequence[str], prog: str) -> dict[str, Any]:
+def _renewed(run: Run, arguments: Arguments, words: Sequence[str], prog: str) -> LanguageConfig:
     """The run's settings, with what was given anew beside --resume, where it may be."""
     if arguments.out is not None:
         raise ConfigurationError("--resume goes on in its own directory; leave out --out")
@@ -95,7 +109,7 @@ def _renewed(run: Run, arguments: Arguments, words: Sequence[str], prog: str) ->
     old_limits: dict[str, Any] = (
         {name: None for name in _LIMITS if name not in training} if set(_LIMITS) & set(training) else {}
     )
-    return to_json(LanguageConfig(after.text, after.model, dataclasses.replace(after.training, **old_limits)))
+    return LanguageConfig(after.text, after.model, dataclasses.replace(after.training, **old_limits))
 
 
 def _differences(before, after) -> list[str]:
@@ -108,13 +122,14 @@ def _introduce(task: LanguageTask, trainer: Trainer, console: Console, resume: b
     config, split = task.config, task.split()
     parameters = sum(p.numel() for p in task.model.parameters())
     widths = "+".join(map(str, config.model.widths))
+    together = f", {trainer.processes.size} processes" if trainer.processes.size > 1 else ""
     where = ", ".join(config.text.data) or "the Python standard library's source"
     say(f"text   {where}")
     say(
         f"       {len(split.train):,} tokens to train on, {len(split.validation):,} to validate, "
         f"{len(split.test):,} to test; {len(task.vocabulary):,} in the {config.text.level} vocabulary"
     )
-    say(f"model  {config.model.cell}, layers of {widths} units, {parameters:,} parameters, on {task.device}")
+    say(f"model  {config.model.cell}, layers of {widths} units, {parameters:,} parameters, on {task.device}{together}")
     say(f"run    {task.run.path}")
     if resume:
         at = trainer.position

@@ -70,9 +70,25 @@ def run_stack(
 
 def map_state(function: Callable[[Tensor], Tensor], hx):
     """Apply `function` to every tensor of a layer's state, whatever its nesting: to detach or to move it."""
+    if hx is None:
+        return None
     if isinstance(hx, Tensor):
         return function(hx)
     return tuple(map_state(function, part) for part in hx)
+
+
+def take_state(hx, first: int, end: int):
+    """The states of sequences `first` to `end` of a batch; None stays None."""
+    return None if hx is None else map_state(lambda part: part.narrow(-2, first, end - first).contiguous(), hx)
+
+
+def join_states(parts: Sequence):
+    """The reverse of `take_state`: the state of a batch from those of its parts, in order."""
+    if len(parts) == 1 or parts[0] is None:
+        return parts[0]
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts), -2)
+    return tuple(join_states(inner) for inner in zip(*parts, strict=True))
 
 
 def stack_states(finals: list[State]) -> tuple[Stacked, ...]:

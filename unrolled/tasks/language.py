@@ -16,7 +16,7 @@ from tyro.conf import arg
 from unrolled.cells import CELLS, find_cell
 from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
 from unrolled.data.streams import Split, Streams, check_tokens, split_tokens
-from unrolled.data.tokens import LEVELS
+from unrolled.data.tokens import LEVELS, Progress
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.layers.stack import map_state
@@ -26,6 +26,7 @@ from unrolled.training import Checkpoints, Run, TrainingConfig
 from unrolled.training.checkpoint import Which
 from unrolled.training.config import from_json, require, require_choice, to_json
 from unrolled.training.optimisation import find_device
+from unrolled.training.randomness import seed_all
 
 TASK = "language model"
 #: Trained by a loop of its own, but sampled and scored like any other language model.
@@ -147,10 +148,12 @@ def text_name(data: Sequence[str]) -> str:
     return "stdin" if data[0] == "-" else Path(data[0]).resolve().stem or "text"
 
 
-def prepare(run: Run, config: TextConfig, progress: Callable[[int], None] = lambda done: None) -> None:
+def prepare(run: Run, config: TextConfig, progress: Progress = lambda what, share: None) -> None:
     """Learn the vocabulary and encode the text into a new run's directory."""
     files = find_sources(config.data, config.glob)
-    vocabulary = build_vocabulary(config.level, files, size=config.vocab_size, min_count=config.min_count)
+    vocabulary = build_vocabulary(
+        config.level, files, size=config.vocab_size, min_count=config.min_count, progress=progress
+    )
     vocabulary.save(run.path / VOCABULARY_FILE)
     encode_files(files, vocabulary, run.path / TOKENS_FILE, progress)
 
@@ -164,7 +167,7 @@ class LanguageTask:
         self.config = read_config(run)
         self.vocabulary: Vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
         self.device = find_device(device or self.config.training.device)
-        torch.manual_seed(self.config.training.seed)
+        seed_all(self.config.training.seed)
         self.model = self.config.model.build(len(self.vocabulary)).to(self.device)
 
     def load(self, which: Which = "best") -> LanguageTask:
@@ -180,6 +183,10 @@ class LanguageTask:
         text = self.config.text
         tokens = TokenFile.open(self.run.path / TOKENS_FILE).tokens
         return split_tokens(tokens, text.val_fraction, text.test_fraction)
+
+    def verify_text(self) -> None:
+        """RunError where the run's tokens are not those that were encoded."""
+        TokenFile.open(self.run.path / TOKENS_FILE).verify()
 
     def epoch(self, number: int) -> Streams:
         """Pass `number` over the training text; later ones skip a few tokens, so that chunks fall differently."""
@@ -275,7 +282,7 @@ class LanguageTask:
 def create_run(
     path: Path,
     config: LanguageConfig,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda what, share: None,
     *,
     task_name: str = TASK,
     check: Callable[[LanguageTask], object] = lambda task: task.epoch(0),

@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from unrolled.cache import cache_directory
 from unrolled.errors import CompilerError
 
 _ALWAYS = (
@@ -27,14 +28,6 @@ _ALWAYS = (
 )
 #: Tried one after the other: some compilers have no OpenMP, or do not know their own processor.
 _CHOICES = (("-march=native", "-fopenmp"), ("-march=native", "-fopenmp-simd"), ("-fopenmp-simd",), ())
-
-
-def cache_directory() -> Path:
-    """`$UNROLLED_CACHE`, or `unrolled` in the user's cache directory."""
-    given = os.environ.get("UNROLLED_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled"
 
 
 def build(source: str) -> ctypes.CDLL:
