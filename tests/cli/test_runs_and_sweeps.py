@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,7 @@ def test_processes_share_a_study_and_a_stopped_trial_goes_on(text_file, tmp_path
     several = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     while not any(file.stat().st_size for file in study.glob("*/metrics.jsonl")):
         assert all(process.poll() is None for process in several)
+        time.sleep(0.05)
     several[0].send_signal(signal.SIGINT)
     said = [process.communicate(timeout=120) for process in several]
     assert [err for _, err in said] == ["", ""]

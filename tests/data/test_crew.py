@@ -1,7 +1,6 @@
 """A large text is encoded by several processes to what one would make of it, once."""
 
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -73,17 +72,24 @@ def test_an_interrupted_encoding_goes_on(many, files, tmp_path, monkeypatch):
     monkeypatch.setattr(crew, "processors", lambda: 2)
     vocabulary = build_vocabulary("char", files)
 
-    def kill(what, share):
-        os.kill(running[-1].pid, signal.SIGKILL)
+    running, asked = [], []
+    start, ask = Crew._start, Crew._ask
 
-    running = []
-    start = Crew._start
+    def dying(self, setup, job):
+        asked.append(job)
+        if len(asked) == 4:
+            for process in running:
+                process.kill()
+        return ask(self, setup, job)
+
     monkeypatch.setattr(Crew, "_start", lambda self, setup: running.append(start(self, setup)) or running[-1])
+    monkeypatch.setattr(Crew, "_ask", dying)
     with pytest.raises(DataError, match="was killed; is there enough memory"):
-        encode_files(files, vocabulary, tmp_path / "1.bin", kill)
+        encode_files(files, vocabulary, tmp_path / "1.bin")
     assert all(process.poll() is not None for process in running)
     before = {path.name: path.stat().st_ino for path in many.glob("*.tokens")}
     assert before
+    monkeypatch.setattr(Crew, "_ask", ask)
     encode_files(files, vocabulary, tmp_path / "2.bin").verify()
     assert before.items() <= {path.name: path.stat().st_ino for path in many.glob("*.tokens")}.items()
 
