@@ -4,13 +4,14 @@ DEMO_TIME ?= 2m
 DEMO_RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-sanitized lint format clean help
+.PHONY: demo test test-slow test-sanitized fuzz lint format clean help
 
 help:
 	@echo "make demo       train about two minutes on Python's own source code and sample from the result"
 	@echo "make test       the test suite (under 5 minutes on 2 cores)"
 	@echo "make test-slow  the checks that take longer, and those that need UNROLLED_DATA"
 	@echo "make test-sanitized  the engine's tests with its C under gcc's address and undefined-behaviour sanitizers"
+	@echo "make fuzz       five minutes of damaged runs and checkpoints, each of which must be a clear error"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff put the code in order"
 
@@ -46,6 +47,11 @@ test-sanitized: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 tests/unroll/test_products.py tests/unroll/test_unroll.py \
 		tests/unroll/test_planned.py tests/decoding
 	$(BIN)/python -m pytest -m slow tests/slow/test_threads.py
+
+# Damages runs in every way it can think of; prints the number of the attempt that is answered by a crash.
+FUZZ_SECONDS ?= 300
+fuzz: .venv/installed
+	$(BIN)/python -m tests.training.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Unrolled: recurrent networks on PyTorch, a step of the recurrence at a time.
 
 The names below load on first use, so that the command line answers before PyTorch is imported. The engine's one
-function keeps the name of its room: `from unrolled.unroll import unroll`.
+function has the name of its room, `unrolled.unroll`, which can therefore be called like it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         PeepholeLSTMCell,
     )
     from unrolled.layers import GRU, LSTM, RNN, Recurrent
+    from unrolled.unroll import unroll
 
 __version__ = "0.1.0"
 
@@ -51,12 +52,15 @@ __all__ = [
     "PascanuCell",
     "PeepholeLSTMCell",
     "Recurrent",
+    "unroll",
 ]
 
 
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'unrolled' has no attribute {name!r}")
+    if name == "unroll":
+        return importlib.import_module("unrolled.unroll")
     room = "unrolled.layers" if name in ("GRU", "LSTM", "RNN", "Recurrent") else "unrolled.cells"
     return getattr(importlib.import_module(room), name)
 

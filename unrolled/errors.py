@@ -25,6 +25,14 @@ class DivergenceError(UnrolledError):
     """The loss became NaN or infinite."""
 
 
+class LostProcessError(RunError):
+    """One of the processes that train together has vanished."""
+
+
+class ElsewhereError(UnrolledError):
+    """An error that another of the processes has raised, and tells."""
+
+
 class UntraceableError(UnrolledError):
     """A cell's step that cannot be compiled; the message names the operation."""
 
@@ -35,3 +43,7 @@ class CompilerError(UnrolledError):
 
 class FallbackWarning(UserWarning):
     """Something runs in a slower way than it could; said once for each reason."""
+
+
+class RecoveryWarning(UserWarning):
+    """Something was damaged or lost, and what was used in its place."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unrolled.data import TokenFile, build_vocabulary, encode_files, find_sources, read_text, standard_library
-from unrolled.data import sources as sources_module
+from unrolled.data import pieces as pieces_module
 from unrolled.data.streams import Streams, split_tokens
 from unrolled.data.vocabulary import ByteVocabulary
 from unrolled.errors import ConfigurationError, DataError, RunError
@@ -58,7 +58,7 @@ def test_default_corpus_is_this_pythons_library():
     ],
 )
 def test_binary_files_are_named(tmp_path, content, message, monkeypatch):
-    monkeypatch.setattr(sources_module, "BLOCK_BYTES", 21)
+    monkeypatch.setattr(pieces_module, "BLOCK_BYTES", 21)
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as error:
@@ -73,21 +73,20 @@ def test_blocks_are_the_text_cut_at_line_ends(tmp_path_factory, texts, size):
     for k, text in enumerate(texts):
         files.append(folder / f"{k}.txt")
         files[-1].write_text(text, encoding="utf-8", newline="")
-    before, sources_module.BLOCK_BYTES = sources_module.BLOCK_BYTES, size
+    before, pieces_module.BLOCK_BYTES = pieces_module.BLOCK_BYTES, size
     try:
         blocks = list(read_text(files))
     finally:
-        sources_module.BLOCK_BYTES = before
+        pieces_module.BLOCK_BYTES = before
     assert "".join(blocks) == "".join(texts)
 
 
 @pytest.mark.parametrize("level", ["char", "word", "byte", "bpe"])
 def test_token_files(tmp_path, text_file, level):
     vocabulary = build_vocabulary(level, [text_file], size=400)
-    seen = []
-    file = encode_files([text_file, text_file], vocabulary, tmp_path / "t.bin", seen.append)
+    file = encode_files([text_file, text_file], vocabulary, tmp_path / "t.bin")
     assert vocabulary.decode(file.tokens) == text_file.read_text(encoding="utf-8") * 2
-    assert seen[-1] == file.count == len(TokenFile.open(tmp_path / "t.bin").tokens)
+    assert file.count == len(TokenFile.open(tmp_path / "t.bin").tokens)
 
 
 def test_damaged_token_files(tmp_path, text_file):

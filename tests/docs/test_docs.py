@@ -26,7 +26,10 @@ def blocks(kind):
 def commands():
     for block in blocks("console"):
         for line in block.values[0].replace("\\\n", " ").splitlines():
-            if (words := shlex.split(line, comments=True)) and words[0].endswith("unrolled"):
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["torchrun"]:
+                words = words[words.index("-m") + 1 :]
+            if words and words[0].endswith("unrolled"):
                 typed = list(takewhile(lambda word: word not in ("<", ">", "|"), words[1:]))
                 yield pytest.param(typed, id=" ".join(words[1:4]))
 

@@ -1,38 +1,83 @@
 """Checks that take minutes: `make test-slow`."""
 
+import os
+import random
 import subprocess
 import sys
 
 import pytest
 
 from unrolled.cli import main
+from unrolled.data import TokenFile
 from unrolled.tasks.language import LanguageTask
 from unrolled.training import Run
 
 pytestmark = pytest.mark.slow
 
 
-def test_two_gigabytes_are_encoded_in_200_megabytes(tmp_path, shakespeare):
-    script = f"""
-import time
+REPORT = """
+import resource, sys, time
 from pathlib import Path
-from unrolled.data import build_vocabulary, encode_files
-source, path = Path({str(shakespeare)!r}).read_text(), Path({str(tmp_path / "large.txt")!r})
-with path.open("w") as file:
-    while file.tell() < 2_000_000_000:
-        file.write(source[file.tell() % 9973 :])
+from unrolled.cli import main
 started = time.monotonic()
-vocabulary = build_vocabulary("char", [path])
-encoded = encode_files([path], vocabulary, path.with_suffix(".bin"))
-print(encoded.count / 1e6 / (time.monotonic() - started), "million characters a second")
-assert encoded.count == path.stat().st_size
+code = main(sys.argv[1:])
 # Not getrusage: its maximum is that of the process that started this one, where that was larger.
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(int(peak.split()[1]) / 1024)
+print("peak", int(peak.split()[1]) / 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+print("seconds", time.monotonic() - started)
+sys.exit(code)
+"""
+
+
+def test_two_gigabytes_are_encoded_and_trained_in_one_and_a_half(tmp_path, shakespeare):
+    source, path = shakespeare.read_text(), tmp_path / "large.txt"
+    draw = random.Random(1)
+    with path.open("w") as file:
+        while file.tell() < 2_000_000_000:
+            start = draw.randrange(len(source) // 2)
+            file.write(source[start:].replace(draw.choice("aeiou"), draw.choice("aeiou")))
+    environment = {**os.environ, "UNROLLED_CACHE": str(tmp_path / "cache")}
+    model = ["--hidden-size", "8", "--num-layers", "1", "--embedding-size", "4", "--eval-every", "1000"]
+    words = ["train", "lm", "--data", str(path), "--batch-size", "256", "--seq-length", "512", *model]
+    peaks, seconds = [], []
+    for steps, out in (("1", "first"), ("400", "cached")):
+        command = [sys.executable, "-c", REPORT, *words, "--max-steps", steps, "--sample-every", "0"]
+        command += ["--out", str(tmp_path / out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        peak, taken = done.stdout.splitlines()[-2:]
+        peaks += [float(number) for number in peak.split()[1:]]
+        seconds.append(float(taken.split()[1]))
+        print(out, peak, taken, f"{path.stat().st_size / 1e6 / seconds[-1]:.0f} MB/s")
+    assert TokenFile.open(tmp_path / "first" / "tokens.bin").count == path.stat().st_size
+    assert max(peaks) < 1500
+
+
+def test_memory_does_not_grow_over_fifty_thousand_steps(tmp_path, text_file):
+    script = f"""
+from pathlib import Path
+from rich.console import Console
+from unrolled.tasks.language import *
+from unrolled.training import Trainer, TrainingConfig
+model = ModelConfig(hidden_size=(8,), num_layers=1, embedding_size=4)
+training = TrainingConfig(batch_size=2, seq_length=8, max_steps=50_000, eval_every=2000, sample_every=2000)
+config = LanguageConfig(TextConfig(data=({str(text_file)!r},)), model, training)
+task = create_run(Path({str(tmp_path / "run")!r}), config)
+honest, calls = task.loss, 0
+def loss(*given):
+    global calls
+    calls += 1
+    if calls % 10_000 == 0:
+        status = Path("/proc/self/status").read_text()
+        print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")), flush=True)
+    return honest(*given)
+task.loss = loss
+Trainer(task, training, task.run, Console(quiet=True)).train()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    print(done.stdout)
-    assert float(done.stdout.splitlines()[-1]) < 200
+    resident = [int(line) / 1024 for line in done.stdout.split()]
+    print(resident)
+    assert len(resident) == 5
+    assert resident[-1] - resident[0] < 10
 
 
 def test_tinyshakespeare_is_learned(tmp_path, shakespeare):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from unrolled.cells import CELLS
+from unrolled.unroll.compiled import PRODUCT
 from unrolled.unroll.layout import Layout
 from unrolled.unroll.plan import Plan
-from unrolled.unroll.program import PRODUCT
 
 MAIN = r"""
 #include <pthread.h>
@@ -66,8 +66,9 @@ def test_threads_do_not_race(name, rows, size, broken, tmp_path):
     cell = CELLS[name](size, size)
     plan = Plan(cell, torch.float32, torch.device("cpu"))
     gradients = plan.gradients((True,) * (len(plan.parameter_names) + 1))
-    for k, part in enumerate(Layout(plan, torch.float32).training(gradients)):
-        text = by_pthreads(part.program.source(), rows)
+    training = Layout(plan, torch.float32).training(gradients)
+    for k, part in enumerate((training.forward, training.backward)):
+        text = by_pthreads(part.program.source, rows)
         if broken:  # without their meetings they must be caught
             text = text.replace("pthread_barrier_wait(&meeting);", "")
         code, program = tmp_path / f"{k}.c", tmp_path / f"{k}"

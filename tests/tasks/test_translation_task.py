@@ -36,7 +36,7 @@ def test_the_loss_is_that_of_forced_decoding(task):
     source, target = task.epoch(0).chunk(0)
     expected = -log_probs(task, source, target).sum()
     torch.testing.assert_close(task.loss(source, target)[0], expected)
-    assert task.loss(source, target)[1] == ()
+    assert task.loss(source, target)[1] is None
 
 
 def test_validation_is_a_mean_over_tokens_and_ends(task):

@@ -1,19 +1,22 @@
 """Checkpoints that are torn, foreign or malicious are named and never run; run directories are never overwritten."""
 
 import json
+import math
 import pickle
 
 import pytest
 import torch
 from torch import nn
 
-from unrolled.errors import ConfigurationError, RunError
+from tests.training.fuzz import fuzz
+from unrolled.errors import ConfigurationError, RecoveryWarning, RunError
 from unrolled.tasks.language import LanguageConfig, TextConfig
 from unrolled.training import Checkpoints, Run, TrainingConfig
-from unrolled.training.checkpoint import _digest
+from unrolled.training.checkpoint import Checkpoint, digest_of
 from unrolled.training.config import from_json, parse_duration, to_json
 from unrolled.training.optimisation import find_device
 from unrolled.training.run import next_free
+from unrolled.training.state import read_state, write_state
 
 
 @pytest.fixture
@@ -39,15 +42,39 @@ def test_what_was_saved_is_loaded(saved):
     assert torch.equal(state["x"], torch.ones(2))
 
 
-def test_best_and_last_stay_and_others_go(saved):
+def names(checkpoints):
+    return sorted(path.name for path in checkpoints.folder.iterdir())
+
+
+def test_the_best_and_the_last_few_stay_and_others_go(saved):
     run, model = saved
-    checkpoints = Checkpoints(run)
-    for step in (6, 7):
+    checkpoints = Checkpoints(run, keep=2)
+    for step in (6, 7, 8):
         checkpoints.save(model, {"step": step}, best=False)
-    folders = sorted(p.name for p in checkpoints.folder.iterdir() if p.is_dir())
-    assert folders == ["step-00000005", "step-00000007"]
+    assert names(checkpoints) == ["step-00000005", "step-00000007", "step-00000008"]
     assert checkpoints.load("best", model)["step"] == 5
-    assert checkpoints.load("last", model)["step"] == 7
+    assert checkpoints.load("last", model)["step"] == 8
+    checkpoints.save(model, {"step": 9}, best=True)
+    assert names(checkpoints) == ["step-00000008", "step-00000009"]
+
+
+def test_a_state_of_every_kind_comes_back(tmp_path):
+    pair = torch.arange(6.0).view(2, 3)
+    state = {
+        "numbers": [1, 1.5, True, None, math.inf, 1e-300, "tensor"],
+        "nested": {0: {"exp_avg": pair[:, 1:]}, 1: (pair[0], ())},
+        "same memory": [pair, pair.view(-1)],
+        "odd": torch.tensor(True),
+        "scalar": torch.tensor(3.25, dtype=torch.float64),
+        "empty": {},
+    }
+    write_state(state, tmp_path / "s")
+    back = read_state(tmp_path / "s")
+    assert str(back) == str(state)
+    assert type(back["nested"][1]) is tuple
+    assert back["scalar"].dtype == torch.float64
+    with pytest.raises(TypeError, match="set cannot be part"):
+        write_state({"x": {1}}, tmp_path / "s")
 
 
 def test_saving_the_best_step_again_leaves_it_readable(saved):
@@ -67,27 +94,53 @@ def test_tied_weights_are_saved_once_and_stay_tied(run):
     assert torch.equal(model["b"].weight, before)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "training.pt"])
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "missing"])
-def test_damage_is_named(saved, name, damage):
-    run, model = saved
-    path = run.path / "checkpoints" / "step-00000005" / name
+def damage(path, how):
     content = path.read_bytes()
-    if damage == "missing":
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    if how == "missing":
         path.unlink()
-    elif damage == "foreign":
-        path.write_bytes(b"GIF89a not a checkpoint")
     else:
-        middle = len(content) // 2
-        path.write_bytes(
-            content[:middle]
-            if damage == "truncated"
-            else content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        )
+        path.write_bytes({"truncated": content[:middle], "flipped": flipped, "foreign": b"GIF89a", "empty": b""}[how])
+
+
+FILES = ["model.safetensors", "training.safetensors", "checkpoint.json"]
+DAMAGE = ["truncated", "flipped", "foreign", "empty", "missing"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damage_is_named_and_the_checkpoint_before_is_used(saved, name, how):
+    run, model = saved
     before = model.weight.detach().clone()
-    with pytest.raises(RunError, match=name):
-        Checkpoints(run).load("last", model)
+    nn.init.ones_(model.weight)
+    checkpoints = Checkpoints(run)
+    checkpoints.save(model, {"step": 6}, best=True)
+    damage(checkpoints.folder / "step-00000006" / name, how)
+    for which in ("last", "best"):
+        with pytest.warns(RecoveryWarning, match=rf"step-00000006/{name}: .*; using the checkpoint of step 5"):
+            assert checkpoints.load(which, model)["step"] == 5
+        assert torch.equal(model.weight, before)
+    with pytest.warns(RecoveryWarning, match="kept as damaged-step-00000006"):
+        checkpoints.set_aside_damaged()
+    assert names(checkpoints) == ["damaged-step-00000006", "step-00000005"]
+    assert checkpoints.load("last", model)["step"] == 5
+    damage(checkpoints.folder / "step-00000005" / name, how)
+    for refuse in (checkpoints.set_aside_damaged, lambda: checkpoints.load("last", model)):
+        with pytest.raises(RunError, match=rf"step-00000005/{name}: .*; no other checkpoint of this run is whole"):
+            refuse()
     assert torch.equal(model.weight, before)
+    assert names(checkpoints) == ["damaged-step-00000006", "step-00000005"]
+
+
+def test_damage_of_an_older_checkpoint_is_nobodys_concern(saved, recwarn):
+    run, model = saved
+    checkpoints = Checkpoints(run)
+    checkpoints.save(model, {"step": 6}, best=True)
+    damage(checkpoints.folder / "step-00000005" / "checkpoint.json", "flipped")
+    assert checkpoints.load("last", model)["step"] == 6
+    checkpoints.set_aside_damaged()
+    assert not recwarn
 
 
 class Malicious:
@@ -95,28 +148,37 @@ class Malicious:
         return (pytest.fail, ("a pickle was executed",))
 
 
-def test_a_malicious_pickle_is_not_executed(saved):
+@pytest.mark.parametrize("name", FILES[:2])
+@pytest.mark.parametrize("disguise", ["pickle", "torch"])
+def test_a_malicious_pickle_is_not_executed(saved, name, disguise):
+    """Even where its author has made the digests fit."""
     run, model = saved
-    path = run.path / "checkpoints" / "step-00000005" / "training.pt"
-    path.write_bytes(pickle.dumps(Malicious()))
-    index_path = run.path / "checkpoints" / "index.json"
-    index = json.loads(index_path.read_text())
-    index["last"]["digests"]["training.pt"] = _digest(path)
-    index_path.write_text(json.dumps(index))
-    with pytest.raises(RunError, match="cannot be read"):
+    folder = run.path / "checkpoints" / "step-00000005"
+    if disguise == "pickle":
+        (folder / name).write_bytes(pickle.dumps(Malicious()))
+    else:
+        torch.save({"step": Malicious()}, folder / name)
+    files = {file: digest_of(folder / file) for file in FILES[:2]}
+    Checkpoint(folder, 5, True, files).write()
+    with pytest.raises(RunError, match=r"cannot be read|does not fit"):
+        Checkpoints(run).load("last", model)
+
+
+def test_weights_belong_to_their_vocabulary(saved):
+    run, model = saved
+    (run.path / "vocabulary.json").write_text('{"level": "char", "characters": "abc"}')
+    Checkpoints(run).save(model, {"step": 6}, best=True)
+    (run.path / "vocabulary.json").write_text('{"level": "char", "characters": "abd"}')
+    with pytest.raises(RunError, match=r"vocabulary\.json: not the one that its weights were trained with"):
+        Checkpoints(run).load_weights("best", model)
+    (run.path / "vocabulary.json").unlink()
+    with pytest.raises(RunError, match=r"vocabulary\.json: missing"):
         Checkpoints(run).load("last", model)
 
 
 def test_weights_of_another_model(saved):
     with pytest.raises(RunError, match="does not fit this run's model"):
         Checkpoints(saved[0]).load("last", nn.Linear(4, 2))
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"last": 3}', '{"last": {"name": "x"}}'])
-def test_a_damaged_index(saved, content):
-    (saved[0].path / "checkpoints" / "index.json").write_text(content)
-    with pytest.raises(RunError, match="index"):
-        Checkpoints(saved[0]).load("last", saved[1])
 
 
 def test_no_checkpoint_yet(run):
@@ -214,3 +276,10 @@ def test_free_names(tmp_path):
     assert next_free(tmp_path, "a") == tmp_path / "a-1"
     (tmp_path / "a-1").mkdir()
     assert next_free(tmp_path, "a") == tmp_path / "a-2"
+
+
+def test_damage_of_every_kind_is_an_error_of_ours():
+    """A moment of what `make fuzz` does for minutes."""
+    made, refused = fuzz(range(40))
+    assert made == 40
+    assert 0 < refused < 40

@@ -85,6 +85,43 @@ def test_stopped_and_resumed_is_as_never_stopped(tmp_path, text_file, optimizer,
     assert steps == list(range(1, 61))
 
 
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_run_at_once(tmp_path, text_file, second):
+    ended = []
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.append("terminated"))
+    task = StoppedAt(make(tmp_path / "run", text_file, max_steps=50).run, 7)
+    honest = task.loss
+
+    def loss(*given):
+        result = honest(*given)
+        if task.calls == 7:
+            os.kill(os.getpid(), second)
+        return result
+
+    task.loss = loss
+    try:
+        if second == signal.SIGINT:
+            with pytest.raises(KeyboardInterrupt):
+                run(task)
+            assert not Checkpoints(task.run).folders()
+        else:  # what the process would have done without us
+            run(task)
+            assert ended == ["terminated"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not list(task.run.path.rglob("*.tmp"))
+
+
+def test_torchrun_may_pass_on_a_signal_twice(tmp_path, text_file, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    task = StoppedAt(make(tmp_path / "run", text_file, max_steps=50).run, 7)
+    honest = task.loss
+    task.loss = lambda *given: (honest(*given), os.kill(os.getpid(), signal.SIGINT) if task.calls == 7 else None)[0]
+    outcome = run(task)
+    assert (outcome.reason, outcome.position.step) == ("interrupted", 7)
+    assert Checkpoints(task.run).find("last").step == 7
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru", "pascanu"])
 def test_the_carried_state_is_part_of_the_checkpoint(tmp_path, text_file, cell):
     options = {"model": {"cell": cell, "num_layers": None, "hidden_size": (5, 7)}, "max_steps": 12}
@@ -113,13 +150,9 @@ def test_early_stopping(tmp_path, text_file):
     task.validate = iter([3.0, 2.0, 2.5, 2.1, 2.0]).__next__
     outcome = run(task)
     assert (outcome.reason, outcome.position.step, outcome.position.best_step) == ("early stopping", 5, 2)
-    index = Checkpoints(task.run).index()
-    assert (index["best"]["step"], index["last"]["step"]) == (2, 5)
-    assert {p.name for p in (task.run.path / "checkpoints").iterdir()} == {
-        "index.json",
-        "step-00000002",
-        "step-00000005",
-    }
+    checkpoints = Checkpoints(task.run)
+    assert (checkpoints.find("best").step, checkpoints.find("last").step) == (2, 5)
+    assert {p.name for p in checkpoints.folder.iterdir()} == {f"step-0000000{step}" for step in (2, 3, 4, 5)}
 
 
 def test_a_run_directory_holds_what_it_promises(tmp_path, text_file):
@@ -182,7 +215,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, text_file):
     task.validate = break_the_weights
     with pytest.raises(DivergenceError, match="a weight stopped being a number at step 3"):
         run(task)
-    assert not Checkpoints(task.run).index()
+    assert not Checkpoints(task.run).folders()
 
 
 def test_truncation_is_settable_apart_from_the_carried_state(tmp_path, text_file):

@@ -14,7 +14,7 @@ import torch
 from unrolled.cells import CELLS
 from unrolled.errors import CompilerError, ConfigurationError, FallbackWarning
 from unrolled.unroll import fallback, native, planned, unroll
-from unrolled.unroll.program import KERNEL, TYPES, preamble, tools
+from unrolled.unroll.compiled import KERNEL, TYPES, preamble, tools
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ def test_a_read_only_cache(fresh):
     assert len(run(times=2)) == 1
 
 
-def test_the_cache_is_private_and_holds_nothing_but_libraries(fresh):
+def test_the_cache_is_private_and_holds_nothing_but_libraries_and_plans(fresh):
     assert run() == []
     assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
-    assert {path.suffix for path in fresh.iterdir()} == {".so", ".sha256"}
+    assert {path.suffix for path in fresh.iterdir()} == {".so", ".sha256", ".plan"}
 
 
 def test_a_damaged_library_is_made_anew(fresh):
@@ -90,7 +90,7 @@ def test_many_processes_compile_at_once(fresh):
     environment = {**os.environ, "UNROLLED_CACHE": str(fresh), "OMP_NUM_THREADS": "1"}
     running = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(4)]
     assert [process.wait(timeout=240) for process in running] == [0] * 4
-    assert {path.suffix for path in fresh.iterdir()} == {".so", ".sha256"}
+    assert {path.suffix for path in fresh.iterdir()} == {".so", ".sha256", ".plan"}
 
 
 def test_a_source_that_does_not_compile_is_a_typed_error(fresh):

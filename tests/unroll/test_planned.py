@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unrolled.cells import CELLS, Cell
-from unrolled.errors import ConfigurationError, FallbackWarning
+from unrolled.errors import ConfigurationError
 from unrolled.layers import Recurrent
-from unrolled.unroll import fallback, unroll
+from unrolled.unroll import unroll
 from unrolled.unroll.plan import Plan
 from unrolled.unroll.planned import find_plan
 
@@ -162,7 +162,7 @@ def test_without_gradients_the_core_alone_is_run():
     cell, x = CELLS["gru"](4, 5), torch.randn(6, 2, 4)
     with torch.no_grad():
         torch.testing.assert_close(unroll(cell, x, backend="planned")[0], unroll(cell, x, backend="eager")[0])
-    assert not find_plan(cell, torch.float32, torch.device("cpu"))[0].plan._derivatives
+    assert not find_plan(cell, torch.float32, torch.device("cpu"))[0].executor.plan._derivatives
 
 
 def test_plans_are_shared_by_like_cells_only():
@@ -183,65 +183,6 @@ def test_one_sequence_of_many_units_whose_threads_share_the_columns(name, thread
         compare(name, "native", torch.float64, 6, 1, 400, 400, False, (True, True), None)
     finally:
         torch.set_num_threads(before)
-
-
-class Does(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-        self.w, self.u = nn.Parameter(torch.randn(5, 5) / 3), nn.Parameter(torch.randn(5, 5) / 3)
-
-    def forward(self, x, h):
-        return self.function(self, x, h)
-
-
-@pytest.mark.parametrize(
-    ("function", "reason"),
-    [
-        (lambda s, x, h: torch.tanh(x.roll(1, 0) @ s.w + h @ s.u), "mixes the sequences"),
-        (lambda s, x, h: torch.tanh((x - x.amax(0)) @ s.w + h @ s.u), "mixes the sequences|no C form"),
-        (lambda s, x, h: torch.tanh(x @ s.w + h.detach() @ s.u), "out of autograd"),
-        (lambda s, x, h: torch.tanh(x @ s.w + h @ s.u * (1.0 / h.size(0))), "size of the batch"),
-        (lambda s, x, h: torch.tanh(x @ s.w / len(x) + h @ s.u), "size of the batch"),
-    ],
-)
-def test_what_would_be_wrong_over_all_steps_at_once_runs_step_by_step(function, reason, monkeypatch):
-    monkeypatch.setattr(fallback, "_said", set())
-    torch.manual_seed(3)
-    cell, x, h = Does(function), torch.randn(4, 3, 5), torch.randn(3, 5)
-    expected = unroll(cell, x, h, backend="eager")[0]
-    with pytest.warns(FallbackWarning, match=reason):
-        made = unroll(cell, x, h)[0]
-    torch.testing.assert_close(made, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(y.sum(), list(cell.parameters())) for y in (made, expected)))
-
-
-def test_an_output_that_is_no_function_of_the_state():
-    cell, x, h = Does(lambda s, x, h: (x, torch.tanh(x @ s.w + h @ s.u))), torch.randn(4, 3, 5), torch.zeros(3, 5)
-    torch.testing.assert_close(unroll(cell, x, h), unroll(cell, x, h, backend="eager"))
-
-
-class Tied(nn.Module):
-    def __init__(self, tied):
-        super().__init__()
-        self.a = nn.Parameter(torch.randn(5, 5) / 4)
-        self.b = self.a if tied else nn.Parameter(torch.randn(5, 5) / 4)
-
-    def forward(self, x, h):
-        return torch.tanh(x @ self.a + h @ self.b)
-
-    def step(self, *_):
-        raise AssertionError("a method of this name means nothing")
-
-
-def test_cells_alike_but_for_a_shared_weight_have_plans_of_their_own():
-    x, h = torch.randn(4, 2, 5), torch.zeros(2, 5)
-    for tied in (True, False, True):
-        cell = Tied(tied)
-        made = [unroll(cell, x, h, backend=backend)[0] for backend in ("eager", "planned")]
-        torch.testing.assert_close(*made)
-        found = [torch.autograd.grad(outputs.sum(), list(cell.parameters())) for outputs in made]
-        torch.testing.assert_close(*found)
 
 
 def test_in_layers_and_with_zoneout():
@@ -298,53 +239,6 @@ def test_types_are_not_mixed():
     cell.forward = lambda x, state: (state[0] * cell.scale, state[1])
     with pytest.raises(ConfigurationError, match="backend='eager'"):
         unroll(cell, x, backend="native")
-
-
-class Reads(nn.Module):
-    """A stranger's cell: its output is none of its states, and without a state it makes one of its own."""
-
-    def __init__(self):
-        super().__init__()
-        self.mix, self.read = nn.Linear(4 + 5, 5), nn.Linear(5, 3)
-        self.start = nn.Parameter(torch.ones(5))
-
-    def forward(self, x, state=None):
-        h = self.start.expand(x.size(0), -1) if state is None else state
-        new = torch.tanh(self.mix(torch.cat([x, h], -1)))
-        return self.read(new * h), new
-
-
-@pytest.mark.parametrize("make_cell", [nn.LSTMCell, nn.GRUCell, nn.RNNCell, lambda *_: Reads()])
-@pytest.mark.parametrize("backend", ["planned", "native"])
-@pytest.mark.parametrize("start", [True, False])
-@pytest.mark.parametrize("options", [{}, {"reverse": True}, {"lengths": [3, 6, 1]}])
-def test_other_peoples_cells(make_cell, backend, start, options):
-    cell = make_cell(4, 5).double()
-    x = torch.randn(6, 3, 4, dtype=torch.float64, requires_grad=True)
-    state = None
-    if start:
-        count = 2 if isinstance(cell, nn.LSTMCell) else 1
-        parts = tuple(torch.randn(3, 5, dtype=torch.float64) for _ in range(count))
-        state = parts if count == 2 else parts[0]
-    found = []
-    for kind in ("eager", backend):
-        outputs, final = unroll(cell, x, state, backend=kind, **options)
-        loss = (outputs**2).sum() + sum((part**2).sum() for part in final)
-        leaves = [x, *cell.parameters()]
-        found.append([outputs, *final, *torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)])
-    for got, want in zip(*found, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-12)
-
-
-def test_a_layer_of_torch_cells_agrees_with_torch():
-    cell, layer = nn.LSTMCell(4, 5), nn.LSTM(4, 5)
-    layer.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
-    x = torch.randn(6, 3, 4)
-    outputs, (h, c) = unroll(cell, x)
-    expected, (eh, ec) = layer(x)
-    torch.testing.assert_close(outputs, expected)
-    torch.testing.assert_close(h, eh[0])
-    torch.testing.assert_close(c, ec[0])
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "ln-lstm"])

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unrolled.unroll.compiled import KERNEL, PRODUCT, TYPES, preamble
 from unrolled.unroll.native import build
-from unrolled.unroll.program import KERNEL, PRODUCT, TYPES, preamble
 
 sizes = st.integers(1, 40) | st.sampled_from([63, 64, 65, 96, 97, 130])
 dtypes = st.sampled_from([torch.float32, torch.float64])

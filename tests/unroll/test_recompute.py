@@ -44,6 +44,27 @@ def test_pieces_are_the_whole(name, steps, every, reverse, ragged, backend, star
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients_of_gradients(reverse):
+    cell = CELLS["lstm"](2, 3).double()
+    x = torch.randn(5, 2, 2, dtype=torch.float64, requires_grad=True)
+    state = [torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+
+    def run(x, *state):
+        outputs, final = unroll(cell, x, state, reverse=reverse, recompute_every=2)
+        return outputs, *final
+
+    assert torch.autograd.gradgradcheck(run, (x, *state))
+
+
+def test_under_torch_compile():
+    layer, x = Recurrent("gru", 3, 4, recompute_every=2), torch.randn(5, 2, 3)
+    torch._dynamo.reset()
+    made, expected = torch.compile(layer, backend="eager")(x)[0], layer(x)[0]
+    torch.testing.assert_close(made, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(y.sum(), list(layer.parameters())) for y in (made, expected)))
+
+
 def test_a_strangers_module_and_a_layer():
     x = torch.randn(7, 2, 3)
     module = torch.nn.GRUCell(3, 4)

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from unrolled.errors import FallbackWarning, UnrolledError
+from unrolled.errors import ConfigurationError, ElsewhereError, FallbackWarning, RecoveryWarning, UnrolledError
 
 #: Words typed, module that answers, what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity; BLEU, chrF"),
     "explain": ("explain", "show how a cell is compiled"),
     "bench": ("bench", "time cells against torch.nn and the eager loop, on this machine"),
+    "sweep": ("sweep", "train many models and tell which cell and settings are best"),
+    "runs": ("runs", "a table of the runs below a folder"),
     "info": ("info", "tell what a run is, how good it got, and how to sample from it"),
 }
 
@@ -39,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _dispatch(words)
         sys.stdout.flush()
         return code
+    except ElsewhereError:
+        return 2
     except UnrolledError as error:
+        if isinstance(error, ConfigurationError) and os.environ.get("RANK", "0") != "0":
+            return 2  # all processes say the same
         print(f"unrolled: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -63,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """A warning of this package is for the person at the terminal: one line, without the place in the code."""
-    if issubclass(category, FallbackWarning):
+    if issubclass(category, FallbackWarning | RecoveryWarning):
         print(f"unrolled: note: {message}", file=sys.stderr)
     else:
         _plain_show_warning(message, category, filename, lineno, file, line)

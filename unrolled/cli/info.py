@@ -15,7 +15,9 @@ from unrolled.tasks.language import TASK, LanguageTask
 from unrolled.tasks.pairs import REPLY, TASKS, TRANSLATION
 from unrolled.tasks.translation import TranslationTask
 from unrolled.training import Checkpoints, Run
+from unrolled.training.checkpoint import WHICH
 from unrolled.training.progress import clock
+from unrolled.training.run import FORMAT
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,17 @@ def main(words: Sequence[str], prog: str) -> int:
 
 def _facts(task: LanguageTask | TranslationTask, path: str) -> list[tuple[str, str]]:
     run, training = task.run, task.config.training
-    facts = [("run", str(run.path)), ("task", run.task)]
-    facts += task.facts() if isinstance(task, TranslationTask) else _language_facts(task)
+    facts = [("run", str(run.path)), ("task", f"{run.task}, format {FORMAT}"), *task.facts()]
     facts.append(("optimizer", f"{training.optimizer}, learning rate {training.learning_rate:g}"))
     unit = "pairs" if isinstance(task, TranslationTask) else f"streams × {training.seq_length} steps"
     facts.append(("batches", f"{training.batch_size} {unit}"))
     records = run.metrics()
-    index = Checkpoints(run).index()
+    checkpoints = {which: found for which in WHICH if (found := Checkpoints(run).find(which))}
     if records:
         last = records[-1]
         facts.append(("trained", f"{last['step']:,} steps, {last['epoch']:.2f} epochs, {clock(last['seconds'])}"))
-    if index:
-        facts.append(("checkpoints", ", ".join(f"{which} at step {entry['step']:,}" for which, entry in index.items())))
+    if checkpoints:
+        facts.append(("checkpoints", ", ".join(f"{which} at step {one.step:,}" for which, one in checkpoints.items())))
     validated = [r for r in records if "validation_loss" in r]
     if validated:
         best = min(validated, key=lambda r: r["validation_loss"])
@@ -57,7 +58,7 @@ def _facts(task: LanguageTask | TranslationTask, path: str) -> list[tuple[str, s
         facts.append(
             ("last score", f"step {validated[-1]['step']:,}: {task.describe(validated[-1]['validation_loss'])}")
         )
-    if not index:
+    if not checkpoints:
         return [*facts, ("use", "nothing yet: no checkpoint was written")]
     uses, resume = _COMMANDS.get(run.task, ("sample", None))
     facts.append((uses, f"unrolled {uses} {path}"))
@@ -72,18 +73,3 @@ _COMMANDS = {
     TRANSLATION: ("translate", "train translate"),
     REPLY: ("reply", "train reply"),
 }
-
-
-def _language_facts(task: LanguageTask) -> list[tuple[str, str]]:
-    config = task.config
-    split = task.split()
-    parameters = sum(p.numel() for p in task.model.parameters())
-    held_out = f"{len(split.validation):,} validation, {len(split.test):,} test"
-    return [
-        ("text", ", ".join(config.text.data) or "the Python standard library's source"),
-        ("tokens", f"{len(split.train):,} training, {held_out}"),
-        ("vocabulary", f"{len(task.vocabulary):,} ({config.text.level})"),
-        ("cell", config.model.cell),
-        ("layers", " + ".join(f"{width} units" for width in config.model.widths)),
-        ("parameters", f"{parameters:,}"),
-    ]

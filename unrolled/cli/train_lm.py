@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from rich.console import Console
 from tyro.conf import arg
 
-from unrolled.cli.parsing import parse
-from unrolled.errors import ConfigurationError, RunError
+from unrolled.cli.training import Command
+from unrolled.data.tokens import Progress
 from unrolled.tasks.language import (
     TASK,
     LanguageConfig,
@@ -23,13 +21,8 @@ from unrolled.tasks.language import (
     read_config,
     text_name,
 )
-from unrolled.training import Outcome, Run, Trainer, TrainingConfig
-from unrolled.training.config import FIXED_TRAINING, flag, to_json
-from unrolled.training.progress import clock
+from unrolled.training import TrainingConfig
 from unrolled.training.run import next_free
-
-#: A limit given anew takes the place of those before it.
-_LIMITS = ("epochs", "max_steps", "max_time")
 
 
 @dataclass(frozen=True)
@@ -48,90 +41,12 @@ class Arguments:
     """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
 
 
-def main(words: Sequence[str], prog: str) -> int:
-    arguments = parse(Arguments, words, prog)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    if arguments.resume is None:
-        task = _create(arguments, console)
-        return _train(task, console, resume=False)
-    run = Run.open(arguments.resume)
-    with run.locked():
-        run = dataclasses.replace(run, config=_renewed(run, arguments, words, prog))
-        return _train(LanguageTask(run), console, resume=True)
-
-
-def _train(task: LanguageTask, console: Console, resume: bool) -> int:
-    trainer = Trainer(task, task.config.training, task.run, console, resume=resume)
-    if resume:  # now that it is sure to go on
-        task.run.write_config(task.run.config)
-    _introduce(task, trainer, console, resume)
-    outcome = trainer.train()
-    _conclude(task, outcome, console)
-    return 130 if outcome.reason == "interrupted" else 0
-
-
-def _create(arguments: Arguments, console: Console) -> LanguageTask:
+def _create(arguments: Arguments, progress: Progress) -> Path:
     config = LanguageConfig(arguments.text, arguments.model, arguments.training)
     path = arguments.out or next_free(Path("runs"), f"{text_name(arguments.text.data)}-{arguments.model.cell}")
-    with console.status("reading the text") as status:
-        return create_run(path, config, lambda done: status.update(f"encoding the text: {done:,} tokens"))
+    return create_run(path, config, progress).run.path
 
 
-def _renewed(run: Run, arguments: Arguments, words: Sequence[str], prog: str) -> dict[str, Any]:
-    """The run's settings, with what was given anew beside --resume, where it may be."""
-    if arguments.out is not None:
-        raise ConfigurationError("--resume goes on in its own directory; leave out --out")
-    if run.task != TASK:
-        raise RunError(f"{run.path}: a {run.task} run cannot be resumed; start it anew with more iterations")
-    stored = read_config(run)
-    before = Arguments(stored.text, stored.model, stored.training, resume=arguments.resume)
-    after = parse(Arguments, words, prog, default=before)
-    changed = [*_differences(before.text, after.text), *_differences(before.model, after.model)]
-    training = _differences(before.training, after.training)
-    changed += [name for name in training if name in FIXED_TRAINING]
-    if changed:
-        names = ", ".join(flag(name) for name in changed)
-        raise ConfigurationError(f"{names} cannot change when a run is resumed; start a new run, or leave it out")
-    old_limits: dict[str, Any] = (
-        {name: None for name in _LIMITS if name not in training} if set(_LIMITS) & set(training) else {}
-    )
-    return to_json(LanguageConfig(after.text, after.model, dataclasses.replace(after.training, **old_limits)))
-
-
-def _differences(before, after) -> list[str]:
-    names = [f.name for f in dataclasses.fields(before)]
-    return [name for name in names if getattr(before, name) != getattr(after, name)]
-
-
-def _introduce(task: LanguageTask, trainer: Trainer, console: Console, resume: bool) -> None:
-    say = console.print
-    config, split = task.config, task.split()
-    parameters = sum(p.numel() for p in task.model.parameters())
-    widths = "+".join(map(str, config.model.widths))
-    where = ", ".join(config.text.data) or "the Python standard library's source"
-    say(f"text   {where}")
-    say(
-        f"       {len(split.train):,} tokens to train on, {len(split.validation):,} to validate, "
-        f"{len(split.test):,} to test; {len(task.vocabulary):,} in the {config.text.level} vocabulary"
-    )
-    say(f"model  {config.model.cell}, layers of {widths} units, {parameters:,} parameters, on {task.device}")
-    say(f"run    {task.run.path}")
-    if resume:
-        at = trainer.position
-        say(
-            f"       resumed at step {at.step:,}, epoch {at.epoch}"
-            if at.step
-            else "       no checkpoint yet: from step 0"
-        )
-
-
-def _conclude(task: LanguageTask, outcome: Outcome, console: Console) -> None:
-    say = console.print
-    at, path = outcome.position, task.run.path
-    say(f"{outcome.reason} after {at.step:,} steps, {clock(at.seconds)}")
-    if at.best_step:
-        say(f"best validation at step {at.best_step:,}: {task.describe(at.best_loss)}")
-    say(f"curve  {path / 'loss.png'}")
-    if outcome.reason == "interrupted":
-        say(f"go on  unrolled train lm --resume {path}")
-    say(f"sample unrolled sample {path}")
+def main(words: Sequence[str], prog: str) -> int:
+    use = ("sample", "unrolled sample {run}")
+    return Command(Arguments, "train lm", TASK, LanguageTask, read_config, _create, use).main(words, prog)

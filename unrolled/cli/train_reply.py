@@ -10,7 +10,8 @@ from typing import Annotated
 from tyro.conf import arg
 
 from unrolled.cli.training import Command, default_name
-from unrolled.tasks.pairs import REPLY, MailsConfig, ModelConfig, ReplyConfig, SentenceTraining
+from unrolled.data.tokens import Progress
+from unrolled.tasks.pairs import REPLY, MailsConfig, ModelConfig, ReplyConfig, SentenceTraining, read_config
 from unrolled.tasks.reply import create_reply_run
 from unrolled.tasks.translation import TranslationTask
 from unrolled.training.run import next_free
@@ -32,12 +33,12 @@ class Arguments:
     """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
 
 
-def _create(arguments: Arguments) -> TranslationTask:
+def _create(arguments: Arguments, progress: Progress) -> Path:
     name = f"{default_name(arguments.pairs.pairs or 'mails')}-{arguments.model.cell}"
     config = ReplyConfig(arguments.pairs, arguments.model, arguments.training)
-    return create_reply_run(arguments.out or next_free(Path("runs"), name), config)
+    return create_reply_run(arguments.out or next_free(Path("runs"), name), config).run.path
 
 
 def main(words: Sequence[str], prog: str) -> int:
-    hint = 'unrolled reply {run} "Lets do Monday."'
-    return Command(Arguments, "train reply", REPLY, _create, hint).main(words, prog)
+    use = ("use", 'unrolled reply {run} "Lets do Monday."')
+    return Command(Arguments, "train reply", REPLY, TranslationTask, read_config, _create, use).main(words, prog)

@@ -10,7 +10,15 @@ from typing import Annotated
 from tyro.conf import arg
 
 from unrolled.cli.training import Command, default_name
-from unrolled.tasks.pairs import TRANSLATION, ModelConfig, PairsConfig, SentenceTraining, TranslationConfig
+from unrolled.data.tokens import Progress
+from unrolled.tasks.pairs import (
+    TRANSLATION,
+    ModelConfig,
+    PairsConfig,
+    SentenceTraining,
+    TranslationConfig,
+    read_config,
+)
 from unrolled.tasks.translation import TranslationTask, create_run
 from unrolled.training.run import next_free
 
@@ -28,12 +36,13 @@ class Arguments:
     """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
 
 
-def _create(arguments: Arguments) -> TranslationTask:
+def _create(arguments: Arguments, progress: Progress) -> Path:
     name = f"{default_name(arguments.pairs.target or 'pairs')}-{arguments.model.cell}"
     config = TranslationConfig(arguments.pairs, arguments.model, arguments.training)
-    return create_run(arguments.out or next_free(Path("runs"), name), config)
+    return create_run(arguments.out or next_free(Path("runs"), name), config).run.path
 
 
 def main(words: Sequence[str], prog: str) -> int:
-    hint = "unrolled translate {run} < SENTENCES"
-    return Command(Arguments, "train translate", TRANSLATION, _create, hint).main(words, prog)
+    use = ("use", "unrolled translate {run} < SENTENCES")
+    command = Command(Arguments, "train translate", TRANSLATION, TranslationTask, read_config, _create, use)
+    return command.main(words, prog)

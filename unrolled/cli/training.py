@@ -1,22 +1,31 @@
-"""What the commands that train on pairs share: a new run or one to go on with, and what is said about it."""
+"""What the commands that train share: a new run or one to go on with, by one process or several."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from unrolled.cli.parsing import parse
+from unrolled.data.tokens import Progress as Told
 from unrolled.errors import ConfigurationError, RunError
-from unrolled.tasks.pairs import TranslationConfig, read_config
+from unrolled.tasks.language import LanguageConfig, LanguageTask
+from unrolled.tasks.pairs import TranslationConfig
 from unrolled.tasks.translation import TranslationTask
-from unrolled.training import Run, Trainer
+from unrolled.training import Outcome, Run, Trainer
 from unrolled.training.config import FIXED_TRAINING, flag, to_json
+from unrolled.training.optimisation import find_device
+from unrolled.training.processes import Processes, join
 from unrolled.training.progress import clock
+
+Task = LanguageTask | TranslationTask
+Config = LanguageConfig | TranslationConfig
 
 #: A limit given anew takes the place of those before it.
 _LIMITS = ("epochs", "max_steps", "max_time")
@@ -24,58 +33,80 @@ _LIMITS = ("epochs", "max_steps", "max_time")
 
 @dataclass(frozen=True)
 class Command:
-    """A command that trains: `kind` holds its flags, a section a field of the run's configuration, `out`, `resume`.
+    """A command that trains.
 
-    create: makes the run of the given arguments.
-    name: as it is typed. task: of its runs. hint: what to do with a run that is trained, `{run}` being its path.
+    kind: its flags: the sections of a run's configuration by their names there, `out` and `resume`.
+    name: as it is typed. task: of its runs. make: opens one. read: its settings.
+    create: makes a new run of the arguments, telling how far it is, and returns its path.
+    use: the word and the command for a run that is trained, `{run}` being its path.
     """
 
     kind: type
     name: str
     task: str
-    create: Callable[[Any], TranslationTask]
-    hint: str
+    make: Callable[[Run], Task]
+    read: Callable[[Run], Config]
+    create: Callable[[Any, Told], Path]
+    use: tuple[str, str]
 
     def main(self, words: Sequence[str], prog: str) -> int:
         """Train anew or go on; the exit code."""
         arguments: Any = parse(self.kind, words, prog)
         console = Console(highlight=False, markup=False, soft_wrap=True)
         if arguments.resume is None:
-            with console.status("reading the pairs"):
-                task = self.create(arguments)
-            return self._train(task, console, resume=False)
-        run = Run.open(arguments.resume)
-        with run.locked():
-            run = dataclasses.replace(run, config=to_json(self._renewed(run, arguments, words, prog)))
-            return self._train(TranslationTask(run), console, resume=True)
+            processes = join(find_device(arguments.training.device), arguments.training.precision)
+            path = processes.first(lambda: self._create(arguments, console))
+            return self._train(self.make(Run.open(path)), processes, console, resume=False)
+        run, _ = Run.read(arguments.resume)
+        config = self._renewed(run, arguments, words, prog)
+        processes = join(find_device(config.training.device), config.training.precision)
+        processes.first(lambda: Run.open(run.path) and None)  # which brings one of an older format up to date
+        with run.locked() if processes.leads else nullcontext():
+            task = self.make(dataclasses.replace(run, config=to_json(config)))
+            processes.first(task.verify)
+            return self._train(task, processes, console, resume=True)
 
-    def _renewed(self, run: Run, arguments: Any, words: Sequence[str], prog: str) -> TranslationConfig:
+    def _create(self, arguments: Any, console: Console) -> Path:
+        with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console) as bar:
+            told = bar.add_task("reading", total=None)
+            path = self.create(
+                arguments, lambda what, share: bar.update(told, description=what, total=1.0, completed=share)
+            )
+            bar.remove_task(told)
+        return path
+
+    def _renewed(self, run: Run, arguments: Any, words: Sequence[str], prog: str) -> Config:
         """The run's settings, with what was given anew beside --resume, where it may be."""
         if arguments.out is not None:
             raise ConfigurationError("--resume goes on in its own directory; leave out --out")
         if run.task != self.task:
-            raise RunError(f"{run.path}: a {run.task} run, which {self.name} cannot go on with")
-        stored = read_config(run)
+            raise RunError(f"{run.path}: a {run.task} run cannot be resumed by {self.name}")
+        stored = self.read(run)
         names = [section.name for section in dataclasses.fields(stored)]
-        sections = {name: getattr(stored, name) for name in names}
-        after = parse(self.kind, words, prog, default=self.kind(**sections, resume=arguments.resume))
-        given = {name: _differences(sections[name], getattr(after, name)) for name in names}
+        before = {name: getattr(stored, name) for name in names}
+        after = parse(self.kind, words, prog, default=self.kind(**before, resume=arguments.resume))
+        given = {name: _differences(before[name], getattr(after, name)) for name in names}
         fixed = [name for part in names for name in given[part] if part != "training" or name in FIXED_TRAINING]
         if fixed:
             raise ConfigurationError(
                 f"{', '.join(map(flag, fixed))} cannot change when a run is resumed; start a new run, or leave it out"
             )
-        dropped: dict[str, Any] = {name: None for name in _LIMITS if name not in given["training"]}
-        if not set(_LIMITS) & set(given["training"]):
-            dropped = {}
+        limits = set(_LIMITS) & set(given["training"])
+        dropped: dict[str, Any] = {name: None for name in _LIMITS if limits and name not in limits}
         return dataclasses.replace(stored, training=dataclasses.replace(after.training, **dropped))
 
-    def _train(self, task: TranslationTask, console: Console, resume: bool) -> int:
-        trainer = Trainer(task, task.config.training, task.run, console, resume=resume)
-        if resume:  # now that it is sure to go on
-            task.run.write_config(task.run.config)
-        self._introduce(task, trainer, console, resume)
+    def _train(self, task: Task, processes: Processes, console: Console, resume: bool) -> int:
+        trainer = Trainer(task, task.config.training, task.run, console, resume, processes)
+        if processes.leads:
+            if resume:  # now that it is sure to go on
+                task.run.write_config(task.run.config)
+            _introduce(task, trainer, console, resume)
         outcome = trainer.train()
+        if processes.leads:
+            self._conclude(task, outcome, console)
+        return 130 if outcome.reason == "interrupted" else 0
+
+    def _conclude(self, task: Task, outcome: Outcome, console: Console) -> None:
         at, path = outcome.position, task.run.path
         console.print(f"{outcome.reason} after {at.step:,} steps, {clock(at.seconds)}")
         if at.best_step:
@@ -83,17 +114,19 @@ class Command:
         console.print(f"curve  {path / 'loss.png'}")
         if outcome.reason == "interrupted":
             console.print(f"go on  unrolled {self.name} --resume {path}")
-        console.print(f"use    {self.hint.format(run=path)}")
-        return 130 if outcome.reason == "interrupted" else 0
+        word, command = self.use
+        console.print(f"{word:6} {command.format(run=path)}")
 
-    def _introduce(self, task: TranslationTask, trainer: Trainer, console: Console, resume: bool) -> None:
-        for name, value in task.facts():
-            console.print(f"{name:6} {value}")
-        console.print(f"run    {task.run.path}")
-        if resume:
-            at = trainer.position
-            where = f"at step {at.step:,}, epoch {at.epoch}" if at.step else "from step 0: no checkpoint yet"
-            console.print(f"       resumed {where}")
+
+def _introduce(task: Task, trainer: Trainer, console: Console, resume: bool) -> None:
+    for name, value in task.facts():
+        together = f", {trainer.processes.size} processes" if name == "model" and trainer.processes.size > 1 else ""
+        console.print(f"{name:6} {value}{together}")
+    console.print(f"run    {task.run.path}")
+    if resume:
+        at = trainer.position
+        said = f"resumed at step {at.step:,}, epoch {at.epoch}" if at.step else "no checkpoint yet: from step 0"
+        console.print(f"       {said}")
 
 
 def default_name(path: str | Path) -> str:

@@ -94,6 +94,12 @@ class Sentences:
     def lengths(self) -> np.ndarray:
         return np.diff(self.starts)
 
+    def fit(self, size: int) -> bool:
+        """Whether these are whole sentences of a vocabulary of `size` tokens."""
+        ends = len(self.starts) > 0 and self.starts[0] == 0 and self.starts[-1] == len(self.tokens)
+        known = not len(self.tokens) or (self.tokens.min() >= 0 and self.tokens.max() < size)
+        return bool(ends and known and (self.lengths >= 0).all())
+
 
 @dataclass(frozen=True)
 class Pairs:

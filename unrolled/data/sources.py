@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import atexit
-import codecs
 import hashlib
 import os
 import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from unrolled.errors import DataError
 
-BLOCK_BYTES = 1 << 20
 #: Parts of the standard library that are tables or tests, not code that a person would write.
 _NOT_CODE = {"test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data", "site-packages", "dist-packages"}
 
@@ -94,49 +92,3 @@ def _is_text(path: Path) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def read_bytes(files: Sequence[Path]) -> Iterator[bytes]:
-    """The files' contents one after the other, a block at a time."""
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                while block := file.read(BLOCK_BYTES):
-                    yield block
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}") from error
-
-
-def read_text(files: Sequence[Path]) -> Iterator[str]:
-    """The files' text, decoded as UTF-8 and cut into blocks at line ends, so that no word is torn.
-
-    DataError, with file and position, where a file is not UTF-8 text.
-    """
-    for path in files:
-        decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        rest, position = "", 0
-        for block in read_bytes([path]):
-            text = rest + _decode(decoder, block, path, position)
-            position += len(block)
-            # A line longer than several blocks is cut where it is: it is hardly words.
-            cut = text.rfind("\n") + 1 or (len(text) if len(text) > 8 * BLOCK_BYTES else 0)
-            if cut:
-                yield text[:cut]
-            rest = text[cut:]
-        rest += _decode(decoder, b"", path, position, final=True)
-        if rest:
-            yield rest
-
-
-def _decode(decoder: codecs.IncrementalDecoder, block: bytes, path: Path, position: int, final: bool = False) -> str:
-    advice = "read it at level byte, or convert it to UTF-8"
-    pending = len(decoder.getstate()[0])
-    try:
-        text = decoder.decode(block, final)
-    except UnicodeDecodeError as error:
-        where = position - pending + error.start
-        raise DataError(f"{path}: not UTF-8 text (byte {where:,}): {advice}") from error
-    if "\0" in text:
-        where = position - pending + len(text[: text.index("\0")].encode())
-        raise DataError(f"{path}: a binary file (byte {where:,} is zero): {advice}")
-    return text

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unrolled.errors import ConfigurationError, DataError
+
+RELEASE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Streams:
             offset = 0
         self.tokens, self.batch_size, self.seq_length, self.offset = tokens, batch_size, seq_length, offset
         self.stream_length = (len(tokens) - offset - 1) // batch_size
+        self._mapped: Any = getattr(tokens, "_mmap", None)
+        self._read = 0
 
     def __len__(self) -> int:
         """Chunks in a pass; the last may be shorter."""
@@ -80,4 +86,12 @@ class Streams:
         if self.limit is not None:
             check_tokens(window, self.limit)
         both = torch.from_numpy(window.astype(np.int64))
+        self._release(window.nbytes)
         return both[:-1], both[1:]
+
+    def _release(self, read: int) -> None:
+        """Let go, now and then, of the pages that were read: of a mapped file they would all stay in memory."""
+        self._read += read
+        if self._read > RELEASE_BYTES and hasattr(self._mapped, "madvise"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+            self._read = 0

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from unrolled.data.sources import read_bytes, read_text
+from unrolled.cache import cache_directory
+from unrolled.data.crew import DIGEST_BYTES, Crew, characters, encode, encode_to_cache, words
+from unrolled.data.pieces import Piece, cut, read_text
 from unrolled.data.vocabulary import Blocks, BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
 from unrolled.data.words import WordVocabulary
 from unrolled.errors import ConfigurationError, DataError, RunError
@@ -21,9 +27,32 @@ VOCABULARIES: dict[str, type[Vocabulary]] = {
 LEVELS = tuple(VOCABULARIES)
 
 
-def build_vocabulary(level: str, files: Sequence[Path], *, size: int | None = None, min_count: int = 2) -> Vocabulary:
+#: Told what is being done, and what share of it is done.
+Progress = Callable[[str, float], None]
+DTYPES = ("uint8", "uint16", "uint32")
+#: What a process encodes at a time; up to `ALONE` such parts need no other processes.
+PART_BYTES, ALONE = 4 << 20, 4
+#: Encoded parts beyond this are dropped from the cache, the longest unused first.
+CACHE_BYTES = 20 << 30
+
+
+def build_vocabulary(
+    level: str,
+    files: Sequence[Path],
+    *,
+    size: int | None = None,
+    min_count: int = 2,
+    progress: Progress = lambda what, share: None,
+) -> Vocabulary:
     """Learn the vocabulary of `level` from the files: `size` bounds words and BPE, `min_count` drops rare words."""
-    return learn_vocabulary(level, partial(read_text, files), size=size, min_count=min_count)
+    if level == "char":
+        return CharacterVocabulary(chain.from_iterable(_surveyed(characters, files, progress)))
+    if level == "word":
+        counts: Counter[str] = Counter()
+        for found in _surveyed(words, files, progress):
+            counts.update(found)
+        return WordVocabulary.from_counts(counts, min_count, size)
+    return learn_vocabulary(level, partial(read_text, files), size=size)
 
 
 def learn_vocabulary(level: str, blocks: Blocks, *, size: int | None = None, min_count: int = 2) -> Vocabulary:
@@ -37,6 +66,18 @@ def learn_vocabulary(level: str, blocks: Blocks, *, size: int | None = None, min
     if level == "bpe":
         return BPEVocabulary.build(blocks, size or 2000)
     raise ConfigurationError(f"unknown level {level!r}: choose from {', '.join(LEVELS)}")
+
+
+def _surveyed(what: Callable, files: Sequence[Path], progress: Progress) -> Iterator:
+    """`what` of every part of the files, by several processes where there are many."""
+    jobs = _jobs(files)
+    if len(jobs) <= ALONE:
+        yield from map(what, jobs)
+        return
+    with Crew() as crew:
+        for number, found in enumerate(crew.map(what, jobs), 1):
+            yield found
+            progress("reading the text", number / len(jobs))
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
@@ -55,6 +96,7 @@ class TokenFile:
     path: Path
     dtype: str
     count: int
+    sha256: str = ""
 
     @property
     def tokens(self) -> np.ndarray:
@@ -69,34 +111,99 @@ class TokenFile:
         description = path.with_suffix(".json")
         try:
             stored = json.loads(description.read_text(encoding="utf-8"))
-            file = cls(path, stored["dtype"], stored["count"])
+            file = cls(path, stored["dtype"], stored["count"], stored.get("sha256", ""))
             size = path.stat().st_size
+            if stored["dtype"] not in DTYPES or type(stored["count"]) is not int or not isinstance(file.sha256, str):
+                raise ValueError("its description is damaged")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path}: no encoded text here ({type(error).__name__}: {error})") from error
         if size != file.count * np.dtype(file.dtype).itemsize:
             raise RunError(f"{path}: {size:,} bytes, but {description.name} says {file.count:,} tokens of {file.dtype}")
         return file
 
+    def verify(self) -> None:
+        """RunError where the numbers are not those that were encoded."""
+        if self.sha256:
+            with self.path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != self.sha256:
+                    raise RunError(f"{self.path}: damaged, its content is not what was encoded")
+
 
 def encode_files(
-    files: Sequence[Path], vocabulary: Vocabulary, path: Path, progress: Callable[[int], None] = lambda done: None
+    files: Sequence[Path], vocabulary: Vocabulary, path: Path, progress: Progress = lambda what, share: None
 ) -> TokenFile:
-    """Encode the files, one after the other, into `path`; `progress` is told the tokens written so far."""
+    """Encode the files, one after the other, into `path`.
+
+    A large text is encoded by several processes, and its parts are kept in the cache by their content: what was
+    interrupted goes on, and what was encoded once is not encoded again. RunError where `path` cannot be written.
+    """
     limit = len(vocabulary)
-    dtype = "uint8" if limit <= 1 << 8 else "uint16" if limit <= 1 << 16 else "uint32"
-    count = 0
-    with path.open("wb") as out:
-        for tokens in _encoded(files, vocabulary):
-            out.write(tokens.astype(dtype).tobytes())
-            count += len(tokens)
-            progress(count)
-    file = TokenFile(path, dtype, count)
-    description = {key: value for key, value in asdict(file).items() if key != "path"}
-    path.with_suffix(".json").write_text(json.dumps(description), encoding="utf-8")
+    dtype = next(name for name in DTYPES if limit <= 1 << 8 * np.dtype(name).itemsize)
+    count, digest = 0, hashlib.sha256()
+    try:
+        with path.open("wb") as out:
+            for part in _encoded(files, vocabulary, dtype, progress):
+                out.write(part)
+                digest.update(part)
+                count += len(part) // np.dtype(dtype).itemsize
+        file = TokenFile(path, dtype, count, digest.hexdigest())
+        description = {key: value for key, value in asdict(file).items() if key != "path"}
+        path.with_suffix(".json").write_text(json.dumps(description), encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
     return file
 
 
-def _encoded(files: Sequence[Path], vocabulary: Vocabulary):
-    if isinstance(vocabulary, ByteVocabulary):
-        return (vocabulary.encode_bytes(block) for block in read_bytes(files))
-    return (vocabulary.encode(block) for block in read_text(files))
+def _encoded(files: Sequence[Path], vocabulary: Vocabulary, dtype: str, progress: Progress) -> Iterator[bytes]:
+    jobs = _jobs(files)
+    if len(jobs) <= ALONE:
+        for job in jobs:
+            yield encode(job, vocabulary, dtype)
+        return
+    cache = cache_folder()
+    with Crew() as crew:
+        made = crew.map(encode_to_cache, jobs, vocabulary, dtype=dtype, cache=str(cache))
+        for number, name in enumerate(made, 1):
+            with open(name, "rb") as part:
+                part.seek(DIGEST_BYTES)
+                while block := part.read(1 << 20):
+                    yield block
+            progress("encoding the text", number / len(jobs))
+    _limit_cache(cache)
+
+
+def _jobs(files: Sequence[Path]) -> list[list[Piece]]:
+    """The files in parts of about `PART_BYTES`, which depend on nothing but the files."""
+    jobs: list[list[Piece]] = []
+    room = 0
+    for piece in cut(files, PART_BYTES):
+        if room <= 0:
+            jobs.append([])
+            room = PART_BYTES
+        jobs[-1].append(piece)
+        room -= piece.end - piece.start
+    return jobs
+
+
+def cache_folder() -> Path:
+    """Where encoded parts are kept; DataError where it cannot be made."""
+    folder = cache_directory() / "tokens"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in folder.glob("*.tmp"):  # of processes that were killed; those at work are younger
+            if time.time() - old.stat().st_mtime > 3600:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); set UNROLLED_CACHE") from error
+    return folder
+
+
+def _limit_cache(folder: Path) -> None:
+    """Drop what was used longest ago, beyond `CACHE_BYTES`."""
+    parts = [(status.st_mtime, status.st_size, path) for path in folder.glob("*.tokens") if (status := path.stat())]
+    total = sum(size for _, size, _ in parts)
+    for _, size, path in sorted(parts):
+        if total <= CACHE_BYTES:
+            return
+        path.unlink(missing_ok=True)
+        total -= size

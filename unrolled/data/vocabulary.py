@@ -61,6 +61,13 @@ def unknown_note(level: str, unknown: Sequence[str]) -> str:
     return f"{fate}, being unknown to the vocabulary: {' '.join(map(repr, unknown[:10]))}{more}"
 
 
+def code_points(text: str) -> np.ndarray:
+    """The characters' numbers `[N]`, as bytes where all are ASCII, which is several times as fast."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
 class CharacterVocabulary(Vocabulary):
     """One token a Unicode character, in code point order."""
 
@@ -85,9 +92,8 @@ class CharacterVocabulary(Vocabulary):
         return len(self.characters)
 
     def encode(self, text: str) -> np.ndarray:
-        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        tokens = self._token_of[np.minimum(points, len(self._token_of) - 1)]
-        return tokens[tokens >= 0].astype(np.int64)
+        tokens = self._token_of.take(code_points(text), mode="clip")
+        return (tokens if tokens.min(initial=0) >= 0 else tokens[tokens >= 0]).astype(np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
         return "".join(self.characters[t] for t in tokens)

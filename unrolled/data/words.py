@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -72,10 +72,12 @@ class WordVocabulary(Vocabulary):
 
     @classmethod
     def build(cls, blocks: Blocks, min_count: int = 2, max_size: int | None = None) -> WordVocabulary:
+        """As `from_counts`, of the words of a text."""
+        return cls.from_counts(Counter(word for block in blocks() for word in split_words(block)), min_count, max_size)
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, int], min_count: int = 2, max_size: int | None = None) -> WordVocabulary:
         """Keep the words that occur `min_count` times or more, the `max_size - 1` most frequent of them."""
-        counts: Counter[str] = Counter()
-        for block in blocks():
-            counts.update(split_words(block))
         if not counts:
             raise DataError("cannot make a vocabulary of an empty text")
         kept = [word for word, count in counts.items() if count >= min_count]

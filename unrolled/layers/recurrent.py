@@ -12,6 +12,7 @@ from unrolled.cells import Cell, find_cell
 from unrolled.errors import ConfigurationError
 from unrolled.layers.noise import probability, zoneout_rates
 from unrolled.layers.stack import Batch, Regularisation, Stacked, run_layer
+from unrolled.unroll.embedded import Embedded
 
 
 class Recurrent(nn.Module):
@@ -27,9 +28,10 @@ class Recurrent(nn.Module):
     recompute_every: for long sequences, see `unrolled.unroll`: less memory for a third more time.
     options: passed to the cell's constructor (`forget_bias=1.0`, `full=True`, `device=`, `dtype=`).
 
-    `forward(input, hx=None, *, lengths=None)` takes `[T, B, I]` (`[B, T, I]` with `batch_first`), `[T, I]`, or a
-    PackedSequence, and returns `(output, hx)`: `output [T, B, D·H]` in the form of the input; `hx` is one tensor
-    `[L·D, B, H]`, or a tuple of one a state for cells with several, each a tuple over layers where widths differ.
+    `forward(input, hx=None, *, lengths=None)` takes `[T, B, I]` (`[B, T, I]` with `batch_first`), `[T, I]`, a
+    PackedSequence, or rows of a table, `Embedded(table, tokens)`, and returns `(output, hx)`: `output [T, B, D·H]` in
+    the form of the input; `hx` is one tensor `[L·D, B, H]`, or a tuple of one a state for cells with several, each a
+    tuple over layers where widths differ.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Recurrent(nn.Module):
 
     def forward(
         self,
-        input: Tensor | PackedSequence,
+        input: Tensor | PackedSequence | Embedded,
         hx: Stacked | Sequence[Stacked] | None = None,
         *,
         lengths: Tensor | None = None,

@@ -14,6 +14,7 @@ from unrolled.errors import ShapeError
 from unrolled.layers.dropout import dropout
 from unrolled.layers.noise import with_noise
 from unrolled.unroll import check_inputs, unroll
+from unrolled.unroll.embedded import Embedded, feed
 
 #: What a layer takes and returns for one state name: `[L·D, B, H]`, or one `[B, H_l]` a layer where widths differ.
 Stacked = Tensor | tuple[Tensor, ...]
@@ -30,7 +31,7 @@ class Regularisation:
 
 def run_stack(
     cells: Sequence[Sequence[Cell]],
-    inputs: Tensor,
+    inputs: Tensor | Embedded,
     states: Sequence[State | None],
     lengths: Tensor | None,
     noise: Regularisation,
@@ -41,15 +42,18 @@ def run_stack(
     """Run `cells[layer][direction]` over `inputs [T, B, I]`; states in and out are listed layer by layer."""
     finals: list[State] = []
     for layer, directions in enumerate(cells):
-        if layer and noise.dropout and directions[0].training:
-            inputs = dropout(inputs, noise.dropout)
-        if projections:
-            inputs = projections[layer](inputs)
+        if isinstance(inputs, Embedded):
+            inputs = inputs.through(projections[layer]) if projections else inputs
+        else:
+            if layer and noise.dropout and directions[0].training:
+                inputs = dropout(inputs, noise.dropout)
+            inputs = projections[layer](inputs) if projections else inputs
         outputs = []
         for direction, cell in enumerate(directions):
             start = states[layer * len(directions) + direction]
-            check_inputs(cell, inputs)  # before draws lie behind them
-            noisy, fed = with_noise(cell, inputs, noise.recurrent_dropout, noise.zoneout)
+            inner, fed = feed(cell, inputs, backend) if isinstance(inputs, Embedded) else (cell, inputs)
+            check_inputs(inner, fed)  # before draws lie behind them
+            noisy, fed = with_noise(inner, fed, noise.recurrent_dropout, noise.zoneout)
             output, final = unroll(
                 *(noisy, fed, start),
                 lengths=lengths,
@@ -60,14 +64,31 @@ def run_stack(
             outputs.append(output)
             finals.append(final)
         inputs = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
+    assert isinstance(inputs, Tensor)  # the last layer's outputs
     return inputs, finals
 
 
 def map_state(function: Callable[[Tensor], Tensor], hx):
     """Apply `function` to every tensor of a layer's state, whatever its nesting: to detach or to move it."""
+    if hx is None:
+        return None
     if isinstance(hx, Tensor):
         return function(hx)
     return tuple(map_state(function, part) for part in hx)
+
+
+def take_state(hx, first: int, end: int):
+    """The states of sequences `first` to `end` of a batch; None stays None."""
+    return None if hx is None else map_state(lambda part: part.narrow(-2, first, end - first).contiguous(), hx)
+
+
+def join_states(parts: Sequence):
+    """The reverse of `take_state`: the state of a batch from those of its parts, in order."""
+    if len(parts) == 1 or parts[0] is None:
+        return parts[0]
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts), -2)
+    return tuple(join_states(inner) for inner in zip(*parts, strict=True))
 
 
 def stack_states(finals: list[State]) -> tuple[Stacked, ...]:
@@ -93,17 +114,20 @@ def unstack_states(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...
 class Batch:
     """Inputs in the engine's layout, and how to give results back in the caller's.
 
-    `inputs` is `[T, B, I]`; `lengths [B]` or None.
+    `inputs` is `[T, B, I]`, or embedded; `lengths [B]` or None.
     """
 
-    inputs: Tensor
+    inputs: Tensor | Embedded
     lengths: Tensor | None
     batch_first: bool
     batched: bool
     packed: PackedSequence | None
 
     @classmethod
-    def open(cls, given: Tensor | PackedSequence, batch_first: bool, lengths: Tensor | None = None) -> Batch:
+    def open(cls, given: Tensor | PackedSequence | Embedded, batch_first: bool, lengths: Tensor | None = None) -> Batch:
+        if isinstance(given, Embedded):
+            tokens = given.tokens.t() if batch_first else given.tokens
+            return cls(Embedded(given.table, tokens), lengths, batch_first, True, None)
         if isinstance(given, PackedSequence):
             if lengths is not None:
                 raise ShapeError("a PackedSequence carries its own lengths; give one or the other")

@@ -17,6 +17,7 @@ from unrolled.layers.noise import Zoneout
 from unrolled.layers.stack import stack_states, unstack_states
 from unrolled.models.parts import named_cell
 from unrolled.unroll.adapt import WithOutput, step
+from unrolled.unroll.embedded import Embedded
 from unrolled.unroll.fallback import say_fallback, why_not_native
 from unrolled.unroll.generate import Choice, Generator
 
@@ -80,11 +81,15 @@ class LanguageModel(nn.Module):
 
     def read(self, tokens: Tensor, state=None):
         """`(outputs [T, B, H], state)` of the recurrent layers, without a word on what comes next."""
-        if self.embedding is None:
-            inputs = one_hot(tokens, self.vocabulary_size).to(self.readout.weight.dtype)
-        else:
-            inputs = self.embedding(tokens)
-        return self.recurrent(inputs, state)
+        if self.embedding is not None:
+            return self.recurrent(Embedded(self.embedding.weight, tokens), state)
+        if self.vocabulary_size > tokens.numel():  # a table of all one-hot vectors would be the larger
+            return self.recurrent(one_hot(tokens, self.vocabulary_size).to(self.readout.weight.dtype), state)
+        return self.recurrent(Embedded(self._one_hot_table(), tokens), state)
+
+    def _one_hot_table(self) -> Tensor:
+        like = self.readout.weight
+        return torch.eye(self.vocabulary_size, dtype=like.dtype, device=like.device)
 
     def start(self, context: Tensor):
         """The state after reading `context [T, B]`; None, the empty state, where T is 0."""
@@ -101,9 +106,7 @@ class LanguageModel(nn.Module):
         `writer(token [B], state, sampling, draws [T, B]) -> (tokens [T, B], state)`, as T calls of `step` with a choice
         by `sampling` and the uniform `draws` behind each.
         """
-        table = (
-            torch.eye(self.vocabulary_size).to(self.readout.weight) if self.embedding is None else self.embedding.weight
-        )
+        table = self._one_hot_table() if self.embedding is None else self.embedding.weight
         if self.training or self.recurrent.backend not in ("auto", "native") or why_not_native(table, ()):
             return None
         cell = _OneStep(self)

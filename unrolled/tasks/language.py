@@ -16,7 +16,7 @@ from tyro.conf import arg
 from unrolled.cells import CELLS, find_cell
 from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
 from unrolled.data.streams import Split, Streams, check_tokens, split_tokens
-from unrolled.data.tokens import LEVELS
+from unrolled.data.tokens import LEVELS, Progress
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, RunError
@@ -27,6 +27,7 @@ from unrolled.training import Checkpoints, Run, TrainingConfig
 from unrolled.training.checkpoint import Which
 from unrolled.training.config import from_json, require, require_choice, to_json
 from unrolled.training.optimisation import find_device
+from unrolled.training.randomness import seed_all
 
 TASK = "language model"
 #: Trained by a loop of its own, but sampled and scored like any other language model.
@@ -148,10 +149,12 @@ def text_name(data: Sequence[str]) -> str:
     return "stdin" if data[0] == "-" else Path(data[0]).resolve().stem or "text"
 
 
-def prepare(run: Run, config: TextConfig, progress: Callable[[int], None] = lambda done: None) -> None:
+def prepare(run: Run, config: TextConfig, progress: Progress = lambda what, share: None) -> None:
     """Learn the vocabulary and encode the text into a new run's directory."""
     files = find_sources(config.data, config.glob)
-    vocabulary = build_vocabulary(config.level, files, size=config.vocab_size, min_count=config.min_count)
+    vocabulary = build_vocabulary(
+        config.level, files, size=config.vocab_size, min_count=config.min_count, progress=progress
+    )
     vocabulary.save(run.path / VOCABULARY_FILE)
     encode_files(files, vocabulary, run.path / TOKENS_FILE, progress)
 
@@ -165,7 +168,7 @@ class LanguageTask:
         self.config = read_config(run)
         self.vocabulary: Vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
         self.device = find_device(device or self.config.training.device)
-        torch.manual_seed(self.config.training.seed)
+        seed_all(self.config.training.seed)
         self.model = self.config.model.build(len(self.vocabulary)).to(self.device)
 
     def load(self, which: Which = "best") -> LanguageTask:
@@ -182,6 +185,10 @@ class LanguageTask:
         tokens = TokenFile.open(self.run.path / TOKENS_FILE).tokens
         return split_tokens(tokens, text.val_fraction, text.test_fraction)
 
+    def verify(self) -> None:
+        """RunError where the run's tokens are not those that were encoded."""
+        TokenFile.open(self.run.path / TOKENS_FILE).verify()
+
     def epoch(self, number: int) -> Streams:
         """Pass `number` over the training text; later ones skip a few tokens, so that chunks fall differently."""
         training = self.config.training
@@ -195,7 +202,7 @@ class LanguageTask:
         logits, state = self.model(inputs, state)
         return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"), state
 
-    def validate(self) -> float | None:
+    def validate(self, step: int | None = None) -> float | None:
         tokens = self.split().validation
         if self.config.text.val_tokens:
             tokens = tokens[: self.config.text.val_tokens]
@@ -206,6 +213,24 @@ class LanguageTask:
         prompt = self.prompt("\n")
         steps = generate(self.model, prompt, Sampling(temperature=0.8), generator)
         return self.vocabulary.decode([int(next(steps)) for _ in range(300)])
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What a person may want to know of the run, by name."""
+        config, split = self.config, self.split()
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        widths = "+".join(map(str, config.model.widths))
+        return [
+            ("text", ", ".join(config.text.data) or "the Python standard library's source"),
+            (
+                "tokens",
+                f"{len(split.train):,} to train on, {len(split.validation):,} to validate, "
+                f"{len(split.test):,} to test; {len(self.vocabulary):,} in the {config.text.level} vocabulary",
+            ),
+            (
+                "model",
+                f"{config.model.cell}, layers of {widths} units, {parameters:,} parameters, on {self.device}",
+            ),
+        ]
 
     def describe(self, loss: float) -> str:
         if self.config.text.level in ("char", "byte"):
@@ -272,7 +297,7 @@ class LanguageTask:
 def create_run(
     path: Path,
     config: LanguageConfig,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda what, share: None,
     *,
     task_name: str = TASK,
     check: Callable[[LanguageTask], object] = lambda task: task.epoch(0),

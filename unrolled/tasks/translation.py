@@ -101,15 +101,14 @@ class TranslationTask:
         except (SafetensorError, KeyError, RuntimeError) as error:
             raise RunError(f"{files[0].parent}: does not fit this run's model ({error})") from error
 
-    def _keep_snapshot(self) -> None:
-        """Keep these weights under the number of the last logged step, which a resumed run comes by again."""
+    def _keep_snapshot(self, step: int) -> None:
+        """Keep these weights under their step, which a resumed run comes by again."""
         count = self.config.training.average
         if not count:
             return
         folder = self.run.path / SNAPSHOTS
         folder.mkdir(exist_ok=True)
-        records = self.run.metrics()
-        file = folder / f"step-{records[-1]['step'] if records else 0:08d}.safetensors"
+        file = folder / f"step-{step:08d}.safetensors"
         temporary = file.with_suffix(".tmp")
         save_file(
             {name: parameter.detach().cpu().contiguous() for name, parameter in self.model.named_parameters()},
@@ -120,6 +119,14 @@ class TranslationTask:
         # Those of higher numbers are what a killed run did behind the checkpoint that it was resumed from.
         for old in others[: max(0, others.index(file) + 1 - count)] + others[others.index(file) + 1 :]:
             old.unlink()
+
+    def verify(self) -> None:
+        """RunError where the run's pairs cannot be those that were encoded."""
+        for part in ("train", "validation"):
+            pairs = self.pairs(part)
+            for sentences, size in ((pairs.source, len(self.source)), (pairs.target, len(self.target))):
+                if not sentences.fit(size):
+                    raise RunError(f"{self.run.path / PAIRS_FILE}: damaged, it holds tokens that no vocabulary has")
 
     def pairs(self, part: str) -> Pairs:
         """The run's pairs: "train" or "validation"."""
@@ -134,7 +141,7 @@ class TranslationTask:
         ends = (self.source_end, self.end)
         return PairBatches(self.pairs("train"), training.batch_size, ends, (training.seed, number))
 
-    def loss(self, inputs: Tensor, targets: Tensor, state: Any = ()) -> tuple[Tensor, Any]:
+    def loss(self, inputs: Tensor, targets: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Cross-entropy summed over the tokens of `targets [T, B]`, smoothed in training, in nats."""
         training = self.config.training
         counted = targets >= 0
@@ -143,7 +150,7 @@ class TranslationTask:
             given = self._with_guesses(inputs, given, training.scheduled_sampling)
         logits = self.model(inputs, given, counted)
         smoothing = training.label_smoothing if self.model.training else 0.0
-        return cross_entropy(logits, targets[counted], reduction="sum", label_smoothing=smoothing), ()
+        return cross_entropy(logits, targets[counted], reduction="sum", label_smoothing=smoothing), None
 
     @torch.no_grad()
     def _with_guesses(self, inputs: Tensor, given: Tensor, chance: float) -> Tensor:
@@ -157,9 +164,10 @@ class TranslationTask:
         return torch.where(replaced, guesses, given)
 
     @torch.no_grad()
-    def validate(self) -> float | None:
-        """Cross-entropy a token on the validation pairs."""
-        self._keep_snapshot()
+    def validate(self, step: int | None = None) -> float | None:
+        """Cross-entropy a token on the validation pairs; with `step`, the weights are kept for their average."""
+        if step is not None:
+            self._keep_snapshot(step)
         pairs = self.pairs("validation")
         return self.total_nats(pairs) / (len(pairs.target.tokens) + len(pairs)) if len(pairs) else None
 

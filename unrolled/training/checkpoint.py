@@ -1,7 +1,7 @@
 """Checkpoints: weights in safetensors and, beside them, all that training needs to go on exactly.
 
-A checkpoint is a folder that appears complete or not at all: written under a temporary name, flushed, and renamed.
-`index.json`, replaced in one step, says which is the last and which the best, with a digest of every file.
+A checkpoint is a folder that appears complete or not at all: written under a temporary name, flushed, and renamed. Its
+description holds a digest of every file, so that damage is noticed before anything is read, and the one before is used.
 """
 
 from __future__ import annotations
@@ -9,106 +9,254 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
+import re
 import shutil
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from unrolled.errors import RunError
-from unrolled.training.run import Run, write_atomically
+from unrolled.errors import RecoveryWarning, RunError
+from unrolled.training.run import TEMPORARY, Run, one_line
+from unrolled.training.state import read_state, write_state
 
-WEIGHTS, STATE = "model.safetensors", "training.pt"
+WEIGHTS, STATE, DESCRIPTION = "model.safetensors", "training.safetensors", "checkpoint.json"
+#: In front of the name of a folder that was found damaged when its run was resumed.
+DAMAGED = "damaged-"
 Which = Literal["last", "best"]
+WHICH: tuple[Which, ...] = get_args(Which)
+_NAME = re.compile(r"step-(\d{8,18})(?:-(\d{1,9}))?")
+#: What may come out of files that are something else.
+_UNREADABLE = (
+    *(SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError),
+    *(RecursionError, OverflowError, MemoryError),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint as its folder describes it."""
+
+    folder: Path
+    step: int
+    best: bool
+    """Whether it was better than all before it."""
+    files: dict[str, str]
+    """Digests of the weights and the training state."""
+    vocabularies: dict[str, str] = field(default_factory=dict)
+    """Digests of the run's vocabularies, without which the weights mean nothing."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Checkpoint:
+        """RunError where the description is missing or damaged."""
+        path = folder / DESCRIPTION
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            described = cls(folder, stored["step"], stored["best"], stored["files"], stored["vocabularies"])
+            if stored["digest"] != described.digest() or f"step-{described.step:08d}" != name_of(folder):
+                raise ValueError("its content is not what was saved")
+        except FileNotFoundError:
+            raise RunError(f"{path}: missing") from None
+        except _UNREADABLE as error:
+            raise RunError(f"{path}: damaged ({one_line(error)})") from error
+        return described
+
+    def stored(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name != "folder"}
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.stored(), sort_keys=True).encode()).hexdigest()
+
+    def write(self) -> None:
+        text = json.dumps({**self.stored(), "digest": self.digest()}, indent=2) + "\n"
+        (self.folder / DESCRIPTION).write_text(text, encoding="utf-8")
+
+    def check(self, files: Iterable[str]) -> None:
+        """RunError where one of the files is not what was saved."""
+        for file in files:
+            path = self.folder / file
+            if not path.is_file():
+                raise RunError(f"{path}: missing")
+            if digest_of(path) != self.files.get(file):
+                raise RunError(f"{path}: damaged, its content is not what was saved")
 
 
 class Checkpoints:
-    """The checkpoints of one run."""
+    """The checkpoints of one run: the best and the last `keep`."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, keep: int = 3) -> None:
+        self.run, self.keep = run, keep
         self.folder = run.path / "checkpoints"
 
-    def index(self) -> dict[str, Any]:
-        """`{"last": {...}, "best": {...}}`; empty where nothing was saved yet."""
-        path = self.folder / "index.json"
-        try:
-            index = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: damaged ({error})") from error
-        if not isinstance(index, dict) or not all(
-            isinstance(entry, dict) and {"name", "step", "digests"} <= set(entry) for entry in index.values()
-        ):
-            raise RunError(f"{path}: not an index of checkpoints")
-        return index
+    def folders(self) -> list[Path]:
+        """Folders of checkpoints, the newest first, whole or not."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+        return sorted(found, key=_order, reverse=True)
+
+    def find(self, which: Which) -> Checkpoint | None:
+        """The last or the best checkpoint by its description; None where there is none."""
+        return next((found for _, found in self._candidates(which) if isinstance(found, Checkpoint)), None)
+
+    def _candidates(self, which: Which) -> list[tuple[Path, Checkpoint | RunError]]:
+        """Every folder with its description, or what is wrong with that, in the order in which they would do."""
+        candidates: list[tuple[Path, Checkpoint | RunError]] = []
+        for folder in self.folders():
+            try:
+                candidates.append((folder, Checkpoint.read(folder)))
+            except RunError as error:
+                candidates.append((folder, error))
+        if which == "best":  # the newest of those that were better than all before; one without description may be it
+            candidates.sort(key=lambda one: isinstance(one[1], Checkpoint) and not one[1].best)
+        return candidates
 
     def save(self, model: nn.Module, state: dict[str, Any], *, best: bool) -> None:
-        """Write the checkpoint of `state["step"]` as the last, and as the best if `best` or the first; drop others."""
+        """Write the checkpoint of `state["step"]`, and drop those that are neither best nor among the last `keep`.
+
+        RunError, with all as it was before, where it cannot be written.
+        """
         name = f"step-{state['step']:08d}"
-        temporary = self.folder / f".{name}.{os.getpid()}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        temporary = self.folder / f".{name}.{os.getpid()}{TEMPORARY}"
+        best = best or not self.folders()
         try:
-            save_model(model, str(temporary / WEIGHTS))
-            torch.save(state, temporary / STATE)
-            digests = {file: _flushed_digest(temporary / file) for file in (WEIGHTS, STATE)}
-        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, as the three libraries say it
             shutil.rmtree(temporary, ignore_errors=True)
-            reason = str(error).splitlines()[0]
-            raise RunError(f"{self.folder}: cannot write the checkpoint of step {state['step']} ({reason})") from error
-        index = self.index()
-        number = 0
-        while (target := self.folder / (f"{name}-{number}" if number else name)).exists():
-            number += 1  # the same step once more, as when a finished run is resumed: never touch what is in use
-        temporary.rename(target)
-        index["last"] = {"name": target.name, "step": state["step"], "digests": digests}
-        if best or "best" not in index:
-            index["best"] = index["last"]
-        write_atomically(self.folder / "index.json", json.dumps(index, indent=2) + "\n")
-        used = {entry["name"] for entry in index.values()}
-        for old in self.folder.iterdir():
-            if old.is_dir() and old.name not in used:
-                shutil.rmtree(old)
+            temporary.mkdir(parents=True)
+            save_model(model, str(temporary / WEIGHTS))
+            write_state(state, temporary / STATE)
+            digests = {file: digest_of(temporary / file) for file in (WEIGHTS, STATE)}
+            Checkpoint(temporary, state["step"], best, digests, vocabularies(self.run)).write()
+            for path in (*temporary.iterdir(), temporary):
+                if path.name in digests:  # safetensors makes its files readable for their owner alone
+                    shutil.copymode(temporary / DESCRIPTION, path)
+                flush(path)
+            temporary.rename(self._free(name))
+            flush(self.folder)
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, as the libraries say it
+            raise RunError(
+                f"{self.folder}: cannot write the checkpoint of step {state['step']} ({one_line(error)})"
+                + (f"; that of step {last.step} is whole" if (last := self.find("last")) else "")
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        self._drop()
+
+    def _free(self, name: str) -> Path:
+        """A folder for `name`; the same step may come once more, as when a finished run is resumed."""
+        target, number = self.folder / name, 0
+        while target.exists():
+            number += 1
+            target = self.folder / f"{name}-{number}"
+        return target
+
+    def _drop(self) -> None:
+        best = self.find("best")
+        for old in self.folders()[self.keep :]:
+            if best is None or old != best.folder:
+                # Out of sight first: a folder that is half gone must not be taken for a checkpoint.
+                hidden = old.with_name(f".{old.name}.{os.getpid()}{TEMPORARY}")
+                old.rename(hidden)
+                shutil.rmtree(hidden, ignore_errors=True)
 
     def load(self, which: Which, model: nn.Module) -> dict[str, Any]:
-        """Put the weights into `model` and return the training state; nothing is unpickled but tensors and numbers."""
-        folder = self.load_weights(which, model, (WEIGHTS, STATE))
+        """Put the weights into `model` and return the training state; nothing is unpickled.
+
+        Where the checkpoint is damaged the one before it is used, with a RecoveryWarning. RunError where none is whole.
+        """
+        return self._load(which, model, (WEIGHTS, STATE))
+
+    def load_weights(self, which: Which, model: nn.Module) -> None:
+        """As `load`, without the training state."""
+        self._load(which, model, (WEIGHTS,))
+
+    def set_aside_damaged(self) -> None:
+        """Rename the damaged checkpoints behind the last whole one, with a RecoveryWarning; only for the lock's holder.
+
+        RunError where none is whole.
+        """
+        last, _, problems = self._whole("last", (WEIGHTS, STATE))
+        if problems:
+            names = [folder.rename(self._free(DAMAGED + folder.name)).name for folder, _ in problems]
+            _say_recovery(problems, last.step, f"; kept as {', '.join(names)}")
+
+    def _load(self, which: Which, model: nn.Module, files: tuple[str, ...]) -> dict[str, Any]:
+        one, state, problems = self._whole(which, files)
+        self._check_vocabularies(one)
         try:
-            return torch.load(folder / STATE, weights_only=True, map_location="cpu")
-        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-            raise RunError(f"{folder / STATE}: cannot be read ({str(error).splitlines()[0]})") from error
+            load_model(model, one.folder / WEIGHTS)
+        except _UNREADABLE as error:
+            raise RunError(f"{one.folder}: does not fit this run's model ({one_line(error)})") from error
+        if problems:
+            _say_recovery(problems, one.step)
+        return state
 
-    def load_weights(self, which: Which, model: nn.Module, files: tuple[str, ...] = (WEIGHTS,)) -> Path:
-        """Put the weights into `model`, once all `files` of the checkpoint were found whole; its folder."""
-        index = self.index()
-        if which not in index:
-            raise RunError(f"{self.folder.parent}: no checkpoint yet; it is written at the first validation")
-        entry = index[which]
-        folder = self.folder / entry["name"]
-        for file in files:
-            path = folder / file
-            if not path.is_file():
-                raise RunError(f"{path}: missing")
-            if _digest(path) != entry["digests"].get(file):
-                raise RunError(f"{path}: damaged, its content is not what was saved")
+    def _whole(
+        self, which: Which, files: tuple[str, ...]
+    ) -> tuple[Checkpoint, dict[str, Any], list[tuple[Path, RunError]]]:
+        """The first checkpoint that would do whose files are whole, its state, and what is wrong with those before."""
+        problems: list[tuple[Path, RunError]] = []
+        for folder, one in self._candidates(which):
+            try:
+                if isinstance(one, RunError):
+                    raise one
+                one.check(files)
+                return one, self._state(one) if STATE in files else {}, problems
+            except RunError as error:
+                problems.append((folder, error))
+        if not problems:
+            raise RunError(f"{self.run.path}: no checkpoint yet; it is written at the first validation")
+        raise RunError(f"{problems[0][1]}; no other checkpoint of this run is whole")
+
+    def _state(self, one: Checkpoint) -> dict[str, Any]:
         try:
-            load_model(model, folder / WEIGHTS)
-        except (SafetensorError, RuntimeError, ValueError) as error:
-            raise RunError(f"{folder}: does not fit this run's model ({str(error).splitlines()[0]})") from error
-        return folder
+            return read_state(one.folder / STATE)
+        except _UNREADABLE as error:
+            raise RunError(f"{one.folder / STATE}: cannot be read ({one_line(error)})") from error
+
+    def _check_vocabularies(self, one: Checkpoint) -> None:
+        now = vocabularies(self.run)
+        for name, digest in one.vocabularies.items():
+            if now.get(name) != digest:
+                what = "not the one that its weights were trained with" if name in now else "missing"
+                raise RunError(f"{self.run.path / name}: {what}")
 
 
-def _digest(path: Path) -> str:
+def _say_recovery(problems: list[tuple[Path, RunError]], step: int, also: str = "") -> None:
+    said = "; ".join(str(error) for _, error in problems)
+    warnings.warn(f"{said}{also}; using the checkpoint of step {step}", RecoveryWarning, stacklevel=4)
+
+
+def name_of(folder: Path) -> str:
+    """A checkpoint folder's name without the number of its repetition or of the process that writes it."""
+    return re.sub(r"^\.?(step-\d+).*", r"\1", folder.name)
+
+
+def _order(folder: Path) -> tuple[int, int]:
+    match = _NAME.fullmatch(folder.name)
+    assert match
+    return int(match[1]), int(match[2] or 0)
+
+
+def vocabularies(run: Run) -> dict[str, str]:
+    """Digests of the vocabularies in a run's directory."""
+    return {path.name: digest_of(path) for path in sorted(run.path.glob("*vocabulary*.json"))}
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flushed_digest(path: Path) -> str:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-    return _digest(path)
+def flush(path: Path) -> None:
+    """Have a file's content, or a folder's entries, on the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

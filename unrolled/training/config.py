@@ -15,6 +15,7 @@ from tyro.conf import arg
 from unrolled.errors import ConfigurationError, RunError
 
 OPTIMIZERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
+PRECISIONS = ("float32", "bf16")
 SCHEDULES = ("constant", "cosine", "step", "plateau")
 
 
@@ -23,7 +24,9 @@ class TrainingConfig:
     """Training."""
 
     batch_size: int = 32
-    """Streams read side by side."""
+    """Streams read side by side, by all processes together."""
+    accumulate: int = 1
+    """Parts in which a process reads its streams, one after the other: less memory for the same gradients."""
     seq_length: int = 64
     """Steps a stream advances between two updates."""
     backward_length: int = 0
@@ -61,6 +64,8 @@ class TrainingConfig:
     the clock, so runs differ in detail."""
     eval_every: int = 500
     """Updates between two validations, each with a checkpoint."""
+    keep_checkpoints: int = 3
+    """Checkpoints to keep, the last ones, beside the best."""
     early_stopping: int = 0
     """Stop after this many validations without progress; 0: never."""
     sample_every: int = 500
@@ -71,12 +76,18 @@ class TrainingConfig:
     """Seed of the initial weights, of dropout and of the order of data."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto: a GPU where there is one."""
+    precision: str = "float32"
+    """float32; bf16: products in bfloat16, weights and recurrence in float32."""
 
     def __post_init__(self) -> None:
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_choice("lr-schedule", self.lr_schedule, SCHEDULES)
-        for name in ("batch_size", "seq_length", "eval_every", "log_every", "lr_patience"):
+        require_choice("precision", self.precision, PRECISIONS)
+        for name in ("batch_size", "seq_length", "eval_every", "log_every", "lr_patience", "keep_checkpoints"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(
+            1 <= self.accumulate <= self.batch_size, "accumulate", "from 1 to --batch-size's number", self.accumulate
+        )
         require(self.seed < 1 << 63, "seed", "below 2^63", self.seed)
         require(0 < self.learning_rate <= 1000, "learning_rate", "above 0 and at most 1000", self.learning_rate)
         require(self.weight_decay < math.inf, "weight_decay", "a finite number", self.weight_decay)

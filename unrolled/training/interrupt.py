@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 
@@ -22,7 +23,8 @@ class Interrupt:
 
     def _request(self, number, frame) -> None:
         self.requested = True
-        self.__exit__()  # the next signal acts as it would have without us
+        if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun passes on a signal that may have come here already
+            self.__exit__()  # the next signal acts as it would have without us
 
     def __exit__(self, *exception) -> None:
         for number, handler in self._previous.items():

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from unrolled.errors import DivergenceError, RunError
-from unrolled.layers.stack import map_state
+from unrolled.errors import ConfigurationError, DivergenceError, LostProcessError, RunError
+from unrolled.layers.stack import join_states, map_state, take_state
 from unrolled.training.checkpoint import Checkpoints
-from unrolled.training.config import TrainingConfig, fixed_changes
+from unrolled.training.config import TrainingConfig, fixed_changes, from_json
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
 from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer
+from unrolled.training.processes import Processes, join, lost
 from unrolled.training.progress import ProgressLine, clock
-from unrolled.training.run import Run, write_atomically
+from unrolled.training.randomness import random_state, seed_all, set_random_state
+from unrolled.training.run import Run, one_line, write_atomically
 
 
 class Batches(Protocol):
@@ -31,7 +36,7 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
     def chunk(self, number: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, time first; targets below 0 are padding and not counted."""
+        """Inputs and targets, `[T, B, ...]`; the times may differ. Targets below 0 are padding and not counted."""
         ...
 
 
@@ -44,11 +49,11 @@ class Task(Protocol):
     def epoch(self, number: int) -> Batches: ...
 
     def loss(self, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Summed loss over the targets, and the state behind the last step."""
+        """Summed loss over the targets, and the state behind the last step (its tensors: `[..., B, H]`)."""
         ...
 
-    def validate(self) -> float | None:
-        """Mean loss on held-out data; None where there is none."""
+    def validate(self, step: int | None = None) -> float | None:
+        """Mean loss on held-out data, after `step` updates of training; None where there is none."""
         ...
 
     def sample(self, step: int) -> str:
@@ -92,18 +97,41 @@ class Trainer:
     """Trains a task into a run directory; `resume=True` goes on from its last checkpoint."""
 
     def __init__(
-        self, task: Task, config: TrainingConfig, run: Run, console: Console | None = None, resume: bool = False
+        self,
+        task: Task,
+        config: TrainingConfig,
+        run: Run,
+        console: Console | None = None,
+        resume: bool = False,
+        processes: Processes | None = None,
     ) -> None:
         self.task, self.config, self.run = task, config, run
+        self.device = next(task.model.parameters()).device
+        self.processes = processes or join(self.device, config.precision)
         self.console = console or Console()
-        self.checkpoints = Checkpoints(run)
+        if not self.processes.leads:
+            self.console = Console(quiet=True)
+        if config.batch_size < self.processes.size:
+            raise ConfigurationError(
+                f"--batch-size {config.batch_size}: {self.processes.size} processes need a stream each, or more"
+            )
+        self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         self.optimizer = make_optimizer(task.model, config)
         self.position = Position()
         self.carried: Any = None
-        self.device = next(task.model.parameters()).device
-        if resume and self.checkpoints.index():  # a run that was killed before its first starts anew
+        self._seed_apart()
+        if resume and self.checkpoints.folders():  # a run that was killed before its first starts anew
             self._restore()
         self._batches = task.epoch(self.position.epoch)
+        if not 0 <= self.position.chunk < len(self._batches):
+            raise self._misfit(f"chunk {self.position.chunk} of {len(self._batches)}")
+        self._loss = self.processes.wrap(task.model, lambda *given: task.loss(*given))
+
+    def _seed_apart(self) -> None:
+        """Every process draws its own dropout; the first draws as if it were alone."""
+        if not self.processes.leads:
+            words = [self.config.seed, self.position.step, self.processes.rank]
+            seed_all(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -112,20 +140,34 @@ class Trainer:
 
         Raises DivergenceError when the loss or the gradient stops being a number.
         """
-        with self.run.locked(), Interrupt() as interrupt, ProgressLine(self.console) as line, self._logs():
-            self._started = time.monotonic() - self.position.seconds
-            reason = self._steps(interrupt, line)
-        draw_loss(self.run)
+        leads = self.processes.leads
+        try:
+            with (
+                self.run.locked() if leads else nullcontext(),
+                Interrupt() as self._interrupt,
+                ProgressLine(self.console) as line,
+                self._logs() if leads else nullcontext(),
+            ):
+                self._started = time.monotonic() - self.position.seconds
+                reason = self._steps(line)
+            if leads:
+                draw_loss(self.run)
+        except OSError as error:
+            raise RunError(f"{self.run.path}: cannot be written to ({one_line(error)}); {self._last_good()}") from error
+        except RuntimeError as error:
+            if self.processes.size > 1 and (gone := lost(error)):
+                raise LostProcessError(
+                    f"{gone} at step {self.position.step + 1}; {self._last_good()}; "
+                    f"go on with --resume {self.run.path}, with any number of processes"
+                ) from error
+            raise
         return Outcome(reason, self.position)
 
-    def _steps(self, interrupt: Interrupt, line: ProgressLine) -> str:
+    def _steps(self, line: ProgressLine) -> str:
         at, config = self.position, self.config
         saved_at = at.step if at.step else -1
+        self._stop = False
         while self._fraction() < 1:
-            if interrupt.requested:
-                if saved_at != at.step:
-                    self._save(best=False)
-                return "interrupted"
             self._step()
             self._advance()
             line.update(self._fraction(), self._status())
@@ -136,6 +178,10 @@ class Trainer:
                 saved_at = at.step
                 if config.early_stopping and at.without_progress >= config.early_stopping:
                     return "early stopping"
+            if self._stop and self._fraction() < 1:
+                if saved_at != at.step:
+                    self._save(best=False)
+                return "interrupted"
         if saved_at != at.step:
             self._validate(line)
         return "finished"
@@ -145,34 +191,62 @@ class Trainer:
         rate = learning_rate(config, at.step, self._epochs(), self._fraction(), at.plateaus)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        inputs, targets = (part.to(self.device) for part in self._batches.chunk(at.chunk))
+        inputs, targets = self._batches.chunk(at.chunk)
         model.train()
         self.optimizer.zero_grad()
         loss = self._backward(inputs, targets)
         norm = clip_gradients(model, config)
+        # What all must know of each other, once a step: the loss, whether one is to stop, and the first one's clock.
+        seconds = time.monotonic() - self._started if self.processes.leads else 0.0
+        loss, stop, seconds = self.processes.total(loss, self._interrupt.requested, seconds)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
             raise self._diverged(what, at.step + 1)
         self.optimizer.step()
+        self._stop = bool(stop)
         at.step += 1
         at.tokens += _count(targets)
-        at.seconds = time.monotonic() - self._started
+        at.seconds = seconds
         at.smooth_loss = loss if math.isnan(at.smooth_loss) else 0.98 * at.smooth_loss + 0.02 * loss
         if at.step % config.log_every == 0 or at.step == 1:
             self._log(loss=loss, learning_rate=rate, gradient_norm=norm, tokens=at.tokens)
 
     def _backward(self, inputs: Tensor, targets: Tensor) -> float:
-        """Gradients of the mean loss over the chunk; they flow back `backward_length` steps, the state further."""
-        state = self.carried if self.config.carry_state else None
-        pieces = self.config.backward_length or max(len(inputs), len(targets))
-        count, total = _count(targets), 0.0
-        for part_in, part_out in zip(inputs.split(pieces), targets.split(pieces), strict=True):
-            loss, state = self.task.loss(part_in, part_out, state)
-            state = map_state(Tensor.detach, state)
-            (loss / count).backward()
-            total += loss.item()
-        self.carried = state
+        """Gradients of the mean loss over the chunk, and this process's part of that mean.
+
+        They flow back `backward_length` steps, the state further. The streams are this process's share, in
+        `accumulate` parts one after the other.
+        """
+        count = _count(targets)
+        inputs, targets = self._share(inputs, targets)
+        before = self.carried if self.config.carry_state else None
+        length = max(len(inputs), len(targets))
+        steps = self.config.backward_length or length
+        columns = [*range(0, inputs.size(1), -(-inputs.size(1) // self.config.accumulate)), inputs.size(1)]
+        total, after = 0.0, []
+        for first, end in pairwise(columns):
+            state = before if len(columns) == 2 else take_state(before, first, end)
+            for start in range(0, length, steps):
+                part = slice(start, start + steps), slice(first, end)
+                last = end == columns[-1] and start + steps >= length
+                with nullcontext() if last else self.processes.alone():
+                    loss, state = self._loss(inputs[part], targets[part], state)
+                    state = map_state(Tensor.detach, state)
+                    self.processes.backward(loss * (self.processes.size / count))  # DDP takes the mean
+                total += loss.item()
+            after.append(state)
+        self.carried = join_states(after)
         return total / count
+
+    def _share(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """This process's columns of a chunk; where a small batch has none for it, one of which nothing is counted.
+
+        DDP waits for every process, so that each must have something to read.
+        """
+        mine = self.processes.share(inputs.size(1))
+        if mine.start == mine.stop:
+            mine, targets = slice(0, 1), torch.full_like(targets, -1)
+        return inputs[:, mine].to(self.device), targets[:, mine].to(self.device)
 
     def _advance(self) -> None:
         at = self.position
@@ -182,12 +256,14 @@ class Trainer:
             self._batches = self.task.epoch(at.epoch)
 
     def _diverged(self, what: str, step: int) -> DivergenceError:
-        last = self.checkpoints.index().get("last")
         rate = f"{self.config.learning_rate / 3:.1g}"
-        good = f"the last good checkpoint is that of step {last['step']}" if last else "no checkpoint was written yet"
-        advice = f"--resume {self.run.path} --learning-rate {rate}" if last else f"--learning-rate {rate}"
+        again = f"--resume {self.run.path} " if self.checkpoints.find("last") else ""
         clip = "" if self.config.clip_norm else " --clip-norm 1"
-        return DivergenceError(f"{what} at step {step}; {good}; try {advice}{clip}")
+        return DivergenceError(f"{what} at step {step}; {self._last_good()}; try {again}--learning-rate {rate}{clip}")
+
+    def _last_good(self) -> str:
+        last = self.checkpoints.find("last")
+        return f"the last good checkpoint is that of step {last.step}" if last else "no checkpoint was written yet"
 
     # -- how far -------------------------------------------------------------------------------------------------
 
@@ -214,6 +290,8 @@ class Trainer:
     # -- what is kept --------------------------------------------------------------------------------------------
 
     def _sample(self, line: ProgressLine) -> None:
+        if not self.processes.leads:
+            return
         text = self._paused(lambda: self.task.sample(self.position.step))
         line.show(f"sample at step {self.position.step:,}", text)
         with (self.run.path / "samples.txt").open("a", encoding="utf-8") as file:
@@ -221,7 +299,7 @@ class Trainer:
 
     def _validate(self, line: ProgressLine) -> None:
         at = self.position
-        loss = self._paused(self.task.validate)
+        loss = self.processes.first(lambda: self._paused(lambda: self.task.validate(at.step)))
         better = loss is not None and loss < at.best_loss
         if loss is not None:
             at.without_progress = 0 if better else at.without_progress + 1
@@ -247,19 +325,20 @@ class Trainer:
         if not all(bool(p.isfinite().all()) for p in self.task.model.parameters()):
             raise self._diverged("a weight stopped being a number", at.step)
         before = time.monotonic()
+        carried = self.processes.gather(map_state(Tensor.cpu, self.carried))
         state = {
             "step": at.step,
             "position": asdict(at),
             "config": self.run.config,
             "optimizer": self.optimizer.state_dict(),
-            "carried": self.carried,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "carried": join_states(carried),
+            "random": self.processes.gather(random_state(self.device)),
         }
-        self.checkpoints.save(self.task.model, state, best=best)
+        self.processes.first(lambda: self.checkpoints.save(self.task.model, state, best=best))
         self._started += time.monotonic() - before
 
     def _restore(self) -> None:
+        self.processes.first(self.checkpoints.set_aside_damaged)
         state = self.checkpoints.load("last", self.task.model)
         changed = fixed_changes(state.get("config", self.run.config), self.run.config)
         if changed:
@@ -267,15 +346,23 @@ class Trainer:
                 f"{self.run.path / 'config.json'}: {', '.join(changed)} changed since the checkpoint was written"
             )
         try:
-            self.position = Position(**state["position"])
+            self.position = from_json(Position, state["position"], "position")
+            if min(value for value in asdict(self.position).values() if isinstance(value, int)) < 0:
+                raise ValueError("a position below zero")
             self._restore_optimizer(state["optimizer"])
             if state["carried"] is not None:
-                self.carried = map_state(lambda part: part.to(self.device), state["carried"])
-            torch.set_rng_state(state["random"])
-            if state["random_cuda"] is not None and self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["random_cuda"], self.device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise RunError(f"{self.run.path}: its checkpoint does not fit its settings ({error})") from error
+                mine = self.processes.share(self.config.batch_size)
+                carried = take_state(state["carried"], mine.start, mine.stop)
+                self.carried = map_state(lambda part: part.to(self.device), carried)
+            if len(state["random"]) == self.processes.size:
+                set_random_state(state["random"][self.processes.rank], self.device)
+            else:  # as many generators as there were processes cannot be shared out to others
+                self._seed_apart()
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError, RunError) as error:
+            raise self._misfit(one_line(error)) from error
+
+    def _misfit(self, reason: str) -> RunError:
+        return RunError(f"{self.run.path}: its checkpoint does not fit its settings ({reason})")
 
     def _restore_optimizer(self, state: dict[str, Any]) -> None:
         """Take up the optimiser's memory, but the settings of now: they may have been given anew."""
@@ -283,14 +370,20 @@ class Trainer:
         self.optimizer.load_state_dict(state)
         for group, now in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(now)
+        for parameter, memory in self.optimizer.state.items():
+            for name, value in memory.items():
+                if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                    raise ValueError(f"the optimiser's {name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
 
     @contextmanager
     def _logs(self) -> Iterator[None]:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.run.remove_temporaries()
         # What a killed process logged behind its last checkpoint is trained, and logged, again.
         kept = [record for record in self.run.metrics() if record["step"] <= self.position.step]
         write_atomically(self.run.metrics_path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._cut_samples()
         folder = str(self.run.path / "tensorboard")
         with (
             self.run.metrics_path.open("a", encoding="utf-8") as self._metrics,
@@ -298,7 +391,18 @@ class Trainer:
         ):
             yield
 
+    def _cut_samples(self) -> None:
+        path = self.run.path / "samples.txt"
+        if path.exists():
+            text = path.read_bytes()
+            for header in re.finditer(rb"^--- step (\d{1,18}) ---$", text, re.MULTILINE):
+                if int(header[1]) > self.position.step:
+                    write_atomically(path, text[: header.start()])
+                    break
+
     def _log(self, **values: float) -> None:
+        if not self.processes.leads:
+            return
         at = self.position
         record = {"step": at.step, "epoch": round(self._epochs(), 4), "seconds": round(at.seconds, 3), **values}
         self._metrics.write(json.dumps(record) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 
 import torch
@@ -62,7 +63,9 @@ def clip_gradients(model: nn.Module, config: TrainingConfig) -> float:
 def find_device(name: str) -> torch.device:
     """The device called `name`; ConfigurationError where this machine has none of that name."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # of the processes on one host, each has a GPU to itself
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     if not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", name):
         raise ConfigurationError(f"--device {name}: unknown; choose auto, cpu, cuda, cuda:1, mps or xpu")
     try:

@@ -1,13 +1,6 @@
 """The run directory: everything that training writes and that sampling, evaluation and analysis read.
 
-RUN/config.json            task, version and settings
-RUN/vocabulary.json        text to tokens and back
-RUN/tokens.bin, .json      the encoded text
-RUN/checkpoints/           weights and training state, named by step; index.json says which is last and best
-RUN/metrics.jsonl          one line a logged step or validation
-RUN/samples.txt            the samples shown while training
-RUN/tensorboard/           the same curves as events
-RUN/loss.png               the curves as a picture
+docs/runs.md says what is in it; unrolled/training/migration.py reads the older forms.
 """
 
 from __future__ import annotations
@@ -16,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +19,35 @@ from filelock import FileLock, Timeout
 from unrolled import __version__
 from unrolled.errors import RunError
 
-FORMAT = 1
+FORMAT = 2
+#: How the name of everything ends that is not yet, or no longer, part of a run.
+TEMPORARY = ".tmp"
+#: In a directory whose text is still being read.
+_PREPARING = ".preparing"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`, such that a reader or a crash sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def one_line(error: BaseException) -> str:
+    """What an error says, short enough to stand inside a message."""
+    said = getattr(error, "strerror", None) or str(error)
+    return (said.splitlines() or [type(error).__name__])[0][:200]
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path`, such that a reader or a crash sees the old file or the new one, never a part.
+
+    RunError where it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({one_line(error)})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -49,19 +60,30 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """RunError where there is no run, or one that this version cannot read."""
+        """RunError where there is no run, or one that this version cannot read; one of an older format is migrated."""
+        run, version = cls.read(path)
+        if version == FORMAT:
+            return run
+        from unrolled.training.migration import migrate  # which itself works on runs
+
+        return migrate(run, version)
+
+    @classmethod
+    def read(cls, path: str | Path) -> tuple[Run, int]:
+        """The run as it lies there, and the version of its format, at most today's; RunError as of `open`."""
         path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path}: no such run directory")
         try:
             stored = json.loads((path / "config.json").read_text("utf-8", "surrogateescape"))
-            if stored["format"] != FORMAT:
-                raise RunError(f"{path}: run format {stored['format']}, this version of unrolled reads {FORMAT}")
-            return cls(path, stored["task"], stored["config"])
+            version, run = stored["format"], cls(path, stored["task"], stored["config"])
         except FileNotFoundError:
             raise RunError(f"{path}: not a run directory (it has no config.json)") from None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f"{path / 'config.json'}: damaged or of another program ({error})") from error
+        if not isinstance(version, int) or version > FORMAT:
+            raise RunError(f"{path}: run format {version} of a newer unrolled; this version reads up to {FORMAT}")
+        return run, version
 
     @classmethod
     @contextmanager
@@ -82,33 +104,66 @@ class Run:
         if (path / "config.json").exists():
             or_resume = f", or continue that one with --resume {path}" if resumable else ""
             raise RunError(f"{path}: holds another run; choose another --out{or_resume}")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(path.iterdir()) and not (path / _PREPARING).exists():
             raise RunError(f"{path}: is not empty; choose another --out")
         made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{path}: cannot make this directory ({error.strerror}); choose another --out") from error
+            raise RunError(f"{path}: cannot make this directory ({one_line(error)}); choose another --out") from error
+        run, started = cls(path, task, config), False
         try:
-            run = cls(path, task, config)
-            yield run
-            run.write_config(config)
+            with run.locked():
+                if (path / "config.json").exists():
+                    raise RunError(f"{path}: holds another run; choose another --out")
+                started = True
+                _clear(path)  # what a killed process had prepared
+                (path / _PREPARING).touch()
+                yield run
+                run.write_config(config)
+                (path / _PREPARING).unlink()
         except BaseException:
-            for child in path.iterdir():
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
+            if started:
+                _clear(path, ".lock")
             if made:
-                path.rmdir()
+                with suppress(OSError):
+                    path.rmdir()
             raise
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training this run meanwhile; RunError where one does already."""
+        """Keep other processes from writing into this run meanwhile; RunError where one does already."""
+        # A singleton may be taken again by its holder: by a command, and by the loop that it calls.
+        lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
         try:
-            # A singleton may be taken again by its holder: by a command, and by the loop that it calls.
-            with FileLock(self.path / ".lock", timeout=0, is_singleton=True):
-                yield
+            lock.acquire()
         except Timeout:
             raise RunError(f"{self.path}: another process is training this run") from None
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written to ({one_line(error)})") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def locked_by_another(self) -> bool:
+        """Whether some process is training this run now."""
+        lock = self.path / ".lock"
+        if not lock.exists():
+            return False
+        try:
+            with FileLock(lock, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # where nobody can write, nobody trains
+            return False
+
+    def remove_temporaries(self) -> None:
+        """Take away what killed processes left; only for the holder of the lock."""
+        for folder in (self.path, self.path / "checkpoints"):
+            for path in folder.glob(f".*{TEMPORARY}"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def write_config(self, config: dict[str, Any]) -> None:
         stored = {"format": FORMAT, "unrolled": __version__, "task": self.task, "config": config}
@@ -136,9 +191,16 @@ class Run:
         return records
 
 
+def _clear(path: Path, *also: str) -> None:
+    """Empty a directory but for its lock, unless that is to go `also`."""
+    for child in path.iterdir():
+        if child.name != ".lock" or child.name in also:
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+
+
 def next_free(folder: Path, stem: str) -> Path:
-    """`folder/stem-1`, or with the first number that is not taken."""
+    """`folder/stem-1`, or with the first number that is not taken, or taken by preparations that were killed."""
     number = 1
-    while (folder / f"{stem}-{number}").exists():
+    while (path := folder / f"{stem}-{number}").exists() and not (path / _PREPARING).exists():
         number += 1
-    return folder / f"{stem}-{number}"
+    return path

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +14,6 @@ from unrolled.unroll.adapt import adapt, first_step, title
 from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.fallback import is_transformed, say_fallback, why_not_native
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
-from unrolled.unroll.operator import unroll_captured
 from unrolled.unroll.planned import unroll_planned
 from unrolled.unroll.recompute import in_pieces
 from unrolled.unroll.signature import describe
@@ -45,7 +47,8 @@ def unroll(
     recompute_every: keep states for backward only every so many steps and compute the rest again there: memory for T/k
         states and k steps instead of T steps, for a third more time. √T is a good choice.
 
-    Returns `(outputs [T, B, state_sizes[0]], state)`; outputs stand at the step of their input, also in reverse.
+    Returns `(outputs [T, B, state_sizes[0]], state)`; outputs stand at the step of their input, also in reverse. Where
+    a gradient is wanted they must not be changed in place: backward reads them.
     Raises ShapeError on tensors that do not fit the cell, ConfigurationError on a backend that cannot run it.
     """
     if backend not in BACKENDS:
@@ -70,8 +73,15 @@ def unroll(
             )
     lengths = _check_lengths(inputs, lengths)
     if recompute_every is not None and (state is not None or isinstance(cell, Cell)):
-        return _in_pieces(cell, inputs, state, lengths, reverse, backend, recompute_every)
+        pieces = cell, inputs, state, lengths, reverse, backend, recompute_every
+        if torch.compiler.is_compiling():
+            from unrolled.unroll.operator import apart
+
+            return apart(_in_pieces, *pieces)
+        return _in_pieces(*pieces)
     if torch.compiler.is_compiling() and backend != "torch":
+        from unrolled.unroll.operator import unroll_captured  # torch._dynamo comes with it: seconds, that few need
+
         _check_dimensions(inputs)
         captured = unroll_captured(cell, inputs, state, lengths, reverse) if backend in ("auto", "native") else None
         if captured is not None:
@@ -107,7 +117,6 @@ def unroll(
     return run(cell, inputs, state, lengths, reverse)
 
 
-@torch.compiler.disable
 def _in_pieces(
     cell: nn.Module,
     inputs: Tensor,
@@ -196,3 +205,12 @@ def _check_lengths(inputs: Tensor, lengths: Tensor | list[int] | None) -> Tensor
     if lengths.is_floating_point() or int(lengths.min()) < 0 or int(lengths.max()) > steps:
         raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {lengths.tolist()}")
     return lengths
+
+
+class _Room(types.ModuleType):
+    """This module, which can be called as its one function: `from unrolled import unroll` finds the module."""
+
+    __call__ = staticmethod(unroll)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from unrolled.unroll.executor import finish, hoist
-from unrolled.unroll.layout import Backward, Forward, Layout
-from unrolled.unroll.plan import Gradients, Plan
-from unrolled.unroll.program import Program
+from unrolled.unroll.compiled import Native
+from unrolled.unroll.passes import Forward, Training
+from unrolled.unroll.schedule import Schedule, rows_of
 from unrolled.unroll.signature import planning
+from unrolled.unroll.store import Record
 from unrolled.unroll.workspace import empty
+
+if TYPE_CHECKING:
+    from unrolled.unroll.plan import Plan
 
 _LITTLE = 1 << 19  # elements that are cheaper to keep in one tensor than in several
 
@@ -21,113 +25,123 @@ _LITTLE = 1 << 19  # elements that are cheaper to keep in one tensor than in sev
 class NativeExecutor:
     """As `TorchExecutor`, in native code."""
 
-    def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
-        self.plan, self.layout = plan, Layout(plan, dtype)
+    def __init__(self, record: Record, plan: Callable[[], Plan], dtype: torch.dtype) -> None:
+        """`record` is what is kept of the plan; where it lacks a program, `plan` is called for."""
+        self.schedule: Schedule = record.schedule
+        self._record, self._plan, self._dtype = record, plan, dtype
         self._inference: Forward | None = None
-        self._training: dict[tuple[int, ...], tuple[Forward, Backward]] = {}
+        self._training: dict[tuple[bool, ...], Training] = {}
 
     def run(self, parameters, inputs, state):
         if self._inference is None:
             with planning:
-                forward = self.layout.inference()
+                forward = self._record.inference or self._layout().inference()
                 forward.program.compile()
                 self._inference = forward
+                self._record.add(inference=forward)
         trajectories, final, _ = self._call(self._inference, parameters, inputs, state)
         return trajectories, final
 
-    def forward(self, gradients: Gradients, parameters, inputs, state, apart: bool = False):
-        """`apart`: keep one tensor for each of `kept_columns`, however little."""
-        forward, _ = self._pair(gradients)
-        trajectories, final, kept = self._call(forward, parameters, inputs, state, apart)
-        return [trajectories[k] for k in self.plan.visible], final, [*trajectories, *kept]
+    def gradients(self, wanted: tuple[bool, ...]) -> Training:
+        """Both passes, compiled at once, so that what cannot be is known before anything has run."""
+        if wanted not in self._training:
+            with planning:
+                training = self._record.training.get(wanted)
+                if training is None:
+                    training = self._layout().training(self._plan().gradients(wanted))
+                with ThreadPoolExecutor(2) as pool:
+                    list(pool.map(Native.compile, [training.forward.program, training.backward.program]))
+                self._training[wanted] = training
+                self._record.add(training={wanted: training})
+        return self._training[wanted]
 
-    def kept_columns(self, gradients: Gradients) -> list[int]:
-        """The sizes for each row, of what `forward` keeps beside the states."""
-        return self._pair(gradients)[0].kept
+    def _layout(self):
+        from unrolled.unroll.layout import Layout
+
+        return Layout(self._plan(), self._dtype)
+
+    def forward(self, gradients: Training, parameters, inputs, state, apart: bool = False):
+        """`apart`: keep one tensor for each of `gradients.forward.kept`, however little."""
+        trajectories, final, kept = self._call(gradients.forward, parameters, inputs, state, apart)
+        return [trajectories[k] for k in self.schedule.visible], final, [*trajectories, *kept]
 
     def _call(self, forward: Forward, parameters, inputs, state, apart: bool = False):
-        plan = self.plan
+        schedule = self.schedule
         steps, batch = inputs.shape[:2]
         inputs = inputs.contiguous()
         first = [part.contiguous() for part in state] if state else []
         trajectories = [empty(inputs, steps + 1, batch, columns) for columns in forward.trajectories.values()]
-        final = tuple([inputs.new_empty(batch, columns) for columns in plan.state_sizes])
+        final = tuple([inputs.new_empty(batch, columns) for columns in schedule.state_sizes])
         sizes = [steps * batch * columns for columns in forward.kept]
         rest: list[Tensor] = []
         if forward.hoists:
             kept = _room(inputs, sizes, apart)
         else:
-            _, hoisted = hoist(plan, parameters, inputs)
+            _, hoisted = schedule.hoist_steps(parameters, inputs)
             hoisted = [value.to(inputs.dtype).contiguous() for value in hoisted]
             rest = [hoisted[k] for k in forward.rest]
             kept = [hoisted[k].view(-1) for k in forward.kept_hoisted]
             kept += [empty(inputs, size) for size in sizes[len(kept) :]]
-        places = [part.data_ptr() for part in first] or [None] * plan.states
+        places = [part.data_ptr() for part in first] or [None] * schedule.states
         places += [value.data_ptr() for value in (*trajectories, *final)]
         places += [*_places(kept, sizes), *(value.data_ptr() for value in rest)]
         vectors, strides, _alive = forward.vectors.find(parameters)
         forward.program(steps, batch, vectors, strides, [inputs.data_ptr(), *places])
         return trajectories, final, kept
 
-    def _pair(self, gradients: Gradients) -> tuple[Forward, Backward]:
-        """Forward and backward; both at once, so that what cannot be compiled is known before anything has run."""
-        key = (*gradients.derivative.wanted, *gradients.chosen)
-        if key not in self._training:
-            with planning:
-                pair = self.layout.training(gradients)
-                with ThreadPoolExecutor(2) as pool:
-                    list(pool.map(Program.compile, [part.program for part in pair]))
-                self._training[key] = pair
-        return self._training[key]
-
-    def backward(self, gradients: Gradients, parameters, inputs, kept, of_steps, of_states, wants_first):
-        plan = self.plan
-        forward, back = self._pair(gradients)
+    def backward(self, gradients: Training, parameters, inputs, kept, of_steps, of_states, wants_first):
+        schedule, forward, back = self.schedule, gradients.forward, gradients.backward
         steps, batch = inputs.shape[:2]
         inputs = inputs.contiguous()
-        trajectories, kept = kept[: plan.states], kept[plan.states :]
+        trajectories, kept = kept[: schedule.states], kept[schedule.states :]
         every = [
-            trajectories[k][1:].new_zeros(steps, batch, plan.state_sizes[k]) if value is None else value.contiguous()
-            for k, value in zip(plan.visible, of_steps, strict=True)
+            inputs.new_zeros(steps, batch, schedule.state_sizes[k]) if value is None else value.contiguous()
+            for k, value in zip(schedule.visible, of_steps, strict=True)
         ]
         last = [None if value is None else value.contiguous() for value in of_states]
-        of_first = [inputs.new_empty(batch, columns) for columns in plan.state_sizes] if wants_first else []
+        of_first = [inputs.new_empty(batch, columns) for columns in schedule.state_sizes] if wants_first else []
         slots = [value.data_ptr() for value in (inputs, *trajectories)]
         slots += _places(kept, [steps * batch * columns for columns in forward.kept])
         slots += [value.data_ptr() for value in every]
         slots += [None if value is None else value.data_ptr() for value in last]
-        slots += [value.data_ptr() for value in of_first] or [None] * plan.states
+        slots += [value.data_ptr() for value in of_first] or [None] * schedule.states
         vectors, strides, _alive = back.vectors.find(parameters)
-        if back.finish is None:
+        if back.ending is None:
             rows = [empty(inputs, steps, batch, columns) for columns in back.rows]
             back.program(steps, batch, vectors, strides, [*slots, *(value.data_ptr() for value in rows)])
             return self._finish(gradients, parameters, inputs, trajectories, kept, rows), of_first
-        of_input = [empty(inputs, *inputs.shape)] if back.finish.of_input else []
-        sums = [empty(inputs, *shape) for shape in back.finish.shapes]
+        of_input = [empty(inputs, *inputs.shape)] if back.ending.of_input else []
+        sums = [empty(inputs, *shape) for shape in back.ending.shapes]
         back.program(steps, batch, vectors, strides, [*slots, *(value.data_ptr() for value in (*of_input, *sums))])
-        if back.finish.order is not None:
-            return [*(sums[k] for k in back.finish.order), *of_input], of_first
-        given = self.layout.outside(gradients)(parameters)
-        return [*back.finish.after.forward(1, *parameters, *given, *sums), *of_input], of_first
+        if back.ending.order is not None:
+            return [*(sums[k] for k in back.ending.order), *of_input], of_first
+        given = gradients.outside(parameters)
+        return [*back.ending.after(1, *parameters, *given, *sums), *of_input], of_first
 
-    def _finish(self, gradients: Gradients, parameters, inputs, trajectories, kept, rows):
+    def _finish(self, gradients: Training, parameters, inputs, trajectories, kept, rows):
         """What is behind the loop, by PyTorch's operations."""
-        plan, derivative = self.plan, gradients.derivative
-        forward, back = self._pair(gradients)
+        schedule, forward = self.schedule, gradients.forward
+        if gradients.finish is None:
+            return []
         steps, batch = inputs.shape[:2]
         parts = kept
         if len(kept) != len(forward.kept):
             parts = kept[0].split([steps * batch * columns for columns in forward.kept])
         parts = [part.view(steps, batch, columns) for part, columns in zip(parts, forward.kept, strict=True)]
         of_hoisted = dict(zip(forward.kept_hoisted, parts, strict=False))
-        hoisted = [of_hoisted.get(k, inputs) for k in range(plan.hoisted)]  # what is not kept is the input, or not read
+        hoisted = [of_hoisted.get(k, inputs) for k in range(schedule.hoisted)]  # what is not kept is x, or not read
         before = [trajectory[:-1] for trajectory in trajectories]
-        given = self.layout.outside(gradients)(parameters)
-        inner = [*given[: plan.prepared], *hoisted, *before]
-        found = [rows[k] for k in back.row_of]
-        late = found[len(found) - derivative.late :]
-        values = derivative.rows_from(inner, parts[len(of_hoisted) :], late)
-        return finish(gradients, parameters, inputs, given, values, found[: len(found) - derivative.late])
+        given = gradients.outside(parameters)
+        found = [rows[k] for k in gradients.backward.row_of]
+        late = len(found) - gradients.late
+        sources = {
+            "input": [*given[: schedule.prepared], *hoisted, *before],
+            "saved": parts[len(of_hoisted) :],
+            "late": found[late:],
+        }
+        values = [*(sources[kind][k] for kind, k in gradients.row_values), *found[:late]]
+        x = rows_of(inputs)
+        return gradients.finish(len(x), *parameters, x, *given, *(value.reshape(len(x), -1) for value in values))
 
 
 def _room(like: Tensor, sizes: Sequence[int], apart: bool) -> list[Tensor]:

@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from unrolled.cells import State
-from unrolled.unroll.plan import Gradients, Plan
+from unrolled.unroll.schedule import rows_of
+
+if TYPE_CHECKING:
+    from unrolled.unroll.plan import Gradients, Plan
 
 Tensors = Sequence[Tensor]
 Maybe = Sequence[Tensor | None]
 T = TypeVar("T")
 
 
+class HasChosen(Protocol):
+    """What an executor knows of the gradients that are wanted: `chosen` numbers those that there are."""
+
+    @property
+    def chosen(self) -> tuple[int, ...]: ...
+
+
 class Executor(Protocol):
     """Runs a plan, without autograd. The states of all steps are `[T + 1, B, size]`, those of a plan's visible ones."""
+
+    def gradients(self, wanted: tuple[bool, ...]) -> HasChosen:
+        """For `wanted`, one flag for each parameter and one for the input; all that can fail has been done then."""
 
     def run(self, parameters: Tensors, inputs: Tensor, state: State | None) -> tuple[Tensors, State]:
         """The visible states of all steps, and the last states; from zeros where `state` is None."""
 
     def forward(
-        self, gradients: Gradients, parameters: Tensors, inputs: Tensor, state: State | None
+        self, gradients: Any, parameters: Tensors, inputs: Tensor, state: State | None
     ) -> tuple[Tensors, State, Tensors]:
         """As `run`, and what `backward` is to be given back."""
 
     def backward(
         self,
-        gradients: Gradients,
+        gradients: Any,
         parameters: Tensors,
         inputs: Tensor,
         kept: Tensors,
@@ -44,46 +57,25 @@ class Executor(Protocol):
         """
 
 
-def hoist(plan: Plan, parameters: Tensors, inputs: Tensor) -> tuple[Tensors, Tensors]:
-    """The prepared values that the core reads, and the hoisted ones, `[T, B, ...]`."""
-    steps, batch = inputs.shape[:2]
-    prepared = plan.prepare.forward(batch, *parameters)
-    hoisted = plan.hoist.forward(steps * batch, *prepared, rows_of(inputs))
-    return prepared[: plan.prepared], [value.reshape(steps, batch, *value.shape[1:]) for value in hoisted]
-
-
-def finish(
-    gradients: Gradients, parameters: Tensors, inputs: Tensor, given: Tensors, values: Tensors, of_hoisted: Tensors
-) -> Tensors:
-    """The chosen gradients; `given` are prepared values and constants, `values` the rows that they are made of."""
-    if gradients.finish is None:
-        return []
-    rows = rows_of(inputs)
-    flat = [value.reshape(len(rows), -1) for value in (*values, *of_hoisted)]
-    return gradients.finish.forward(len(rows), *parameters, rows, *given, *flat)
-
-
-def rows_of(inputs: Tensor) -> Tensor:
-    return inputs.reshape(-1, inputs.size(-1))
-
-
 class TorchExecutor:
     """Runs a plan's loops with PyTorch's operations, step by step."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
+    def gradients(self, wanted: tuple[bool, ...]) -> Gradients:
+        return self.plan.gradients(wanted)
+
     def run(self, parameters, inputs, state):
-        prepared, hoisted = hoist(self.plan, parameters, inputs)
-        states = self.plan.core_steps(len(inputs), prepared, hoisted, self.plan.first(inputs, state))
-        return [torch.stack([parts[k] for parts in states]) for k in self.plan.visible], states[-1]
+        states = self.plan.schedule.run_steps(parameters, inputs, state)
+        return self.plan.schedule.visible_steps(states), states[-1]
 
     def forward(self, gradients, parameters, inputs, state):
         plan, derivative = self.plan, gradients.derivative
         steps, batch = inputs.shape[:2]
-        prepared, hoisted = hoist(plan, parameters, inputs)
+        prepared, hoisted = plan.schedule.hoist_steps(parameters, inputs)
         constants = derivative.constants.forward(batch, *prepared)
-        states, saved = [plan.first(inputs, state)], []
+        states, saved = [plan.schedule.first(inputs, state)], []
         for t in range(steps):
             now = [value[t] for value in hoisted]
             result = derivative.forward.forward(batch, *prepared, *now, *states[-1], *constants)
@@ -117,7 +109,11 @@ class TorchExecutor:
         of_hoisted = [stacked[j] for j, k in enumerate(derivative.per_step) if k < plan.prepared + plan.hoisted]
         before = [trajectory[:-1] for trajectory in trajectories]
         values = derivative.rows_from([*prepared, *hoisted, *before], saved, stacked[count:])
-        found = finish(gradients, parameters, inputs, [*prepared, *constants], values, of_hoisted)
+        found = []
+        if gradients.finish is not None:
+            rows = rows_of(inputs)
+            flat = [value.reshape(len(rows), -1) for value in (*values, *of_hoisted)]
+            found = gradients.finish.forward(len(rows), *parameters, rows, *prepared, *constants, *flat)
         return found, carried if wants_first else ()
 
 

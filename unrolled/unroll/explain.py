@@ -22,7 +22,9 @@ def explain(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
     plan = Plan(cell, dtype, torch.device("cpu"))
     gradients = plan.gradients((True,) * len(plan.parameter_names) + (True,))
     derivative = gradients.derivative
-    forward, backward = (part.step for part in Layout(plan, dtype).training(gradients))
+    layout = Layout(plan, dtype)
+    layout.training(gradients)
+    forward, backward = layout.steps["forward"], layout.steps["backward"]
     size = torch.finfo(dtype).bits // 8
     saved = results(derivative.forward)[plan.states :]
     lines = [f"{title(cell)}: input {cell.input_size}, states {' + '.join(map(str, cell.state_sizes))}, {dtype}"]

@@ -6,17 +6,15 @@ from collections.abc import Hashable
 from typing import Protocol
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from unrolled.cells import Cell, State
-from unrolled.unroll.codegen import Step
-from unrolled.unroll.columns import width
-from unrolled.unroll.layout import rows_at
+from unrolled.unroll.compiled import Native
+from unrolled.unroll.fingerprint import fingerprint
+from unrolled.unroll.graph import Graph
 from unrolled.unroll.native import compiler
-from unrolled.unroll.plan import descendants
-from unrolled.unroll.program import NEW, OLD, ONE_STEP, Copy, Program
 from unrolled.unroll.signature import describe, remember
-from unrolled.unroll.trace import ancestors, extract, placeholders, results, trace_step
+from unrolled.unroll.store import load, save
 
 
 class Choice(Protocol):
@@ -30,51 +28,9 @@ class Choice(Protocol):
     def top_p(self) -> float: ...
 
 
-class _Compiled:
-    """The native loop for generators of one signature; the weights come with each call."""
-
-    def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device) -> None:
-        graph, names = trace_step(cell, dtype, device)
-        count = len(names)
-        nodes, wanted = placeholders(graph), results(graph)
-        parameters, x, states = nodes[:count], nodes[count], nodes[count + 1 :]
-        moving, needed = descendants(graph, [x, *states]), ancestors(wanted, set(nodes))
-        inside = [node for node in graph.graph.nodes if node in needed and node in moving]
-        read = dict.fromkeys(argument for node in inside for argument in node.all_input_nodes)
-        prepared = [node for node in read if node not in moving]
-        self.prepare = extract(graph, parameters, prepared)
-        self.loop = self._make_loop(extract(graph, [*prepared, x, *states], wanted), len(prepared), dtype)
-
-    def _make_loop(self, core: fx.GraphModule, prepared: int, dtype: torch.dtype) -> Program:
-        given, (logits, *new_states) = placeholders(core)[1:], results(core)
-        x, states = given[prepared], given[prepared + 1 :]
-        program = Program(dtype)
-        program.keeps_packed = True
-        vectors = {node: program.vector() for node in given[:prepared]}
-        room_of_x, out, embedding, tokens, draws, how, room = (program.slot() for _ in range(7))
-        places = {x: rows_at(room_of_x, x, ONE_STEP)}
-        outputs, starts, ends = [(logits, rows_at(out, logits, ONE_STEP))], [], []
-        for node, new in zip(states, new_states, strict=True):
-            turn = program.turn(width(node))
-            places[node] = rows_at(turn, node, OLD)
-            outputs.append((new, rows_at(turn, node, NEW)))
-            starts.append(Copy((program.slot(), ONE_STEP), (turn, OLD), width(node)))
-            ends.append(Copy((turn, NEW), (program.slot(), ONE_STEP), width(node)))
-        before = (
-            f"for (long r = first; r < first + N; r++) memcpy({room_of_x} + r * {width(x)}, "
-            f"{embedding} + ((int64_t *){tokens})[t * B + r] * {width(x)}, {width(x)} * sizeof(REAL));"
-        )
-        settings = f"((double *){how})[0], (long)((double *){how})[1], ((double *){how})[2]"
-        after = (
-            f"for (long r = first; r < first + N; r++) ((int64_t *){tokens})[(t + 1) * B + r] = choose("
-            f"{out} + r * {width(logits)}, {width(logits)}, {settings}, "
-            f"((double *){draws})[t * B + r], (scored *){room} + r * {width(logits)});"
-        )
-        program.loop(Step(core, places, vectors, outputs), starts=starts, ends=ends, around=(before, after))
-        return program.compile()
-
-
-_compiled: dict[Hashable, _Compiled | Exception] = {}
+#: What is prepared of the parameters, and the loop; the weights come with each call.
+_Parts = tuple[Graph, Native]
+_compiled: dict[Hashable, _Parts | Exception] = {}
 
 
 class Generator:
@@ -88,15 +44,22 @@ class Generator:
         self.embedding, self.batch = embedding.detach().contiguous(), batch
         key, tensors = describe(cell)
 
-        def make() -> _Compiled:
+        def make() -> _Parts:
             compiler()
-            return _Compiled(cell, embedding.dtype, embedding.device)
+            kept = fingerprint("generate", key, embedding.dtype)
+            parts = load(kept)
+            if parts is None:
+                from unrolled.unroll.generating import generating  # what is in the cache needs none of its imports
 
-        compiled = remember(_compiled, (key, embedding.dtype), make)
-        self._loop = compiled.loop
+                parts = generating(cell, embedding.dtype, embedding.device)
+                save(kept, parts)
+            parts[1].compile()
+            return parts
+
+        prepare, self._loop = remember(_compiled, (key, embedding.dtype), make)
         with torch.no_grad():
-            self._prepared = list(compiled.prepare(batch, *tensors.values()))
-        for k in compiled.loop.flat:
+            self._prepared = prepare(batch, *tensors.values())
+        for k in self._loop.flat:
             self._prepared[k] = self._prepared[k].to(embedding.dtype).contiguous()
         vocabulary = len(embedding)
         self._input, self._logits = (self.embedding.new_empty(batch, n) for n in (cell.input_size, vocabulary))

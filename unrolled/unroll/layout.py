@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import fx
@@ -11,51 +10,19 @@ from torch import fx
 from unrolled.errors import UntraceableError
 from unrolled.unroll.codegen import Place, Step
 from unrolled.unroll.columns import shown, width
-from unrolled.unroll.executor import Tensors, cut
+from unrolled.unroll.compiled import Native
+from unrolled.unroll.executor import cut
 from unrolled.unroll.finish import Finish
+from unrolled.unroll.graph import Graph
+from unrolled.unroll.passes import Backward, Ending, Forward, Training
 from unrolled.unroll.plan import Gradients, Plan
 from unrolled.unroll.program import AFTER, EVERY_STEP, NEW, OLD, ONE_STEP, Copy, Program
 from unrolled.unroll.trace import aten, placeholders, results
-from unrolled.unroll.vectors import Vectors
+from unrolled.unroll.vectors import Outside, Vectors
 
 
 def rows_at(name: str, node: fx.Node, pattern: str = EVERY_STEP) -> Place:
     return Place(pattern.format(name, width(node)), width(node))
-
-
-@dataclass
-class Forward:
-    """Slots: the input, first states, states of all steps, last states, what is kept, the rest of the hoisted values.
-
-    A program that `hoists` computes the hoisted values itself, and has no slot for that rest.
-    """
-
-    program: Program
-    vectors: Vectors
-    hoists: bool
-    rest: list[int]
-    step: Step
-    #: Columns of the states that are kept for all steps, by their number.
-    trajectories: dict[int, int]
-    #: Columns of what backward reads beside those, for all steps: hoisted values, then saved ones.
-    kept: list[int]
-    #: Which hoisted values those are.
-    kept_hoisted: Sequence[int]
-
-
-@dataclass
-class Backward:
-    """Slots: the input, what forward kept, gradients of every step's states, of the last and of the first ones; then
-    the input's gradient and the contractions, or, where there is no `finish`, the row values that they are made of.
-    """
-
-    program: Program
-    vectors: Vectors
-    step: Step
-    finish: Finish | None = None
-    #: Columns of the row values, and which of them each gradient of a hoisted value and each late value is.
-    rows: Sequence[int] = ()
-    row_of: Sequence[int] = ()
 
 
 class Layout:
@@ -63,11 +30,13 @@ class Layout:
 
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
         self.plan, self.dtype, self.parameters = plan, dtype, plan.parameters
+        #: The step within the loop of each program that was made last: "forward" and "backward".
+        self.steps: dict[str, Step] = {}
 
     def inference(self) -> Forward:
         return self._forward(self.plan.core, self.plan.visible, None, ())
 
-    def training(self, gradients: Gradients) -> tuple[Forward, Backward]:
+    def training(self, gradients: Gradients) -> Training:
         """The programs for one choice of gradients."""
         plan, derivative = self.plan, gradients.derivative
         kept = self._hoisted_to_keep(gradients)
@@ -75,9 +44,13 @@ class Layout:
         try:
             if gradients.traced is None:
                 raise UntraceableError("there is nothing to finish")
-            return forward, self._backward(gradients, kept, native=True)
+            backward = self._backward(gradients, kept, native=True)
         except UntraceableError:  # PyTorch's operations reach further; what cannot be done within the loop is said
-            return forward, self._backward(gradients, kept, native=False)
+            backward = self._backward(gradients, kept, native=False)
+        finish = None if gradients.finish is None else Graph.of(gradients.finish)
+        outside = self._outside(plan.prepared, gradients)
+        edges = derivative.late, derivative.row_values
+        return Training(forward, backward, gradients.chosen, outside, finish, *edges)
 
     def hoisted(self) -> list[fx.Node | None]:
         """The hoisted values; None in the place of one that is the input itself."""
@@ -136,16 +109,13 @@ class Layout:
         named = dict(zip([*prepared, *fixed], [*vectors[: plan.prepared], *constants], strict=True))
         step = Step(graph, places, named, outputs)
         program.loop(step, starts=starts, ends=ends)
-
-        def compute(parameters: Tensors) -> Tensors:
-            values = plan.prepare.forward(1, *parameters)[:count]
-            more = gradients.derivative.constants.forward(1, *values[: plan.prepared]) if gradients else ()
-            return [*values, *more]
-
+        self.steps["forward"] = step
         widths = {k: width(states[k]) for k in whole}
         columns = [width(made[k]) for k in kept] + [width(node) for node in saved]
         rest = [k for k, node in enumerate(made) if node is not None and k not in kept_at]
-        return Forward(program, self._vectors(program, compute), hoists, rest, step, widths, columns, kept)
+        return Forward(
+            *self._built(program, self._outside(count, gradients)), hoists, rest, widths, columns, list(kept)
+        )
 
     def _backward(self, gradients: Gradients, kept: Sequence[int], native: bool) -> Backward:
         plan, derivative, program = self.plan, gradients.derivative, Program(self.dtype)
@@ -178,28 +148,25 @@ class Layout:
         stored = {node: rows_at(room(width(node)), node) for node in dict.fromkeys(left)}
         step = Step(graph, places, vectors, [*outputs, *stored.items()])
         program.loop(step, descending=True, starts=starts, ends=ends)
+        self.steps["backward"] = step
         values = {**places, **stored}
         late = [stored[node] for _, node in found[len(per_step) :]]
         of_hoisted = [stored[node] for j, node in found[: len(per_step)] if per_step[j] < core]
         inputs = [values.get(node) for node in (*prepared, *hoisted, *states)]
         rows = [*derivative.rows_from(inputs, [values[node] for node in saved], late), *of_hoisted]
         if native:
-            return self._with_finish(gradients, program, x, rows, step)
-        found_vectors = self._vectors(program, self.outside(gradients))
+            return self._with_finish(gradients, program, x, rows)
         columns, order = [width(node) for node in stored], list(stored)
-        return Backward(program, found_vectors, step, rows=columns, row_of=[order.index(node) for node in left])
+        built = self._built(program, self._outside(plan.prepared, gradients))
+        return Backward(*built, rows=columns, row_of=[order.index(node) for node in left])
 
-    def outside(self, gradients: Gradients) -> Callable[[Tensors], Tensors]:
-        """What the core's derivative reads of the parameters."""
-        plan, derivative = self.plan, gradients.derivative
+    def _outside(self, count: int, gradients: Gradients | None, before: fx.GraphModule | None = None) -> Outside:
+        """What is computed of the parameters: `count` prepared values, and what the derivative makes of them."""
+        constants = None if gradients is None else Graph.of(gradients.derivative.constants)
+        prepare = Graph.of(self.plan.prepare)
+        return Outside(prepare, count, self.plan.prepared, constants, None if before is None else Graph.of(before))
 
-        def compute(parameters: Tensors) -> Tensors:
-            values = plan.prepare.forward(1, *parameters)[: plan.prepared]
-            return [*values, *derivative.constants.forward(1, *values)]
-
-        return compute
-
-    def _with_finish(self, gradients: Gradients, program: Program, x: str, rows: list[Place], step: Step) -> Backward:
+    def _with_finish(self, gradients: Gradients, program: Program, x: str, rows: list[Place]) -> Backward:
         """Adds the phases behind the loop; `rows` are the places of what they read from it."""
         count, given = len(self.parameters), self.plan.prepared + gradients.derivative.constant_count
         fixed = [*range(count), *range(count + 1, count + 1 + given)]
@@ -226,16 +193,12 @@ class Layout:
             left, right = contraction.left, contraction.right
             other, wide = (None, 0) if right is None else (at[right], width(right))
             program.contract(at[left], width(left), other, wide, program.slot())
-        compute = self.outside(gradients)
+        ending = Ending(finish.shapes, finish.order, Graph.of(finish.after), of_input)
+        return Backward(*self._built(program, self._outside(self.plan.prepared, gradients, finish.before)), ending)
 
-        def whole(parameters: Tensors) -> Tensors:
-            values = compute(parameters)
-            return [*values, *finish.before.forward(1, *parameters, *values)]
-
-        return Backward(program, self._vectors(program, whole), step, finish)
-
-    def _vectors(self, program: Program, compute: Callable[[Tensors], Tensors]) -> Vectors:
-        return Vectors(compute, self.parameters, program.flat)
+    def _built(self, program: Program, outside: Outside) -> tuple[Native, Vectors]:
+        native = program.built()
+        return native, Vectors(outside, self.parameters, native.flat)
 
 
 def _with_step_gradients(source: fx.GraphModule, numbers: Sequence[int]) -> tuple[fx.GraphModule, list[fx.Node]]:

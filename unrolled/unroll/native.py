@@ -14,10 +14,12 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
 
+from unrolled.cache import cache_directory
 from unrolled.errors import CompilerError
 
 _ALWAYS = (
@@ -28,18 +30,11 @@ _ALWAYS = (
 _CHOICES = (("-march=native", "-fopenmp"), ("-march=native", "-fopenmp-simd"), ("-fopenmp-simd",), ())
 
 
-def cache_directory() -> Path:
-    """`$UNROLLED_CACHE`, or `unrolled` in the user's cache directory."""
-    given = os.environ.get("UNROLLED_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled"
-
-
 def build(source: str) -> ctypes.CDLL:
     """The loaded library of a C source; CompilerError where there is no way to get one."""
     name = hashlib.sha256("\0".join([source, *_ALWAYS, *compiler(), _processor()]).encode()).hexdigest()[:32]
     directory = cache_directory()
+    check_owner(directory)
     library = directory / f"{name}.so"
     if not _intact(library):
         try:
@@ -55,8 +50,7 @@ def build(source: str) -> ctypes.CDLL:
 
 def _compile(source: str, directory: Path, library: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if hasattr(os, "getuid") and directory.stat().st_uid != os.getuid():
-        raise CompilerError(f"the cache {directory} belongs to another user")
+    check_owner(directory)
     with tempfile.TemporaryDirectory(dir=directory, prefix="building-") as workplace:
         code, built = Path(workplace, "step.c"), Path(workplace, "step.so")
         code.write_text(source, encoding="utf-8")
@@ -66,10 +60,25 @@ def _compile(source: str, directory: Path, library: Path) -> None:
                 break
         else:
             raise CompilerError(complaint)
-        digest = Path(workplace, "digest")
-        digest.write_text(hashlib.sha256(built.read_bytes()).hexdigest(), encoding="utf-8")
+        stated = Path(workplace, "digest")
+        stated.write_text(digest(built.read_bytes()), encoding="utf-8")
         os.replace(built, library)
-        os.replace(digest, library.with_suffix(".sha256"))
+        os.replace(stated, library.with_suffix(".sha256"))
+
+
+def check_owner(directory: Path) -> None:
+    """CompilerError where others could have put something into the cache: what is found there is run."""
+    if not hasattr(os, "getuid") or not directory.is_dir():
+        return
+    state = directory.stat()
+    if state.st_uid != os.getuid():
+        raise CompilerError(f"the cache {directory} belongs to another user")
+    if state.st_mode & stat.S_IWOTH:
+        raise CompilerError(f"the cache {directory} can be written by anybody: chmod o-w it")
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _call(command: list[str]) -> str | None:
@@ -87,7 +96,7 @@ def _call(command: list[str]) -> str | None:
 def _intact(library: Path) -> bool:
     try:
         stated = library.with_suffix(".sha256").read_text(encoding="utf-8")
-        return stated == hashlib.sha256(library.read_bytes()).hexdigest()
+        return stated == digest(library.read_bytes())
     except (OSError, UnicodeDecodeError):
         return False
 

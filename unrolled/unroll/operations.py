@@ -236,6 +236,8 @@ def decompositions() -> dict:
         table.pop(kept, None)
     table[aten.var_mean.correction] = _var_mean
     table[aten.slice_scatter.default] = _slice_scatter
+    table[aten.bmm.default] = _bmm
+    table[aten.cumsum.default] = _cumsum
     return table
 
 
@@ -249,6 +251,20 @@ def _var_mean(x, dim=None, *, correction=None, keepdim=False):
     divisor = count - (1 if correction is None else correction)
     variance = torch.sum(centred * centred, dims, keepdim=keepdim) / divisor
     return variance, mean if keepdim else mean.squeeze(dims)
+
+
+def _bmm(left, right):
+    """Einsum writes every product as a batch of products, mostly as a batch of one."""
+    if left.shape[0] != 1:
+        return NotImplemented
+    return (left.squeeze(0) @ right.squeeze(0)).unsqueeze(0)
+
+
+def _cumsum(x, dim, *, dtype=None):
+    """Over the features, as in the ordered neurons of Shen et al. 2019: a product with a triangle of ones."""
+    if x.dim() != 2 or dim % 2 != 1 or dtype not in (None, x.dtype):
+        return NotImplemented
+    return x @ torch.ones(x.shape[1], x.shape[1], dtype=x.dtype, device=x.device).triu()
 
 
 def _slice_scatter(x, source, dim=0, start=None, end=None, step=1):

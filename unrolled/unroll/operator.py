@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,11 @@ from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.adapt import Around, Foreign, Form, Held, title
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.fallback import say_fallback
-from unrolled.unroll.plan import Gradients
+from unrolled.unroll.passes import Training
 from unrolled.unroll.planned import Planned, find_plan, hold, show
 
+T = TypeVar("T")
 _plans: list[Planned] = []
-_ready: dict[tuple[int, tuple[bool, ...]], tuple[NativeExecutor, Gradients]] = {}
 
 
 def unroll_captured(
@@ -62,6 +62,12 @@ def unroll_captured(
     return show(made[visible[0] if wanted else 0][1:], inside, reverse), tuple(made[count : count + len(sizes)])
 
 
+@torch.compiler.disable
+def apart(function: Callable[..., T], *arguments: Any) -> T:
+    """`function(*arguments)`, outside the graph."""
+    return function(*arguments)
+
+
 # What a captured graph must not look into: it takes these results for constants.
 
 
@@ -83,12 +89,12 @@ def _find(
     except (UntraceableError, CompilerError) as error:
         say_fallback(title(cell), error)
         return None
-    if planned.plan.sink is not None:
+    schedule = planned.schedule
+    if schedule.sink is not None:
         return None
     if planned not in _plans:
         _plans.append(planned)
-    plan = planned.plan
-    return _plans.index(planned), tuple(plan.parameter_names), plan.visible, plan.state_sizes
+    return _plans.index(planned), schedule.parameter_names, schedule.visible, schedule.state_sizes
 
 
 @torch.compiler.assume_constant_result
@@ -98,15 +104,10 @@ def _prepare(number: int, wanted: tuple[bool, ...]) -> None:
         _found(number, wanted)
 
 
-def _found(number: int, wanted: Sequence[bool]) -> tuple[NativeExecutor, Gradients]:
-    key = (number, tuple(wanted))
-    if key not in _ready:
-        planned = _plans[number]
-        assert isinstance(planned.executor, NativeExecutor)
-        gradients = planned.plan.gradients(key[1])
-        planned.executor.kept_columns(gradients)
-        _ready[key] = planned.executor, gradients
-    return _ready[key]
+def _found(number: int, wanted: Sequence[bool]) -> tuple[NativeExecutor, Training]:
+    executor = _plans[number].executor
+    assert isinstance(executor, NativeExecutor)
+    return executor, executor.gradients(tuple(wanted))
 
 
 @torch.library.custom_op("unrolled::unroll", mutates_args=(), device_types="cpu")
@@ -129,11 +130,11 @@ def _unroll(
 @_unroll.register_fake
 def _(parameters, inputs, state, plan, wanted):
     steps, batch = inputs.shape[:2]
-    sizes = _plans[plan].plan.state_sizes
-    shown, kept = [sizes[k] for k in _plans[plan].plan.visible], []
+    sizes = _plans[plan].schedule.state_sizes
+    shown, kept = [sizes[k] for k in _plans[plan].schedule.visible], []
     if wanted:
-        executor, gradients = _found(plan, wanted)
-        shown, kept = sizes, executor.kept_columns(gradients)
+        _, gradients = _found(plan, wanted)
+        shown, kept = sizes, gradients.forward.kept
     return [
         *(inputs.new_empty(steps + 1, batch, columns) for columns in shown),
         *(inputs.new_empty(batch, columns) for columns in sizes),
@@ -161,14 +162,14 @@ def _unroll_backward(
 @_unroll_backward.register_fake
 def _(parameters, inputs, kept, of_steps, of_states, plan, wanted, wants_first):
     values = [*parameters, inputs]
-    found = [values[k].new_empty(values[k].shape) for k, want in enumerate(wanted) if want]
-    sizes = _plans[plan].plan.state_sizes if wants_first else ()
+    found = [values[k].new_empty(values[k].shape) for k in _found(plan, wanted)[1].chosen]
+    sizes = _plans[plan].schedule.state_sizes if wants_first else ()
     return [*found, *(inputs.new_empty(inputs.size(1), columns) for columns in sizes)]
 
 
 def _setup(ctx, inputs, output) -> None:
     parameters, x, state, plan, wanted = inputs
-    states = _plans[plan].plan.states
+    states = _plans[plan].schedule.states
     ctx.set_materialize_grads(False)
     ctx.counts = len(parameters), len(state), states
     ctx.plan, ctx.wanted = plan, list(wanted)
@@ -178,13 +179,13 @@ def _setup(ctx, inputs, output) -> None:
 def _backward(ctx, of_output):
     count, given, states = ctx.counts
     saved = ctx.saved_tensors
-    of_steps = [None if of_output[k] is None else of_output[k][1:] for k in _plans[ctx.plan].plan.visible]
+    of_steps = [None if of_output[k] is None else of_output[k][1:] for k in _plans[ctx.plan].schedule.visible]
     made = torch.ops.unrolled.unroll_backward(
         *(list(saved[:count]), saved[count], list(saved[count + 1 :]), of_steps, list(of_output[states : 2 * states])),
         *(ctx.plan, ctx.wanted, given > 0),
     )
     found: list[Tensor | None] = [None] * (count + 1)
-    chosen = [k for k, want in enumerate(ctx.wanted) if want]
+    chosen = _found(ctx.plan, ctx.wanted)[1].chosen
     for k, gradient in zip(chosen, made, strict=False):
         found[k] = gradient
     return found[:count], found[count], list(made[len(chosen) :]), None, None

@@ -22,10 +22,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, fx
 
-from unrolled.cells import Cell, State
+from unrolled.cells import Cell
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import title
+from unrolled.unroll.graph import Graph
 from unrolled.unroll.operations import CHEAP, PRODUCTS
+from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.signature import planning
 from unrolled.unroll.trace import (
     ROWS,
@@ -119,6 +121,8 @@ class Plan:
         of_rows = [node for node in ancestors(hoisted, {x}) if node in of_input or has_rows(node)]
         others = [a for node in of_rows for a in node.all_input_nodes if a not in of_input and not has_rows(a)]
         others = [node for node in dict.fromkeys(others) if node not in prepared]
+        reaching = ancestors(new_states, set())
+        self.reaching = tuple(node in reaching for node in (*parameters, x))
         self.prepare = extract(graph, parameters, [*prepared, *others])
         self.hoist = extract(graph, [*prepared, *others, x], hoisted)
         self.core = extract(graph, [*prepared, *hoisted, *states], new_states)
@@ -141,25 +145,30 @@ class Plan:
             read = placeholders(self.sink)[2 + count :]
             users = [[read[k], read[len(states) + k]] for k in range(len(states))]
             self.visible = tuple(k for k, nodes in enumerate(users) if any(node.users for node in nodes))
+        self.schedule = Schedule(
+            name=self.name,
+            parameter_names=tuple(self.parameter_names),
+            state_sizes=self.state_sizes,
+            reaching=self.reaching,
+            prepared=self.prepared,
+            hoisted=self.hoisted,
+            hoisted_sizes=self._hoisted_sizes(),
+            visible=self.visible,
+            prepare=Graph.of(self.prepare),
+            hoist=Graph.of(self.hoist),
+            core=Graph.of(self.core),
+            sink=None if self.sink is None else Graph.of(self.sink),
+        )
 
-    def first(self, inputs: Tensor, state: State | None) -> State:
-        """The states to start from: zeros, where there are none."""
-        if state:
-            return tuple(state)
-        return tuple(inputs.new_zeros(inputs.size(1), size) for size in self.state_sizes)
-
-    def core_steps(
-        self, steps: int, prepared: Sequence[Tensor], hoisted: Sequence[Tensor], state: State
-    ) -> list[State]:
-        """The states before the first step and after each, by PyTorch's operations."""
-        states = [tuple(state)]
-        for t in range(steps):
-            now = [value[t] for value in hoisted]
-            states.append(tuple(self.core.forward(state[0].size(0), *prepared, *now, *states[-1])))
-        return states
+    def _hoisted_sizes(self) -> tuple[int, ...]:
+        """The columns of each hoisted value; none where there is no product among them, for like inputs to share."""
+        values = [node.meta["val"] for node in results(self.hoist)]
+        multiplied = any(node.target in PRODUCTS for node in self.hoist.graph.nodes)
+        return tuple(value.shape[1] for value in values) if multiplied and all(v.dim() == 2 for v in values) else ()
 
     def gradients(self, wanted: tuple[bool, ...]) -> Gradients:
         """For `wanted`, one flag for each parameter and one for the input."""
+        wanted = tuple(want and reaching for want, reaching in zip(wanted, self.reaching, strict=True))
         if wanted not in self._gradients:
             with planning:
                 if wanted not in self._gradients:

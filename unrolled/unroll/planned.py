@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +15,23 @@ from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import Held, title
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.eager import unroll_eager
-from unrolled.unroll.executor import Executor, Tensors, TorchExecutor, cut, hoist
+from unrolled.unroll.executor import Executor, Tensors, TorchExecutor, cut
+from unrolled.unroll.fingerprint import fingerprint
+from unrolled.unroll.graph import Graph
 from unrolled.unroll.native import compiler
-from unrolled.unroll.plan import Plan
+from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.signature import describe, remember
+from unrolled.unroll.store import Record
+
+if TYPE_CHECKING:
+    from unrolled.unroll.plan import Plan
 
 
 class Planned:
-    """A plan and its executor, for cells of one signature."""
+    """A plan's schedule and its executor, for cells of one signature."""
 
-    def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device, native: bool) -> None:
-        self.plan = Plan(cell, dtype, device)
-        self.executor: Executor = NativeExecutor(self.plan, dtype) if native else TorchExecutor(self.plan)
+    def __init__(self, schedule: Schedule, executor: Executor) -> None:
+        self.schedule, self.executor = schedule, executor
 
 
 _planned: dict[Hashable, Planned | Exception] = {}
@@ -35,32 +42,76 @@ def find_plan(
 ) -> tuple[Planned, list[Tensor]]:
     """The plan for cells like this one, made at first use, and this one's parameters as the plan takes them.
 
-    The plan is kept for the life of the process; so is the error, where there can be none.
+    The plan is kept for the life of the process, and what is native of it beyond that; so is, for the life of the
+    process, the error, where there can be none.
     """
     key, tensors = describe(cell)
 
     def make() -> Planned:
-        if native:
-            compiler()
-        planned = Planned(cell, dtype, device, native)
-        with ThreadPoolExecutor(1) as pool:  # as for tracing: away from whatever the caller has switched on
-            pool.submit(_check_values, planned.plan, cell, list(tensors.values()), dtype, device).result()
-        return planned
+        plan = _Traced(cell, dtype, device)
+        if not native:
+            check_values(plan().schedule, cell, dtype, device)
+            return Planned(plan().schedule, TorchExecutor(plan()))
+        compiler()
+        kept = fingerprint(key, str(dtype))
+        record = Record.find(kept)
+        if record is None or not _agrees(record.schedule, cell, dtype, device):
+            record = Record(plan().schedule, kept)
+            check_values(record.schedule, cell, dtype, device)
+        return Planned(record.schedule, NativeExecutor(record, plan, dtype))
 
     return remember(_planned, (key, dtype, device, native), make), list(tensors.values())
 
 
-def _check_values(plan: Plan, cell: Cell, parameters: Tensors, dtype: torch.dtype, device: torch.device) -> None:
+class _Traced:
+    """The plan of a cell, traced when it is asked for the first time."""
+
+    def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device) -> None:
+        # Of the cell all is kept but the values of its tensors: it may be large, and long gone by then.
+        hollow = {id(tensor): _hollow(tensor) for tensor in describe(cell)[1].values()}
+        self._cell, self._dtype, self._device = copy.deepcopy(cell, hollow), dtype, device
+        self._plan: Plan | None = None
+
+    def __call__(self) -> Plan:
+        if self._plan is None:
+            from unrolled.unroll.plan import Plan  # and with it much of PyTorch that one from the cache does without
+
+            self._plan = Plan(self._cell, self._dtype, self._device)
+        return self._plan
+
+
+def _hollow(tensor: Tensor) -> Tensor:
+    """A tensor of the same shape without memory of its own."""
+    made = tensor.new_empty(()).expand(tensor.shape)
+    return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+
+
+def check_values(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device) -> None:
     """UntraceableError where two steps of the plan are not what the cell computes: it looked at the batch's size."""
-    generator = torch.Generator().manual_seed(0)
-    sizes = [(2, 2, cell.input_size), *((2, size) for size in plan.state_sizes)]
-    inputs, *state = (torch.randn(size, generator=generator, dtype=dtype).to(device) for size in sizes)
-    with torch.no_grad():
-        _, expected = unroll_eager(cell, inputs, tuple(state), None, False)
-        _, found = TorchExecutor(plan).run(parameters, inputs, tuple(state))
-    for value, other in zip(expected, found, strict=True):
-        if not torch.allclose(value, other, rtol=1e-2, atol=1e-3, equal_nan=True):
-            raise UntraceableError(f"the step of {title(cell)} depends on the size of the batch")
+    if not _agrees(schedule, cell, dtype, device):
+        raise UntraceableError(f"the step of {title(cell)} depends on the size of the batch")
+
+
+def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether two steps of the plan are what the cell computes."""
+
+    def compare() -> bool:
+        generator = torch.Generator().manual_seed(0)
+        sizes = [(2, 2, cell.input_size), *((2, size) for size in schedule.state_sizes)]
+        inputs, *state = (torch.randn(size, generator=generator, dtype=dtype).to(device) for size in sizes)
+        with torch.no_grad():
+            named = describe(cell)[1]
+            if tuple(named) != schedule.parameter_names or cell.state_sizes != schedule.state_sizes:
+                return False
+            _, expected = unroll_eager(cell, inputs, tuple(state), None, False)
+            found = schedule.run_steps(list(named.values()), inputs, tuple(state))[-1]
+        return all(
+            torch.allclose(value, other, rtol=1e-2, atol=1e-3, equal_nan=True)
+            for value, other in zip(expected, found, strict=True)
+        )
+
+    with ThreadPoolExecutor(1) as pool:  # as for tracing: away from whatever the caller has switched on
+        return pool.submit(compare).result()
 
 
 def unroll_planned(
@@ -71,19 +122,19 @@ def unroll_planned(
         cell = Held(cell)
     inside, fed = hold(inputs, lengths)
     planned, parameters = find_plan(cell, inputs.dtype, inputs.device, native)
-    plan, executor = planned.plan, planned.executor
+    schedule, executor = planned.schedule, planned.executor
     if reverse:
         fed = fed.flip(0)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*parameters, fed, *(state or ()))):
         made = _Unroll.apply(planned, *parameters, fed, *(state or ()))
-        after, final = made[: len(plan.visible)], made[len(plan.visible) :]
+        after, final = made[: len(schedule.visible)], made[len(schedule.visible) :]
     else:
         trajectories, final = executor.run(parameters, fed, state)
         after = [trajectory[1:] for trajectory in trajectories]
-    if plan.sink is None:
+    if schedule.sink is None:
         outputs = after[0]
     else:
-        outputs = sink(plan.sink, plan.visible, parameters, fed, plan.first(fed, state), after)
+        outputs = sink(schedule.sink, schedule.visible, parameters, fed, schedule.first(fed, state), after)
     return show(outputs, inside, reverse), tuple(final)
 
 
@@ -104,7 +155,7 @@ def show(outputs: Tensor, inside: Tensor | None, reverse: bool) -> Tensor:
 
 
 def sink(
-    graph: nn.Module, visible: Sequence[int], parameters: Tensors, inputs: Tensor, state: State, after: Tensors
+    graph: Graph, visible: Sequence[int], parameters: Tensors, inputs: Tensor, state: State, after: Tensors
 ) -> Tensor:
     """The output of every step, of a cell whose output is none of its states; `after` are the visible ones."""
     steps, batch = inputs.shape[:2]
@@ -125,10 +176,9 @@ class _Unroll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, planned: Planned, *tensors: Tensor):
-        plan = planned.plan
-        count = len(plan.parameter_names)
+        count = len(planned.schedule.parameter_names)
         parameters, inputs, state = tensors[:count], tensors[count], tensors[count + 1 :]
-        gradients = plan.gradients(ctx.needs_input_grad[1 : 2 + count])
+        gradients = planned.executor.gradients(ctx.needs_input_grad[1 : 2 + count])
         trajectories, final, kept = planned.executor.forward(gradients, parameters, inputs, state)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *kept)
@@ -138,11 +188,11 @@ class _Unroll(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *incoming: Tensor | None):
         planned, needed = ctx.planned, ctx.needs_input_grad[1:]
-        plan, count = planned.plan, len(planned.plan.parameter_names)
+        schedule, count = planned.schedule, len(planned.schedule.parameter_names)
         parameters, (inputs,), state, kept = cut(ctx.saved_tensors, [count, 1, len(needed) - count - 1])
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
-            return None, *_differentiable(plan, parameters, inputs, state, incoming, needed)
-        of_steps, of_states = incoming[: len(plan.visible)], incoming[len(plan.visible) :]
+            return None, *_differentiable(schedule, parameters, inputs, state, incoming, needed)
+        of_steps, of_states = incoming[: len(schedule.visible)], incoming[len(schedule.visible) :]
         made, of_first = planned.executor.backward(
             ctx.gradients, parameters, inputs, kept, of_steps, of_states, wants_first=bool(state)
         )
@@ -153,11 +203,10 @@ class _Unroll(torch.autograd.Function):
         return None, *found, *of_state
 
 
-def _differentiable(plan: Plan, parameters, inputs, state, incoming, needed):
+def _differentiable(schedule: Schedule, parameters, inputs, state, incoming, needed):
     """The gradients by autograd through every step, for gradients of a higher order."""
-    prepared, hoisted = hoist(plan, parameters, inputs)
-    states = plan.core_steps(len(inputs), prepared, hoisted, plan.first(inputs, state))
-    after = [torch.stack([parts[k] for parts in states[1:]]) for k in plan.visible]
+    states = schedule.run_steps(parameters, inputs, state)
+    after = schedule.visible_steps(states[1:])
     wanted = [tensor for tensor, needs in zip((*parameters, inputs, *state), needed, strict=True) if needs]
     pairs = zip((*after, *states[-1]), incoming, strict=True)
     values, given = zip(*((v, g) for v, g in pairs if v.requires_grad and g is not None), strict=True)

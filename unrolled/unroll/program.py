@@ -1,4 +1,4 @@
-"""A native program: C made of phases, each of which threads share out among them, and how it is called.
+"""A native program in the making: C made of phases, each of which threads share out among them.
 
 Its arrays are vectors, which are made of parameters; slots, which the caller fills with addresses; and turns and
 stores, for which it finds room itself. Threads share the rows of the batch out once and take them through all steps
@@ -7,9 +7,6 @@ without meeting; they meet between phases.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,15 +15,11 @@ import torch
 from torch import Tensor, fx
 
 from unrolled.errors import UntraceableError
-from unrolled.unroll import workspace
 from unrolled.unroll.codegen import Place, Step
 from unrolled.unroll.columns import operation_title
-from unrolled.unroll.native import build
+from unrolled.unroll.compiled import BLOCK, DEPTH, KERNEL, TYPES, Native, preamble
 
-KERNEL, SAMPLE, PRODUCT = (Path(__file__).with_name(name) for name in ("kernel.h", "sample.h", "product.c"))
-TYPES = {torch.float32: ("float", 8, "int32_t"), torch.float64: ("double", 4, "int64_t")}
-_BLOCK = 96  # rows that a thread takes through a step at once, at most
-_DEPTH = 384  # as in product.c
+SAMPLE = Path(__file__).with_name("sample.h")
 _WORTH_MEETING = 150_000  # weights of a product of which threads share the columns, where there is but one row
 
 EVERY_STEP = "{0} + (t * B + r) * {1}"  # row `r` of an array [T, B, columns], or of the states before step t
@@ -91,7 +84,7 @@ void run(REAL *const *p, const long *strides, long T, long B, long threads, long
 
 
 class Program:
-    """Name arrays, add phases, `compile`, then call with an address for every slot."""
+    """Name arrays, add phases, and take what is `built`."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         if dtype not in TYPES:
@@ -181,7 +174,7 @@ class Program:
             other = f"{right.pointer} + {right.offset}, {right.stride}, {wide}"
             line = f"tools->contract({at}, {other}, T * B, {result}, s, thread, all);"
             self.work += 2 * high * wide
-            self._room = max(self._room, _DEPTH * (wide + 16 + _BLOCK))
+            self._room = max(self._room, DEPTH * (wide + 16 + BLOCK))
         self._contractions.append(f"    {line}")
 
     def _add(self, step: Step, kind: int) -> dict[fx.Node, str]:
@@ -220,79 +213,28 @@ class Program:
         barrier = "\n#pragma omp barrier\n"
         return _PROGRAM.format(
             types=preamble(*TYPES[self.dtype]),
-            block=_BLOCK,
+            block=BLOCK,
             headers="\n".join(path.read_text(encoding="utf-8") for path in headers),
             arrays="\n".join(arrays),
             packing="\n".join(packing),
             phases=barrier.join(["", *phases] if packing else phases),
         )
 
-    @property
-    def matrices(self) -> list[int]:
-        """Which vectors are packed."""
-        return [int(name[1:]) for name in self._packed]
-
-    @property
-    def flat(self) -> list[int]:
-        """Which are read as one row."""
-        return sorted(self._flat)
-
-    def compile(self) -> Program:
-        """Compile, or load what was compiled before; CompilerError where neither can be done."""
-        self._tools = tools(self.dtype)
-        self._function = build(self.source()).run
-        self._function.restype = None
-        # Pointers, strides, steps, batch, threads, scratch of a thread, whether to pack, packed, scratch, tools.
-        self._function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 5 + [ctypes.c_void_p] * 3
-        self._matrices = self.matrices
-        self._pointers = ctypes.c_void_p * (self._vectors + self._slots + len(self._turns) + len(self._stores))
-        self._strides = ctypes.c_long * (2 * len(self._matrices))
-        return self
-
-    def __call__(
-        self,
-        steps: int,
-        batch: int,
-        vectors: Sequence[int],
-        strides: Sequence[Sequence[int]],
-        slots: Sequence[int | None],
-        packed: Tensor | None = None,
-    ) -> Tensor | None:
-        """Run.
-
-        `strides` are those of the vectors. `packed` is what a call before this one with the same vectors returned: they
-        need not be packed again.
-        """
-        rows = steps * batch
-        # To wake the others would take longer; and more threads than processors would wait for each other.
-        threads = 1 if self.work * rows < 1_000_000 else min(torch.get_num_threads(), _processors())
-        blocks = min(_BLOCK, -(-batch // threads)), min(_BLOCK, -(-rows // threads))
-        own = _whole(max(blocks[0] * self._scratch[0], blocks[1] * self._scratch[1], self._room))
-        turns = [_whole(2 * batch * columns) for columns in self._turns]
-        stores = [_whole(rows * columns) for columns in self._stores]
-        fresh, lasting = packed is None, self.keeps_packed
-        if lasting and packed is None:
-            packed = torch.empty(self._packed_size, dtype=self.dtype)
-        size = threads * own + sum(turns) + sum(stores) + (0 if lasting else self._packed_size)
-        scratch = workspace.take(size, self.dtype)
-        width, start = scratch.itemsize, scratch.data_ptr()
-        pointers = [*vectors, *slots]
-        place = start + threads * own * width
-        for count in (*turns, *stores):
-            pointers.append(place)
-            place += count * width
-        self._function(
-            self._pointers(*pointers),
-            self._strides(*[stride for k in self._matrices for stride in strides[k]]),
-            *(steps, batch, threads, own, fresh, place if packed is None else packed.data_ptr(), start, self._tools),
+    def built(self) -> Native:
+        """As it is now, ready to be compiled."""
+        return Native(
+            source=self.source(),
+            dtype=self.dtype,
+            pointers=self._vectors + self._slots + len(self._turns) + len(self._stores),
+            turns=tuple(self._turns),
+            stores=tuple(self._stores),
+            matrices=tuple(int(name[1:]) for name in self._packed),
+            flat=tuple(sorted(self._flat)),
+            packed=self._packed_size,
+            keeps_packed=self.keeps_packed,
+            scratch=(self._scratch[0], self._scratch[1], self._room),
+            work=self.work,
         )
-        workspace.give(scratch)
-        return packed
-
-
-def _whole(count: int) -> int:
-    """Up to whole cache lines."""
-    return -(-count // 16) * 16
 
 
 def _copy(copy: Copy, time: str) -> str:
@@ -300,21 +242,3 @@ def _copy(copy: Copy, time: str) -> str:
     at = [pattern.format(name, columns) for name, pattern in copy[:2]]
     rows = f"const long t = {time}, r = first"
     return f"if ({target}) {{ {rows}; (void)t; copy_rows({at[1]}, {source} ? {at[0]} : 0, N * {columns}); }}"
-
-
-def preamble(real: str, lanes: int, mask: str) -> str:
-    return f"#define REAL {real}\n#define LANES {lanes}\n#define MASK {mask}"
-
-
-@functools.cache
-def _processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@functools.cache
-def tools(dtype: torch.dtype) -> int:
-    """The address of the products' and packing's code."""
-    source = "\n".join([preamble(*TYPES[dtype]), *(path.read_text(encoding="utf-8") for path in (KERNEL, PRODUCT))])
-    library = build(source)
-    return ctypes.addressof(ctypes.c_char.in_dll(library, "tools"))

@@ -5,11 +5,11 @@ Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from unrolled.cells import State
 from unrolled.errors import ConfigurationError
@@ -70,12 +70,14 @@ class _Pieces(torch.autograd.Function):
         return outputs, *state
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, of_outputs: Tensor | None, *of_final: Tensor | None):
         pieces, needed = ctx.pieces, ctx.needs_input_grad[1:]
         count = len(needed) - 1 - pieces.states
         inputs, *rest = ctx.saved_tensors
         parameters, starts = rest[:count], rest[count:]
+        if torch.is_grad_enabled():  # a gradient of this gradient is wanted
+            leaves = [inputs, *starts[: pieces.states], *parameters]
+            return None, *_differentiable(pieces, ctx.draws, leaves, needed, (of_outputs, *of_final))
         chosen = [p for p, needs in zip(parameters, needed[1 + pieces.states :], strict=True) if needs]
         of_inputs = torch.zeros_like(inputs) if needed[0] else None
         sums: list[Tensor | None] = [None] * len(chosen)
@@ -85,8 +87,7 @@ class _Pieces(torch.autograd.Function):
             piece = inputs[start:stop].detach().requires_grad_(needed[0])
             first = starts[number * pieces.states : (number + 1) * pieces.states]
             state = tuple(part.detach().requires_grad_() for part in first)
-            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-                torch.set_rng_state(ctx.draws[number])
+            with torch.enable_grad(), _drawing(ctx.draws[number]):
                 made, final = pieces(piece, state, (start, stop))
             given = [None if of_outputs is None else of_outputs[start:stop], *carried]
             ends = [(v, g) for v, g in zip((made, *final), given, strict=True) if g is not None and v.requires_grad]
@@ -106,9 +107,42 @@ class _Pieces(torch.autograd.Function):
         return None, of_inputs, *carried, *of_parameters
 
 
-def _gradients(ends: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]) -> list[Tensor | None]:
+@contextmanager
+def _drawing(state: Tensor) -> Iterator[None]:
+    """Random numbers from `state` on, and the caller's own untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(state)
+        yield
+
+
+def _differentiable(
+    pieces: _Cut,
+    draws: Sequence[Tensor],
+    leaves: Sequence[Tensor],
+    needed: Sequence[bool],
+    given: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The gradients of `leaves` as a part of autograd's graph, through all pieces at once: no memory is spared."""
+    inputs, state = leaves[0], tuple(leaves[1 : 1 + pieces.states])
+    outputs: list[Tensor] = []
+    for draw, (start, stop) in zip(draws, pieces.bounds, strict=True):
+        with _drawing(draw):
+            made, state = pieces(inputs[start:stop], state, (start, stop))
+        outputs.append(made)
+    if pieces.bounds[0][0] > pieces.bounds[-1][0]:
+        outputs.reverse()
+    values = (torch.cat(outputs), *state)
+    ends = [(v, g) for v, g in zip(values, given, strict=True) if g is not None and v.requires_grad]
+    wanted = [leaf for leaf, needs in zip(leaves, needed, strict=True) if needs]
+    found = iter(_gradients(ends, wanted, create_graph=True))
+    return [next(found) if needs else None for needs in needed]
+
+
+def _gradients(
+    ends: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor], create_graph: bool = False
+) -> list[Tensor | None]:
     """Of the leaves, for outputs and their gradients."""
     if not ends:
         return [None] * len(leaves)
     values, given = zip(*ends, strict=True)
-    return list(torch.autograd.grad(values, leaves, given, allow_unused=True))
+    return list(torch.autograd.grad(values, leaves, given, create_graph=create_graph, allow_unused=True))

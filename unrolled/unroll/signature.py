@@ -17,13 +17,13 @@ planning = threading.RLock()
 
 
 @dataclass(frozen=True)
-class _Itself:
+class Itself:
     """Stands in a key for a setting that cannot be compared: equal to itself alone, and kept alive by the key."""
 
     value: Any
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and other.value is self.value
+        return isinstance(other, Itself) and other.value is self.value
 
     def __hash__(self) -> int:
         return id(self.value)
@@ -48,7 +48,7 @@ def _describe(module: nn.Module, prefix: str, tensors: dict[str, Tensor], number
     for name, value in vars(module).items():
         if name not in _INTERNAL:
             plain = isinstance(value, Hashable) and not isinstance(value, Tensor)
-            settings.append((name, type(value), value if plain else _Itself(value)))
+            settings.append((name, type(value), value if plain else Itself(value)))
     for group in (module._parameters, module._buffers):
         for name, tensor in group.items():
             if tensor is None:

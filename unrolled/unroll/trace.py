@@ -25,6 +25,7 @@ from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import step, title
 from unrolled.unroll.operations import decompositions
 from unrolled.unroll.signature import describe
+from unrolled.unroll.views import shorten_views
 
 aten = torch.ops.aten
 ROWS = 1_000_003  # a prime
@@ -54,13 +55,19 @@ def _trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor]
                 again = torch.func.functionalize(fx.Interpreter(graph).run)
                 graph = make_fx(again, decomposition_table=_DECOMPOSITIONS, record_stack_traces=True)(*fakes)
         except Exception as error:  # whatever a stranger's cell raises when it meets tensors without values
-            raise UntraceableError(f"{what} cannot be traced: {str(error).splitlines()[0]}") from error
+            why = str(error).splitlines()[0]
+            if "Please convert all Tensors to FakeTensors" in why:
+                why = "it reads a tensor that is neither a parameter nor a buffer: register_buffer makes it one"
+            raise UntraceableError(f"{what} cannot be traced: {why}") from error
     for node in graph.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload):
             if torch.Tag.nondeterministic_seeded in node.target.tags:
                 raise UntraceableError(f"{what} draws random numbers ({node.target})")
+            if node.target is aten.cumprod.default:  # PyTorch's derivative of it loops over the rows of the trace
+                raise UntraceableError(f"{what} has a cumulative product")
             if _changes(node):
                 raise UntraceableError(f"{what} changes a tensor in place ({node.target})")
+    shorten_views(graph)
     _take_biases_out(graph)
     return graph
 

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from unrolled.unroll.graph import Graph
+
 Tensors = Sequence[Tensor]
+
+
+@dataclass
+class Outside:
+    """What is computed of the parameters outside the loop: prepared values, constants of the derivative made of them,
+    and what the phases behind the loop multiply with.
+    """
+
+    prepare: Graph
+    count: int  # of the prepared values
+    prepared: int  # how many of those the constants are made of
+    constants: Graph | None = None
+    before: Graph | None = None
+
+    def __call__(self, parameters: Tensors) -> list[Tensor]:
+        made = list(self.prepare(1, *parameters)[: self.count])
+        if self.constants is not None:
+            made += self.constants(1, *made[: self.prepared])
+        return made if self.before is None else [*made, *self.before(1, *parameters, *made)]
 
 
 class Vectors:
@@ -16,7 +38,7 @@ class Vectors:
     Where all of them are views of parameters, as a transposed weight is, nothing is computed at a call but addresses.
     """
 
-    def __init__(self, compute: Callable[[Tensors], Tensors], parameters: Tensors, flat: Sequence[int]) -> None:
+    def __init__(self, compute: Outside, parameters: Tensors, flat: Sequence[int]) -> None:
         """`parameters` are examples, of which shape and dtype count; `flat` numbers the values read as one row."""
         self.compute, self.flat = compute, flat
         self.dtype = next((value.dtype for value in parameters if value.is_floating_point()), torch.float32)
@@ -24,20 +46,25 @@ class Vectors:
         owners = {value.untyped_storage()._cdata: k for k, value in enumerate(metas)}
         self.views: list[tuple[int, int]] | None = []
         self.strides: list[tuple[int, ...]] = []
-        for k, value in enumerate(compute(metas)):
+        try:
+            values = compute(metas)
+        except RuntimeError:  # it makes values of its own, on the CPU, as for a triangle: no view of a parameter
+            self.views = None
+            return
+        for k, value in enumerate(values):
             owner = owners.get(value.untyped_storage()._cdata)
             if owner is None or value.dtype != self.dtype or (k in flat and not value.is_contiguous()):
                 self.views = None
                 return
             self.views.append((owner, int(value.storage_offset()) * value.element_size()))
-            self.strides.append(value.stride())
+            self.strides.append(tuple(value.stride()))
 
     def find(self, parameters: Tensors) -> tuple[list[int], Sequence[tuple[int, ...]], object]:
         """Addresses, strides, and what must live as long as those are used."""
         if self.views is not None and all(value.is_contiguous() for value in parameters):
             starts = [value.data_ptr() for value in parameters]
             return [starts[k] + offset for k, offset in self.views], self.strides, parameters
-        values = list(self.compute(parameters))
+        values = self.compute(parameters)
         for k in self.flat:
             values[k] = values[k].to(self.dtype).contiguous()
         return [value.data_ptr() for value in values], [value.stride() for value in values], values

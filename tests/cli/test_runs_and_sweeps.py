@@ -1,0 +1,150 @@
+"""`unrolled runs` and `unrolled sweep`, as a person uses them."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.cli.test_commands import error_of
+from unrolled.cli import main
+from unrolled.tasks.exploration import arithmetic, xml
+from unrolled.tasks.sweep import Search
+
+STORED = Path(__file__).parents[1] / "training" / "runs"
+SMALL = [
+    *("--hidden-size", "8", "--num-layers", "1", "--embedding-size", "4", "--batch-size", "2", "--seq-length", "8"),
+    *("--sample-every", "0", "--val-tokens", "100"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b", "deep/a"):
+        shutil.copytree(STORED / "format-2", tmp_path / "runs" / name)
+    shutil.copytree(STORED / "format-1", tmp_path / "runs" / "old")
+    future = shutil.copytree(STORED / "format-2", tmp_path / "runs" / "future")
+    stored = json.loads((future / "config.json").read_text())
+    (future / "config.json").write_text(json.dumps({**stored, "format": 99}))
+    metrics = tmp_path / "runs" / "b" / "metrics.jsonl"
+    metrics.write_text('{"step": 30, "epoch": 0.3, "seconds": 9, "validation_loss": 0.5}\n')
+    return tmp_path / "runs"
+
+
+def rows(capsys, *words):
+    capsys.readouterr()
+    assert main(["runs", *map(str, words), "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_table_of_runs(folder, capsys):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main(["runs", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == ["name", "b", "deep/a", "future", "old"]
+    assert "run format 99 of a newer unrolled" in out
+    assert [row["name"] for row in rows(capsys, folder, "--sort", "loss")] == ["b", "deep/a", "old", "future"]
+    assert [row["name"] for row in rows(capsys, folder, "--sort", "loss", "--reverse")][-1] == "future"
+    row = rows(capsys, folder, "--sort", "steps")[0]
+    assert (row["cell"], row["units"], row["steps"], row["loss"], row["state"]) == ("lstm", "6", 30, 0.5, "at step 45")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    with FileLock(folder / "b" / ".lock"):
+        assert rows(capsys, folder / "b")[0]["state"] == "training"
+
+
+def test_mistakes_with_runs(folder, capsys):
+    assert "none: no such folder" in error_of(["runs", folder / "none"], capsys)
+    assert "--sort cannot be 'beauty'" in error_of(["runs", folder, "--sort", "beauty"], capsys)
+    (folder / "empty").mkdir()
+    assert main(["runs", str(folder / "empty")]) == 0
+    assert "no runs in" in capsys.readouterr().out
+
+
+def test_a_sweep_goes_on_and_its_trials_are_runs(text_file, tmp_path, capsys):
+    study = tmp_path / "study"
+    words = ["sweep", str(study), "--data", str(text_file), *SMALL, "--max-steps", "3", "--cells", "gru", "mut1"]
+    words += ["--search", "learning_rate=0.001:0.1:log", "dropout=0,0.5"]
+    assert main([*words, "--trials", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("trial ") == 2
+    assert main([*words, "--trials", "4"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("trial ") == 2
+    table = out.splitlines()[-2:]
+    assert {line.split()[0] for line in table} == {"gru", "mut1"}
+    assert all(line.split()[1] == "2" for line in table)
+    best = rows(capsys, study, "--sort", "loss")
+    assert len(best) == 4
+    assert f"{best[0]['loss']:.4f}" == table[0].split()[2]
+    assert main(["sample", str(study / best[0]["name"]), "--length", "3"]) == 0
+    changed = [*words[:-1], "dropout=0", "--trials", "4"]
+    assert "begun with other settings (search)" in error_of(changed, capsys)
+
+
+def test_processes_share_a_study_and_a_stopped_trial_goes_on(text_file, tmp_path):
+    study = tmp_path / "study"
+    words = ["sweep", str(study), "--data", str(text_file), *SMALL, "--max-steps", "150", "--trials", "4"]
+    command = [sys.executable, "-m", "unrolled", *words]
+    several = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    while not any(file.stat().st_size for file in study.glob("*/metrics.jsonl")):
+        assert all(process.poll() is None for process in several)
+        time.sleep(0.05)
+    several[0].send_signal(signal.SIGINT)
+    said = [process.communicate(timeout=120) for process in several]
+    assert [err for _, err in said] == ["", ""]
+    assert several[1].returncode == 0
+    assert several[0].returncode in (0, 130)
+    assert sum(out.count("\ntrial ") + out.startswith("trial ") for out, _ in said) == 4
+    assert len([path for path in study.iterdir() if path.is_dir()]) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--cells", "lstmm"], "unknown cell"),
+        (["--cells", "gru", "gru"], "none twice"),
+        (["--search", "speed=1:2"], "a setting of the model or of training"),
+        (["--search", "learning_rate"], "write NAME=LOW:HIGH"),
+        (["--search", "learning_rate=3:1"], "the range is empty"),
+        (["--search", "learning_rate=0:1:log"], "logarithmic"),
+        (["--search", "seed=1,2"], "an option of its own"),
+        (["--search", "num_layers=1:3"], "write num_layers=A,B,C"),
+        (["--search", "dropout=2,3"], "--dropout must be from 0"),
+        (["--trials", "0"], "--trials must be at least 1"),
+        (["--storage", "oracle-of-delphi://x"], "--storage oracle-of-delphi://x: cannot be opened"),
+        (["--task", "xml"], "makes its own text; leave out --data"),
+    ],
+)
+def test_mistakes_with_sweeps(words, expected, text_file, tmp_path, capsys):
+    data = ["--data", str(text_file)]
+    assert expected in error_of(["sweep", tmp_path / "s", *data, *SMALL, "--max-steps", "1", *words], capsys)
+
+
+def test_a_folder_of_something_else_is_left_alone(text_file, tmp_path, capsys):
+    assert "not a study" in error_of(["sweep", tmp_path, "--data", text_file, *SMALL], capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_settings_to_search():
+    assert Search.parse("--learning-rate=1e-4:1e-2:log") == Search("learning_rate", (), 1e-4, 1e-2, True)
+    assert Search.parse("hidden_size=64,128") == Search("hidden_size", (64, 128))
+    assert Search.parse("optimizer=adam,sgd") == Search("optimizer", ("adam", "sgd"))
+
+
+def test_made_texts_are_right_and_their_seeds_matter():
+    for line in arithmetic(200, 1).splitlines():
+        problem, answer = line.removesuffix(".").split("=")
+        digits = "".join(character for character in problem if not character.isalpha())
+        assert eval(digits.lstrip("0") if digits.lstrip("0")[:1].isdigit() else digits) == int(answer)
+    for line in xml(200, 1).splitlines():
+        left: list[str] = []
+        for tag in line.removeprefix("<").removesuffix(">").split("><"):
+            assert tag == f"/{left.pop()}" if tag.startswith("/") else left.append(tag) is None
+            assert len(left) <= 4
+        assert not left
+    assert xml(5, 1) == xml(5, 1) != xml(5, 2)

@@ -1,0 +1,144 @@
+"""`unrolled runs DIR`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tyro.conf import Positional, arg
+
+from unrolled.cli.parsing import parse
+from unrolled.errors import RunError
+from unrolled.training import Checkpoints, Run
+from unrolled.training.progress import clock
+
+Column = Literal["name", "task", "cell", "units", "steps", "epochs", "seconds", "loss", "best_step", "changed", "state"]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A table of the runs below a folder."""
+
+    folder: Annotated[Path, Positional, arg(metavar="DIR")] = Path("runs")
+    """Folder to look in, at any depth."""
+    sort: Column = "name"
+    """Column to sort by; what a run lacks comes last."""
+    reverse: bool = False
+    """The largest first."""
+    json: bool = False
+    """Print one JSON object a run."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, as far as its files tell."""
+
+    name: str
+    task: str = ""
+    cell: str = ""
+    units: str = ""
+    steps: int | None = None
+    epochs: float | None = None
+    seconds: float | None = None
+    loss: float | None = None
+    """The lowest validation loss, in nats."""
+    best_step: int | None = None
+    changed: float = 0.0
+    state: str = ""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    if not arguments.folder.is_dir():
+        raise RunError(f"{arguments.folder}: no such folder")
+    rows = [_row(path, arguments.folder) for path in _find(arguments.folder)]
+    there = [row for row in rows if getattr(row, arguments.sort) not in (None, "")]
+    lacking = [row for row in rows if getattr(row, arguments.sort) in (None, "")]
+    there.sort(key=lambda row: getattr(row, arguments.sort), reverse=arguments.reverse)
+    if arguments.json:
+        for row in (*there, *lacking):
+            print(json.dumps(asdict(row), ensure_ascii=False))
+        return 0
+    if not rows:
+        print(f"no runs in {arguments.folder}")
+        return 0
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for field in fields(Row):
+        numbers = field.name in ("steps", "epochs", "seconds", "loss", "best_step")
+        table.add_column(field.name.replace("_", " "), justify="right" if numbers else "left", no_wrap=True)
+    for row in (*there, *lacking):
+        table.add_row(*map(Text, _shown(row)))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=500)  # a file has no width to fit
+    console.print(table)
+    return 0
+
+
+def _find(folder: Path) -> Iterator[Path]:
+    """The run directories below `folder`, itself included; nothing is looked for inside of one."""
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        if "config.json" in files:
+            folders.clear()
+            yield Path(path)
+
+
+def _row(path: Path, folder: Path) -> Row:
+    name = str(path.relative_to(folder)) if path != folder else path.name or str(path)
+    changed = max(child.stat().st_mtime for child in path.iterdir())
+    try:
+        run, _ = Run.read(path)
+        model = run.config.get("model", {}) if isinstance(run.config, dict) else {}
+        records = run.metrics()
+    except RunError as error:
+        return Row(name, changed=changed, state=str(error).removeprefix(f"{path}").lstrip(": /"))
+    last = records[-1] if records else {}
+    scored = [record for record in records if math.isfinite(record.get("validation_loss", math.nan))]
+    best = min(scored, key=lambda record: record["validation_loss"], default={})
+    sizes = model.get("hidden_size") or ()
+    widths = [*sizes] * ((model.get("num_layers") or 2) if len(sizes) == 1 else 1)
+    return Row(
+        name=name,
+        task=run.task,
+        cell=model.get("cell", ""),
+        units="+".join(map(str, widths)),
+        steps=last.get("step"),
+        epochs=last.get("epoch"),
+        seconds=last.get("seconds"),
+        loss=best.get("validation_loss"),
+        best_step=best.get("step"),
+        changed=changed,
+        state=_state(run),
+    )
+
+
+def _state(run: Run) -> str:
+    if run.locked_by_another():
+        return "training"
+    if not any((run.path / "checkpoints").glob("step-*")):
+        return "no checkpoint yet"
+    last = Checkpoints(run).find("last")
+    return f"at step {last.step:,}" if last else ""
+
+
+def _shown(row: Row) -> list[str]:
+    return [
+        *(row.name, row.task, row.cell, row.units),
+        "" if row.steps is None else f"{row.steps:,}",
+        "" if row.epochs is None else f"{row.epochs:.2f}",
+        "" if row.seconds is None else clock(row.seconds),
+        "" if row.loss is None else f"{row.loss:.4f}",
+        "" if row.best_step is None else f"{row.best_step:,}",
+        datetime.fromtimestamp(row.changed).strftime("%Y-%m-%d %H:%M"),
+        row.state,
+    ]

@@ -1,0 +1,188 @@
+"""A study of many runs by Optuna: which cell, with which settings, learns a text best."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from rich.console import Console
+
+from unrolled.errors import ConfigurationError, DivergenceError, RunError
+from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, create_run
+from unrolled.training import Run, Trainer, TrainingConfig
+from unrolled.training.config import to_json
+from unrolled.training.run import one_line
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+_RANGE = re.compile(rf"({_NUMBER}):({_NUMBER})(:log)?", re.IGNORECASE)
+#: A process that has not been heard of for twice this long is taken for dead, and its trial is tried again.
+HEARTBEAT_SECONDS = 60
+_SETTINGS = "settings"
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where a setting is looked for: `name=low:high`, `name=low:high:log` or `name=a,b,c`."""
+
+    name: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Search:
+        name, equals, values = text.partition("=")
+        name = name.strip("-").replace("-", "_")
+        kinds = {f.name: f.type for kind in (ModelConfig, TrainingConfig) for f in dataclasses.fields(kind)}
+        if not equals or not values or name not in kinds:
+            known = "a setting of the model or of training"
+            raise ConfigurationError(
+                f"--search {text}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B, NAME {known}"
+            )
+        if name in ("cell", "seed", "device"):
+            raise ConfigurationError(f"--search {text}: {name} has an option of its own")
+        if match := _RANGE.fullmatch(values):
+            low, high = float(match[1]), float(match[2])
+            if not low < high or (match[3] and low <= 0):
+                raise ConfigurationError(f"--search {text}: the range is empty, or reaches 0 on a logarithmic scale")
+            if "float" not in str(kinds[name]):
+                raise ConfigurationError(f"--search {text}: a range is for numbers with a point; write {name}=A,B,C")
+            return cls(name, low=low, high=high, log=bool(match[3]))
+        return cls(name, tuple(_value(part) for part in values.split(",")))
+
+    def suggest(self, trial: Any) -> Any:
+        if self.choices:
+            return trial.suggest_categorical(self.name, self.choices)
+        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def configure(base: LanguageConfig, values: dict[str, Any]) -> LanguageConfig:
+    """`base` with the settings in `values`; ConfigurationError where they cannot be."""
+    parts = {}
+    for part in ("model", "training"):
+        before = getattr(base, part)
+        names = {field.name for field in dataclasses.fields(before)}
+        changes = {
+            name: (value,) if name == "hidden_size" else value for name, value in values.items() if name in names
+        }
+        try:
+            parts[part] = dataclasses.replace(before, **changes)
+        except TypeError as error:
+            raise ConfigurationError(f"--search: {changes} cannot be ({one_line(error)})") from error
+    return LanguageConfig(base.text, parts["model"], parts["training"])
+
+
+class _Interrupted(Exception):  # noqa: N818 - not an error
+    """Somebody wants the sweep to stop."""
+
+
+class Sweep:
+    """A study in `folder`, which any number of processes may work at: every trial is a run in it."""
+
+    def __init__(
+        self, folder: Path, storage: str | None, cells: Sequence[str], searches: Sequence[Search], base: LanguageConfig
+    ) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(logging.ERROR)  # what fails is told by `tell`
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        self.folder, self.cells, self.searches, self.base = folder, list(cells), searches, base
+        for cell in cells:
+            configure(base, {"cell": cell})
+        self.storage = _open_storage(storage or f"sqlite:///{folder / 'study.db'}")
+        self.study = optuna.create_study(
+            study_name=folder.resolve().name,
+            storage=self.storage,
+            sampler=optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True),
+            load_if_exists=True,
+        )
+
+    def plan(self, trials: int) -> None:
+        """Line up trials, as many of each cell, until the study has that many; RunError where it is another study."""
+        settings = to_json(self.base) | {"cells": self.cells, "search": [dataclasses.asdict(s) for s in self.searches]}
+        settings = json.loads(json.dumps(settings))
+        with FileLock(self.folder / ".lock"):
+            before = self.study.user_attrs.get(_SETTINGS)
+            if before not in (None, settings):
+                changed = ", ".join(name for name in settings if settings[name] != before.get(name))
+                raise RunError(f"{self.folder}: a study begun with other settings ({changed}); choose another folder")
+            self.study.set_user_attr(_SETTINGS, settings)
+            for number in range(len(self.study.get_trials(deepcopy=False)), trials):
+                self.study.enqueue_trial({"cell": self.cells[number % len(self.cells)]})
+
+    def run(self, tell: Callable[[str], None]) -> bool:
+        """Work at the trials that wait until there are none; whether it came to that, or was interrupted."""
+        from optuna.trial import TrialState
+
+        interrupted = []
+
+        def objective(trial: Any) -> float:
+            values = {"cell": trial.suggest_categorical("cell", self.cells)}
+            values |= {search.name: search.suggest(trial) for search in self.searches}
+            said = ", ".join(
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{value}" for name, value in values.items()
+            )
+            config = configure(self.base, values)
+            try:
+                outcome = self._train(values, config)
+            except DivergenceError as error:
+                tell(f"trial {trial.number}: {said}: {error}")
+                raise
+            if outcome.reason == "interrupted":
+                interrupted.append(True)
+                self.study.enqueue_trial(trial.params)  # it goes on where its run stopped
+                raise _Interrupted
+            tell(f"trial {trial.number}: {said}: {outcome.position.best_loss:.4f}")
+            return outcome.position.best_loss
+
+        while not interrupted and self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self.study.optimize(objective, n_trials=1, catch=(DivergenceError, _Interrupted))
+        return not interrupted
+
+    def _train(self, values: dict[str, Any], config: LanguageConfig):
+        """A trial's run is named after its settings: one that was stopped is gone on with when it is tried again."""
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+        path = self.folder / f"{values['cell']}-{digest}"
+        exists = (path / "config.json").exists()
+        task = LanguageTask(Run.open(path)) if exists else create_run(path, config)
+        return Trainer(task, config.training, task.run, Console(quiet=True), resume=True).train()
+
+    def best(self) -> Iterator[tuple[str, int, Any]]:
+        """For each cell its name, how many of its trials are done, and the best of them (None without any)."""
+        from optuna.trial import TrialState
+
+        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        for cell in self.cells:
+            own = [trial for trial in done if trial.params["cell"] == cell]
+            yield cell, len(own), min(own, key=lambda trial: trial.values, default=None)
+
+
+def _open_storage(url: str) -> Any:
+    from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        if "://" not in url:  # a file that also works on a network's disk, which SQLite does not
+            return JournalStorage(JournalFileBackend(url))
+        again = RetryHeartbeatStaleTrialCallback(max_retry=3)
+        return RDBStorage(url, heartbeat_interval=HEARTBEAT_SECONDS, heartbeat_stale_trial_callback=again)
+    except (SQLAlchemyError, ImportError, OSError, RuntimeError) as error:
+        raise ConfigurationError(f"--storage {url}: cannot be opened ({one_line(error)})") from error

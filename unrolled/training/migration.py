@@ -1,0 +1,92 @@
+"""Run directories of older formats, brought up to date where they lie, a step a format.
+
+1: up to November 2026: `checkpoints/index.json` named the last and the best, the training state was `training.pt`.
+2: every checkpoint describes itself, and its training state is `training.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from unrolled.errors import RecoveryWarning, RunError
+from unrolled.training.checkpoint import STATE, WEIGHTS, Checkpoint, digest_of, flush, vocabularies
+from unrolled.training.randomness import random_state
+from unrolled.training.run import FORMAT, Run, one_line
+from unrolled.training.state import write_state
+
+OLD_STATE = "training.pt"
+
+
+def migrate(run: Run, version: int) -> Run:
+    """Bring the directory from format `version` to today's; RunError where that cannot be done."""
+    if version not in _STEPS:
+        raise RunError(f"{run.path}: run format {version} is none that this program wrote")
+    try:
+        with run.locked():
+            for number in range(version, FORMAT):
+                _STEPS[number](run)
+            run.write_config(run.config)  # from here on it is of today's format
+            for number in range(version, FORMAT):
+                _TIDY[number](run)
+    except (OSError, RunError) as error:
+        raise RunError(
+            f"{run.path}: of run format {version}, and cannot be brought up to date ({one_line(error)}); "
+            "copy it to where it can be written, or open it with the version of unrolled that made it"
+        ) from error
+    return run
+
+
+def _from_1(run: Run) -> None:
+    folder = run.path / "checkpoints"
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        entries = {entry["name"]: (entry["step"], entry["digests"]) for entry in index.values()}
+        best = index.get("best", {}).get("name")
+    except FileNotFoundError:  # not a checkpoint yet
+        return
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder / 'index.json'}: damaged ({one_line(error)})") from error
+    problems = []
+    for name, (step, digests) in entries.items():
+        inside = folder / name
+        try:
+            Checkpoint(inside, step, name == best, digests).check((WEIGHTS, OLD_STATE))
+            old = torch.load(inside / OLD_STATE, weights_only=True, map_location="cpu")
+        except (RunError, OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+            problems.append(error if isinstance(error, RunError) else f"{inside}: cannot be read ({one_line(error)})")
+            continue
+        write_state(_state_from_1(old), inside / STATE)
+        files = {file: digest_of(inside / file) for file in (WEIGHTS, STATE)}
+        Checkpoint(inside, step, name == best, files, vocabularies(run)).write()
+        for path in (*inside.iterdir(), inside):
+            flush(path)
+    if len(problems) == len(entries):
+        raise RunError(f"{problems[0]}; no other checkpoint of this run is whole")
+    for problem in problems:
+        warnings.warn(f"{problem}; it is left out", RecoveryWarning, stacklevel=5)
+
+
+def _tidy_1(run: Run) -> None:
+    (run.path / "checkpoints" / "index.json").unlink(missing_ok=True)
+    for path in run.path.glob(f"checkpoints/*/{OLD_STATE}"):
+        if path.with_name(STATE).exists():
+            path.unlink()
+
+
+def _state_from_1(old: dict[str, Any]) -> dict[str, Any]:
+    new = {name: value for name, value in old.items() if name != "random_cuda"}
+    if "random" in old:
+        drawn = {"torch": old["random"], "device": old["random_cuda"]}  # and from no other generators
+        new["random"] = [{**random_state(torch.device("cpu")), **drawn}]
+    return new
+
+
+_STEPS: dict[int, Callable[[Run], None]] = {1: _from_1}
+#: What can go once the directory is of the next format.
+_TIDY: dict[int, Callable[[Run], None]] = {1: _tidy_1}

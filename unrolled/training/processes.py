@@ -1,0 +1,175 @@
+"""The processes that train one model together: this one alone, or those that `torchrun` started.
+
+Lightning Fabric wraps what more than one process, or a precision of its own, asks for; one process in float32 needs
+nothing of it, and does not import it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.errors import ConfigurationError, ElsewhereError, FallbackWarning
+
+Result = TypeVar("Result")
+Loss = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
+
+#: How long a process waits for the others: the first may be validating, or reading the text, meanwhile.
+PATIENCE = timedelta(minutes=30)
+
+
+def rank() -> int:
+    """The number of this process among all, from 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+def size() -> int:
+    """How many processes `torchrun` started, on all hosts together; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+class Processes:
+    """This process alone."""
+
+    rank, size = 0, 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this process that writes and speaks for all."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """The columns of a batch of `count` that are this process's."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def wrap(self, model: nn.Module, loss: Loss) -> Loss:
+        """`loss`, which calls `model`, so that its gradients become the mean over all processes."""
+        return loss
+
+    def alone(self) -> AbstractContextManager:
+        """Within it, gradients stay with this process, to be added to those of the next pass."""
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def total(self, *values: float) -> tuple[float, ...]:
+        """Each value summed over all processes."""
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every process, in their order."""
+        return [value]
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives the first process, for all; an error of it is raised in all."""
+        return work()
+
+
+class FabricProcesses(Processes):
+    """Lightning Fabric: its DDP strategy over gloo or NCCL, and its precision."""
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies import DDPStrategy
+
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise ConfigurationError(f"--device {device}: several processes and bf16 need cpu, cuda or mps")
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        self.rank, self.size = rank(), size()
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        alone = [device.index or 0] if device.type == "cuda" else 1
+        self.fabric = Fabric(
+            accelerator=device.type,
+            devices=here if self.size > 1 else alone,
+            num_nodes=self.size // here,
+            strategy=DDPStrategy(timeout=PATIENCE) if self.size > 1 else "auto",
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its hints are for those who wrote the loop
+            self.fabric.launch()
+
+    def wrap(self, model: nn.Module, loss: Loss) -> Loss:
+        self._wrapped = self.fabric.setup_module(_Lossy(model, loss))
+        return self._wrapped
+
+    def alone(self) -> AbstractContextManager:
+        return self.fabric.no_backward_sync(self._wrapped, enabled=self.size > 1)
+
+    def backward(self, loss: Tensor) -> None:
+        self.fabric.backward(loss)
+
+    def total(self, *values: float) -> tuple[float, ...]:
+        if self.size == 1:
+            return values
+        summed = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
+        torch.distributed.all_reduce(summed)
+        return tuple(summed.tolist())
+
+    def gather(self, value: Any) -> list[Any]:
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        if self.size == 1:
+            return work()
+        outcome: list[Any] = [None, False]
+        failure: BaseException | None = None
+        if self.leads:
+            try:
+                outcome = [work(), True]
+            except BaseException as error:
+                failure = error
+        torch.distributed.broadcast_object_list(outcome, src=0)
+        if failure is not None:
+            raise failure
+        if not outcome[1]:
+            raise ElsewhereError("the first process says why")
+        return outcome[0]
+
+
+class _Lossy(nn.Module):
+    """A model's loss as a module, which is what DDP and a precision act on."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.loss(inputs, targets, state)
+
+
+def join(device: torch.device, precision: str) -> Processes:
+    """The processes that train together; ConfigurationError where the device lacks the precision."""
+    if precision == "bf16":
+        _check_bf16(device)
+    return FabricProcesses(device, precision) if size() > 1 or precision != "float32" else Processes()
+
+
+def _check_bf16(device: torch.device) -> None:
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigurationError(f"--precision bf16: {torch.cuda.get_device_name(device)} has no bf16")
+    if device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+        message = "this processor has no bf16 instructions: --precision bf16 is slower here than float32"
+        warnings.warn(message, FallbackWarning, stacklevel=2)
+
+
+def lost(error: RuntimeError) -> str:
+    """What to say where a process has vanished in the middle of something common; empty where it is another error."""
+    said = str(error).lower()
+    signs = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket", "timed out")
+    if isinstance(error, torch.distributed.DistError) or any(sign in said for sign in signs):
+        return "another process of this training was lost"
+    return ""

@@ -1,0 +1,124 @@
+"""A native program as it runs: compiled, given room to work in, and called."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unrolled.unroll import workspace
+from unrolled.unroll.native import build
+
+KERNEL, PRODUCT = (Path(__file__).with_name(name) for name in ("kernel.h", "product.c"))
+TYPES = {torch.float32: ("float", 8, "int32_t"), torch.float64: ("double", 4, "int64_t")}
+BLOCK = 96  # rows that a thread takes through a step at once, at most
+DEPTH = 384  # as in product.c
+
+
+@dataclass(eq=False)
+class Native:
+    """C, and what its caller must know of it: `compile`, then call with an address for every slot.
+
+    pointers: how many addresses it takes, of vectors, slots, turns and stores.
+    turns, stores: columns of the arrays `[2, B, columns]` and `[T, B, columns]` that the caller finds room for.
+    matrices, flat: which vectors are packed, and which are read as one row.
+    packed: elements of all packed matrices.
+    keeps_packed: whether they are handed back, to be used again.
+    scratch: elements that a thread needs for a row of the batch, for a row of all steps, and at least.
+    work: floating-point operations a row of T * B.
+    """
+
+    source: str
+    dtype: torch.dtype
+    pointers: int
+    turns: tuple[int, ...]
+    stores: tuple[int, ...]
+    matrices: tuple[int, ...]
+    flat: tuple[int, ...]
+    packed: int
+    keeps_packed: bool
+    scratch: tuple[int, int, int]
+    work: int
+
+    def compile(self) -> Native:
+        """Compile, or load what was compiled before; CompilerError where neither can be done."""
+        function = build(self.source).run
+        function.restype = None
+        # Pointers, strides, steps, batch, threads, scratch of a thread, whether to pack, packed, scratch, tools.
+        function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 5 + [ctypes.c_void_p] * 3
+        arrays = ctypes.c_void_p * self.pointers, ctypes.c_long * (2 * len(self.matrices))
+        self._loaded = function, tools(self.dtype), *arrays
+        return self
+
+    def __reduce__(self):
+        return Native, tuple(getattr(self, part.name) for part in fields(self))
+
+    def __call__(
+        self,
+        steps: int,
+        batch: int,
+        vectors: Sequence[int],
+        strides: Sequence[Sequence[int]],
+        slots: Sequence[int | None],
+        packed: Tensor | None = None,
+    ) -> Tensor | None:
+        """Run.
+
+        `strides` are those of the vectors. `packed` is what a call before this one with the same vectors returned: they
+        need not be packed again.
+        """
+        function, tools_at, pointer_array, stride_array = self._loaded
+        rows = steps * batch
+        # To wake the others would take longer; and more threads than processors would wait for each other.
+        threads = 1 if self.work * rows < 1_000_000 else min(torch.get_num_threads(), _processors())
+        blocks = min(BLOCK, -(-batch // threads)), min(BLOCK, -(-rows // threads))
+        own = _whole(max(blocks[0] * self.scratch[0], blocks[1] * self.scratch[1], self.scratch[2]))
+        turns = [_whole(2 * batch * columns) for columns in self.turns]
+        stores = [_whole(rows * columns) for columns in self.stores]
+        fresh = packed is None
+        if self.keeps_packed and packed is None:
+            packed = torch.empty(self.packed, dtype=self.dtype)
+        size = threads * own + sum(turns) + sum(stores) + (0 if self.keeps_packed else self.packed)
+        scratch = workspace.take(size, self.dtype)
+        width, start = scratch.itemsize, scratch.data_ptr()
+        pointers = [*vectors, *slots]
+        place = start + threads * own * width
+        for count in (*turns, *stores):
+            pointers.append(place)
+            place += count * width
+        function(
+            pointer_array(*pointers),
+            stride_array(*[stride for k in self.matrices for stride in strides[k]]),
+            *(steps, batch, threads, own, fresh, place if packed is None else packed.data_ptr(), start, tools_at),
+        )
+        workspace.give(scratch)
+        return packed
+
+
+def _whole(count: int) -> int:
+    """Up to whole cache lines."""
+    return -(-count // 16) * 16
+
+
+def preamble(real: str, lanes: int, mask: str) -> str:
+    return f"#define REAL {real}\n#define LANES {lanes}\n#define MASK {mask}"
+
+
+@functools.cache
+def _processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def tools(dtype: torch.dtype) -> int:
+    """The address of the products' and packing's code."""
+    source = "\n".join([preamble(*TYPES[dtype]), *(path.read_text(encoding="utf-8") for path in (KERNEL, PRODUCT))])
+    library = build(source)
+    return ctypes.addressof(ctypes.c_char.in_dll(library, "tools"))
