@@ -8,10 +8,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from unrolled.decoding import forced_log_probs
+from unrolled.errors import RunError
 from unrolled.tasks.pairs import ModelConfig, PairsConfig, SentenceTraining, TranslationConfig
 from unrolled.tasks.translation import SNAPSHOTS, create_run
 from unrolled.tasks.translator import Translator
 from unrolled.training import Trainer
+from unrolled.training.processes import Processes
 
 
 @pytest.fixture
@@ -93,6 +95,52 @@ def test_the_average_is_that_of_the_last_validations(task):
     task.load("average")
     for name, parameter in task.model.named_parameters():
         torch.testing.assert_close(parameter, (last[name] + before[name]) / 2)
+    vocabulary = task.run.path / "vocabulary.json"
+    vocabulary.write_text(vocabulary.read_text(encoding="utf-8").replace("drei", "vier"), encoding="utf-8")
+    with pytest.raises(RunError, match=r"vocabulary\.json: not the one that its weights were trained with"):
+        task.load("average")
+
+
+def test_validations_between_two_lines_of_the_log_are_all_kept(tmp_path, task):
+    training = dataclasses.replace(task.config.training, log_every=100, max_steps=2, eval_every=1)
+    pairs = dataclasses.replace(task.config.pairs, val_fraction=0.0)
+    silent = create_run(tmp_path / "silent", TranslationConfig(pairs, task.config.model, training))
+    Trainer(silent, training, silent.run, Console(quiet=True)).train()
+    names = sorted(file.stem for file in (silent.run.path / SNAPSHOTS).iterdir())
+    assert names == ["step-00000001", "step-00000002"]
+
+
+def test_pairs_of_another_vocabulary_are_refused(task):
+    task.verify()
+    pairs = task.pairs("train")
+    pairs.target.tokens[3] = len(task.target)
+    with pytest.raises(RunError, match=r"pairs\.safetensors: damaged"):
+        task.verify()
+
+
+def gradients(task, chunk, size=1, rank=0, accumulate=1):
+    """This process's part of the chunk's mean loss, and of its gradients."""
+    processes = Processes()
+    processes.rank, processes.size = rank, size
+    training = dataclasses.replace(task.config.training, accumulate=accumulate)
+    trainer = Trainer(task, training, task.run, Console(quiet=True), processes=processes)
+    task.model.train()
+    task.model.zero_grad()
+    loss = trainer._backward(*chunk)
+    return loss, [parameter.grad / size for parameter in task.model.parameters()]
+
+
+@pytest.mark.parametrize("columns", [2, 8])
+def test_parts_and_shares_of_a_batch_add_up_to_it(task, columns):
+    """Also where a batch is so small that one of three processes has no pair of its own."""
+    chunk = tuple(side[:, :columns] for side in task.epoch(0).chunk(0))
+    loss, whole = gradients(task, chunk)
+    for accumulate in (1, 3):
+        shares = [gradients(task, chunk, 3, rank, accumulate) for rank in range(3)]
+        assert sum(part == 0 for part, _ in shares) == max(0, 3 - columns)
+        assert sum(part for part, _ in shares) == pytest.approx(loss, rel=1e-5)
+        for expected, *parts in zip(whole, *(found for _, found in shares), strict=True):
+            torch.testing.assert_close(sum(parts), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_separate_vocabularies(tmp_path):

@@ -92,6 +92,9 @@ class TranslationTask:
         files = sorted((self.run.path / SNAPSHOTS).glob("*.safetensors"))
         if not files:
             raise RunError(f"{self.run.path}: no weights to average: it was trained with --average 0, or not yet")
+        checkpoints = Checkpoints(self.run)
+        if last := checkpoints.find("last"):
+            checkpoints.check_vocabularies(last)
         try:
             weights = [load_file(file) for file in files]
             mean = {name: sum(one[name] for one in weights) / len(weights) for name in weights[0]}

@@ -186,7 +186,7 @@ class Checkpoints:
 
     def _load(self, which: Which, model: nn.Module, files: tuple[str, ...]) -> dict[str, Any]:
         one, state, problems = self._whole(which, files)
-        self._check_vocabularies(one)
+        self.check_vocabularies(one)
         try:
             load_model(model, one.folder / WEIGHTS)
         except _UNREADABLE as error:
@@ -218,7 +218,8 @@ class Checkpoints:
         except _UNREADABLE as error:
             raise RunError(f"{one.folder / STATE}: cannot be read ({one_line(error)})") from error
 
-    def _check_vocabularies(self, one: Checkpoint) -> None:
+    def check_vocabularies(self, one: Checkpoint) -> None:
+        """RunError where the run's vocabularies are not those that the checkpoint's weights were trained with."""
         now = vocabularies(self.run)
         for name, digest in one.vocabularies.items():
             if now.get(name) != digest:
