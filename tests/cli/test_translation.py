@@ -114,6 +114,8 @@ def test_training_shows_what_it_does(tmp_path, pairs, capsys, monkeypatch):
     assert "resumed at step 4" in out
     assert re.search(r"< (one|two|three|four|five|six).*\n= (eins|zwei|drei|vier|fünf|sechs).*\n>", out)
     assert "6 steps" in said(capsys, "info", "runs/numbers-gru-1").out
+    (row,) = [json.loads(line) for line in said(capsys, "runs", "runs", "--json").out.splitlines()]
+    assert (row["task"], row["cell"], row["units"], row["steps"]) == ("translation", "gru", "24", 6)
 
 
 def test_a_stopped_and_resumed_run_arrives_at_the_same_weights(tmp_path, pairs):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -105,13 +105,11 @@ def _row(path: Path, folder: Path) -> Row:
     last = records[-1] if records else {}
     scored = [record for record in records if math.isfinite(record.get("validation_loss", math.nan))]
     best = min(scored, key=lambda record: record["validation_loss"], default={})
-    sizes = model.get("hidden_size") or ()
-    widths = [*sizes] * ((model.get("num_layers") or 2) if len(sizes) == 1 else 1)
     return Row(
         name=name,
         task=run.task,
         cell=model.get("cell", ""),
-        units="+".join(map(str, widths)),
+        units=_units(model),
         steps=last.get("step"),
         epochs=last.get("epoch"),
         seconds=last.get("seconds"),
@@ -120,6 +118,13 @@ def _row(path: Path, folder: Path) -> Row:
         changed=changed,
         state=_state(run),
     )
+
+
+def _units(model: dict[str, Any]) -> str:
+    """The widths of the layers; an encoder's and a decoder's are one number, a language model's a list."""
+    sizes = model.get("hidden_size") or ()
+    sizes = [sizes] if isinstance(sizes, int) else [*sizes]
+    return "+".join(map(str, sizes * ((model.get("num_layers") or 2) if len(sizes) == 1 else 1)))
 
 
 def _state(run: Run) -> str:
