@@ -67,7 +67,7 @@ def test_training_shows_what_it_does(train, capsys):
     assert train("--max-steps", "10") == 0
     out = capsys.readouterr().out
     for expected in (
-        "tokens to train on",
+        "to train on",
         "parameters",
         "sample at step 10",
         "bits/char",
