@@ -22,7 +22,7 @@ from unrolled.training.checkpoint import Checkpoints
 from unrolled.training.config import TrainingConfig, fixed_changes, from_json
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
-from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer
+from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer, memory_kinds
 from unrolled.training.processes import Processes, join, lost
 from unrolled.training.progress import ProgressLine, clock
 from unrolled.training.randomness import random_state, seed_all, set_random_state
@@ -354,7 +354,10 @@ class Trainer:
         self.optimizer.load_state_dict(state)
         for group, now in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(now)
+        kinds = memory_kinds(self.config)
         for parameter, memory in self.optimizer.state.items():
+            if {name: type(value) for name, value in memory.items()} != kinds:
+                raise ValueError(f"the optimiser remembers {', '.join(map(str, memory))}, not {', '.join(kinds)}")
             for name, value in memory.items():
                 if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
                     raise ValueError(f"the optimiser's {name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
