@@ -324,12 +324,12 @@ class Trainer:
     def _restore(self) -> None:
         self.processes.first(self.checkpoints.set_aside_damaged)
         state = self.checkpoints.load("last", self.task.model)
-        changed = fixed_changes(state.get("config", self.run.config), self.run.config)
-        if changed:
-            raise RunError(
-                f"{self.run.path / 'config.json'}: {', '.join(changed)} changed since the checkpoint was written"
-            )
         try:
+            changed = fixed_changes(state.get("config", self.run.config), self.run.config)
+            if changed:
+                raise RunError(
+                    f"{self.run.path / 'config.json'}: {', '.join(changed)} changed since the checkpoint was written"
+                )
             self.position = from_json(Position, state["position"], "position")
             if min(value for value in asdict(self.position).values() if isinstance(value, int)) < 0:
                 raise ValueError("a position below zero")
@@ -342,7 +342,7 @@ class Trainer:
                 set_random_state(state["random"][self.processes.rank], self.device)
             else:  # as many generators as there were processes cannot be shared out to others
                 self._seed_apart()
-        except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError, RunError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
             raise self._misfit(one_line(error)) from error
 
     def _misfit(self, reason: str) -> RunError:
