@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,8 @@ class Crew:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 assert stream is not None
-                stream.close()
+                with suppress(OSError):  # what was not read yet is lost on nobody
+                    stream.close()
 
     def map(
         self, what: Callable, jobs: Sequence[Job], vocabulary: Vocabulary | None = None, **options
@@ -141,7 +143,7 @@ class Crew:
     def _start(self, setup: str) -> subprocess.Popen:
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}  # there is a process for every processor
         process = subprocess.Popen(
-            [sys.executable, "-m", "unrolled.data.crew"],
+            [sys.executable, "-c", "from unrolled.data.crew import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -170,7 +172,3 @@ def main() -> None:
         except (UnrolledError, OSError) as error:
             answer = [None, str(error)]
         print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()

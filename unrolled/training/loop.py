@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from unrolled.errors import ConfigurationError, DivergenceError, LostProcessError, RunError
 from unrolled.layers.stack import join_states, map_state, take_state
-from unrolled.training.checkpoint import Checkpoints
+from unrolled.training.checkpoint import UNREADABLE, Checkpoints
 from unrolled.training.config import TrainingConfig, fixed_changes, from_json
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
@@ -342,7 +342,7 @@ class Trainer:
                 set_random_state(state["random"][self.processes.rank], self.device)
             else:  # as many generators as there were processes cannot be shared out to others
                 self._seed_apart()
-        except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        except UNREADABLE as error:
             raise self._misfit(one_line(error)) from error
 
     def _misfit(self, reason: str) -> RunError:
