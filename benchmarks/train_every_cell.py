@@ -50,7 +50,8 @@ def main() -> None:
 
 def train(name: str, arguments: Arguments) -> tuple[str, int, float]:
     path = arguments.out / name
-    last = Checkpoints(Run.open(path)).index().get("last", {}).get("step", 0) if path.exists() else 0
+    found = Checkpoints(Run.open(path)).find("last") if path.exists() else None
+    last = found.step if found else 0
     if last < arguments.steps:
         words = ["--resume", str(path)] if last else fresh(name, path, arguments)
         started = time.monotonic()
