@@ -290,7 +290,7 @@ def test_mistakes_with_a_run(words, expected, trained, capsys):
     assert expected.lower() in error_of(words, capsys).lower()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "training.pt"])
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"GIF89a", None])
 def test_a_corrupt_or_foreign_checkpoint(name, content, trained, tmp_path, capsys):
     run = tmp_path / "copy"
@@ -348,7 +348,7 @@ def test_damaged_tokens(trained, tmp_path, capsys):
     path = run / "tokens.bin"
     path.write_bytes(b"\xff" * path.stat().st_size)
     assert "token 255 of a vocabulary" in error_of(["eval", run], capsys)
-    assert "token 255 of a vocabulary" in error_of(["train", "lm", "--resume", run, "--max-steps", "500"], capsys)
+    assert "tokens.bin: damaged" in error_of(["train", "lm", "--resume", run, "--max-steps", "500"], capsys)
 
 
 def test_a_pipe_is_read_once_and_a_path_keeps_its_bytes(text_file, tmp_path, monkeypatch):
@@ -385,7 +385,7 @@ def test_a_run_whose_vocabulary_is_of_another_text(trained, tmp_path, capsys):
     run = tmp_path / "copy"
     shutil.copytree(trained, run)
     _write(run / "vocabulary.json", '{"level": "char", "characters": "abc"}')
-    assert "does not fit this run's model" in error_of(["sample", run], capsys)
+    assert "not the one that its weights were trained with" in error_of(["sample", run], capsys)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_a_sweep_goes_on_and_its_trials_are_runs(text_file, tmp_path, capsys):
     assert "begun with other settings (search)" in error_of(changed, capsys)
 
 
+@pytest.mark.slow
 def test_processes_share_a_study_and_a_stopped_trial_goes_on(text_file, tmp_path):
     study = tmp_path / "study"
     words = ["sweep", str(study), "--data", str(text_file), *SMALL, "--max-steps", "150", "--trials", "4"]

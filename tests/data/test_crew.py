@@ -69,27 +69,26 @@ def test_what_was_encoded_is_not_encoded_again(many, files, tmp_path):
 
 
 def test_an_interrupted_encoding_goes_on(many, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(crew, "processors", lambda: 2)
+    monkeypatch.setattr(crew, "processors", lambda: 1)
     vocabulary = build_vocabulary("char", files)
-
     running, asked = [], []
     start, ask = Crew._start, Crew._ask
 
-    def dying(self, setup, job):
+    def ask_and_kill(self, setup, job):
         asked.append(job)
         if len(asked) == 4:
-            for process in running:
-                process.kill()
+            running[0].kill()
+            running[0].wait()
         return ask(self, setup, job)
 
-    monkeypatch.setattr(Crew, "_start", lambda self, setup: running.append(start(self, setup)) or running[-1])
-    monkeypatch.setattr(Crew, "_ask", dying)
-    with pytest.raises(DataError, match="was killed; is there enough memory"):
-        encode_files(files, vocabulary, tmp_path / "1.bin")
+    with monkeypatch.context() as patch:
+        patch.setattr(Crew, "_start", lambda self, setup: running.append(start(self, setup)) or running[-1])
+        patch.setattr(Crew, "_ask", ask_and_kill)
+        with pytest.raises(DataError, match="was killed; is there enough memory"):
+            encode_files(files, vocabulary, tmp_path / "1.bin")
     assert all(process.poll() is not None for process in running)
     before = {path.name: path.stat().st_ino for path in many.glob("*.tokens")}
     assert before
-    monkeypatch.setattr(Crew, "_ask", ask)
     encode_files(files, vocabulary, tmp_path / "2.bin").verify()
     assert before.items() <= {path.name: path.stat().st_ino for path in many.glob("*.tokens")}.items()
 

@@ -110,7 +110,7 @@ class Crew:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 assert stream is not None
-                with suppress(OSError):  # what it was still to be told
+                with suppress(OSError):  # what was not read yet is lost on nobody
                     stream.close()
 
     def map(

@@ -32,7 +32,7 @@ Which = Literal["last", "best"]
 WHICH: tuple[Which, ...] = get_args(Which)
 _NAME = re.compile(r"step-(\d{8,18})(?:-(\d{1,9}))?")
 #: What may come out of files that are something else.
-_UNREADABLE = (
+UNREADABLE = (
     *(SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError),
     *(RecursionError, OverflowError, MemoryError),
 )
@@ -62,7 +62,7 @@ class Checkpoint:
                 raise ValueError("its content is not what was saved")
         except FileNotFoundError:
             raise RunError(f"{path}: missing") from None
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise RunError(f"{path}: damaged ({one_line(error)})") from error
         return described
 
@@ -189,7 +189,7 @@ class Checkpoints:
         self.check_vocabularies(one)
         try:
             load_model(model, one.folder / WEIGHTS)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise RunError(f"{one.folder}: does not fit this run's model ({one_line(error)})") from error
         if problems:
             _say_recovery(problems, one.step)
@@ -215,7 +215,7 @@ class Checkpoints:
     def _state(self, one: Checkpoint) -> dict[str, Any]:
         try:
             return read_state(one.folder / STATE)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise RunError(f"{one.folder / STATE}: cannot be read ({one_line(error)})") from error
 
     def check_vocabularies(self, one: Checkpoint) -> None:

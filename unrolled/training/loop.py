@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from unrolled.errors import ConfigurationError, DivergenceError, LostProcessError, RunError
 from unrolled.layers.stack import join_states, map_state, take_state
-from unrolled.training.checkpoint import Checkpoints
+from unrolled.training.checkpoint import UNREADABLE, Checkpoints
 from unrolled.training.config import TrainingConfig, fixed_changes, from_json
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
-from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer
+from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer, memory_kinds
 from unrolled.training.processes import Processes, join, lost
 from unrolled.training.progress import ProgressLine, clock
 from unrolled.training.randomness import random_state, seed_all, set_random_state
@@ -340,12 +340,12 @@ class Trainer:
     def _restore(self) -> None:
         self.processes.first(self.checkpoints.set_aside_damaged)
         state = self.checkpoints.load("last", self.task.model)
-        changed = fixed_changes(state.get("config", self.run.config), self.run.config)
-        if changed:
-            raise RunError(
-                f"{self.run.path / 'config.json'}: {', '.join(changed)} changed since the checkpoint was written"
-            )
         try:
+            changed = fixed_changes(state.get("config", self.run.config), self.run.config)
+            if changed:
+                raise RunError(
+                    f"{self.run.path / 'config.json'}: {', '.join(changed)} changed since the checkpoint was written"
+                )
             self.position = from_json(Position, state["position"], "position")
             if min(value for value in asdict(self.position).values() if isinstance(value, int)) < 0:
                 raise ValueError("a position below zero")
@@ -358,7 +358,7 @@ class Trainer:
                 set_random_state(state["random"][self.processes.rank], self.device)
             else:  # as many generators as there were processes cannot be shared out to others
                 self._seed_apart()
-        except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError, RunError) as error:
+        except UNREADABLE as error:
             raise self._misfit(one_line(error)) from error
 
     def _misfit(self, reason: str) -> RunError:
@@ -370,7 +370,10 @@ class Trainer:
         self.optimizer.load_state_dict(state)
         for group, now in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(now)
+        kinds = memory_kinds(self.config)
         for parameter, memory in self.optimizer.state.items():
+            if {name: type(value) for name, value in memory.items()} != kinds:
+                raise ValueError(f"the optimiser remembers {', '.join(map(str, memory))}, not {', '.join(kinds)}")
             for name, value in memory.items():
                 if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
                     raise ValueError(f"the optimiser's {name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")

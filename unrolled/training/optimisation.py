@@ -37,6 +37,16 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), **fused)
 
 
+def memory_kinds(config: TrainingConfig) -> dict[str, type]:
+    """What the optimiser remembers of each parameter, by name: found out by a step of a small one."""
+    model = nn.Linear(1, 1)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer = make_optimizer(model, config)
+    optimizer.step()
+    return {name: type(value) for memory in optimizer.state.values() for name, value in memory.items()}
+
+
 def learning_rate(config: TrainingConfig, step: int, epochs: float, progress: float, plateaus: int) -> float:
     """The rate of update `step` (from 0), `epochs` passes and a share `progress` of the run behind it."""
     rate = config.learning_rate
