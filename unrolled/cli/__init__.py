@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity"),
     "explain": ("explain", "show how a cell is compiled"),
     "bench": ("bench", "time cells against torch.nn and the eager loop, on this machine"),
+    "inspect gradients": ("inspect_gradients", "how far gradients reach, in fresh cells and trained runs"),
     "info": ("info", "tell what a run is, how good it got, and how to sample from it"),
 }
 

@@ -84,11 +84,13 @@ class LanguageModel(nn.Module):
 
     def read(self, tokens: Tensor, state=None):
         """`(outputs [T, B, H], state)` of the recurrent layers, without a word on what comes next."""
+        return self.recurrent(self.embed(tokens), state)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """What the recurrent layers are fed, `[T, B, I]`, of `tokens [T, B]`."""
         if self.embedding is None:
-            inputs = one_hot(tokens, self.vocabulary_size).to(self.readout.weight.dtype)
-        else:
-            inputs = self.embedding(tokens)
-        return self.recurrent(inputs, state)
+            return one_hot(tokens, self.vocabulary_size).to(self.readout.weight.dtype)
+        return self.embedding(tokens)
 
     def start(self, context: Tensor):
         """The state after reading `context [T, B]`; None, the empty state, where T is 0."""
