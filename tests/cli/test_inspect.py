@@ -51,9 +51,27 @@ def test_scaled_gradients(tmp_path, capsys):
     assert is_figure("gradients", tmp_path)
 
 
+def test_surface(tmp_path, capsys):
+    assert main(["inspect", "surface", "--updates", "5", "--out", "s"]) == 0
+    assert "clipped at norm 0.1" in capsys.readouterr().out
+    assert is_figure("s", tmp_path)
+
+
+def test_sensitivity(trained, tmp_path, capsys):
+    assert main(["inspect", "sensitivity", str(trained), "--length", "12"]) == 0
+    out = capsys.readouterr().out
+    assert "layer 2, c, before training" in out
+    assert "LSTM, cell state c" in out
+    assert is_figure("sensitivity", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["surface", "--w", "5", "4"], "--w must be two numbers, the smaller first"),
+        (["surface", "--clip-norm", "0"], "--clip-norm must be"),
+        (["sensitivity", "--gates", "i", "q"], "letters i, f, o"),
+        (["sensitivity", "--length", "1"], "--length must be"),
         (["gradients", "none"], "none: no such run"),
         (["gradients", "--cells", "lstmm"], "did you mean 'lstm'"),
         (["gradients", "--state", "c", "--cells", "gru"], "choose from h"),

@@ -20,6 +20,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("explain", "show how a cell is compiled"),
     "bench": ("bench", "time cells against torch.nn and the eager loop, on this machine"),
     "inspect gradients": ("inspect_gradients", "how far gradients reach, in fresh cells and trained runs"),
+    "inspect surface": ("inspect_surface", "the error surface of a one-unit net, and descent over it"),
+    "inspect sensitivity": (
+        "inspect_sensitivity",
+        "how long the first input is felt, by nets with gates set by hand and trained",
+    ),
     "info": ("info", "tell what a run is, how good it got, and how to sample from it"),
 }
 
