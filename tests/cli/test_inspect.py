@@ -65,9 +65,20 @@ def test_sensitivity(trained, tmp_path, capsys):
     assert is_figure("sensitivity", tmp_path)
 
 
+def test_memory(tmp_path, capsys):
+    words = ["--task", "copying", "--cells", "gru", "previous-input", "--delays", "3", "1", "--updates", "3"]
+    assert main(["inspect", "memory", *words, "--hidden-size", "4"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("(3)") == 4
+    assert is_figure("memory", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["memory", "--task", "forget"], "--task: unknown value 'forget'"),
+        (["memory", "--delays", "-1"], "--delays must be"),
+        (["memory", "--cells", "grue"], "did you mean 'gru'"),
         (["surface", "--w", "5", "4"], "--w must be two numbers, the smaller first"),
         (["surface", "--clip-norm", "0"], "--clip-norm must be"),
         (["sensitivity", "--gates", "i", "q"], "letters i, f, o"),
