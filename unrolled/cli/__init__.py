@@ -21,11 +21,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "time cells against torch.nn and the eager loop, on this machine"),
     "inspect gradients": ("inspect_gradients", "how far gradients reach, in fresh cells and trained runs"),
     "inspect surface": ("inspect_surface", "the error surface of a one-unit net, and descent over it"),
+    "inspect cells": ("inspect_cells", "find units of a trained model that mean something; text coloured by them"),
     "inspect memory": ("inspect_memory", "train small nets on memory tasks: accuracy against delay for every cell"),
     "inspect sensitivity": (
         "inspect_sensitivity",
         "how long the first input is felt, by nets with gates set by hand and trained",
     ),
+    "inspect": ("inspect", "write a page about the inside of a trained run"),
     "info": ("info", "tell what a run is, how good it got, and how to sample from it"),
 }
 

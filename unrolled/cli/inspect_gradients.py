@@ -12,19 +12,14 @@ from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
 from unrolled.analysis.gates import keep_memory
-from unrolled.analysis.gradients import GradientFlow, draw_flows, gradient_flow, recurrent_matrices
+from unrolled.analysis.gradients import GradientFlow, draw_flows, recurrent_matrices
 from unrolled.analysis.scaled import carry_back, draw_scaled
-from unrolled.analysis.states import trace
-from unrolled.cells import CELLS, Cell, State, find_cell
-from unrolled.cli.inspecting import encode, open_task, print_table, text_for
+from unrolled.cells import CELLS, Cell, find_cell
+from unrolled.cli.inspecting import encode, flow_from_several_ends, flows_over, open_task, print_table, text_for
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
-from unrolled.layers.stack import unstack_states
 from unrolled.training.checkpoint import Which
 from unrolled.training.config import require
-
-#: Above this many states a norm takes long: one end in place of several.
-_LARGE = 256
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ def _fresh(arguments: Arguments):
         cells[name] = cell = find_cell(name)(size, size, dtype=torch.float64)
         if arguments.keep_bias is not None:
             keep_memory(cell, arguments.keep_bias)
-        flows[name] = _flow(cell, inputs, None, arguments.state)
+        flows[name] = flow_from_several_ends(cell, inputs, None, arguments.state)
     _print_flows(flows, cells)
     return draw_flows(flows, f"Fresh cells of {size} units over random input")
 
@@ -107,28 +102,10 @@ def _fresh(arguments: Arguments):
 def _trained(arguments: Arguments):
     task = open_task(arguments.run or "", arguments.checkpoint)
     length = arguments.length
-    warm = 10 * length
-    tokens = torch.from_numpy(encode(task, text_for(task, arguments.text, warm + length), 2))
-    length = min(length, len(tokens) - 1)
-    model, stack = task.model, task.model.recurrent
-    flows: dict[str, GradientFlow] = {}
-    with torch.no_grad():
-        state = model.start(tokens[: len(tokens) - length, None])
-        states = unstack_states(state, stack.state_names, stack.num_layers)
-        layers = trace(stack, model.embed(tokens[len(tokens) - length :, None]), states)
-    for number, layer in enumerate(layers, 1):
-        name = f"layer {number}"
-        first = tuple(part[0, 0] for part in layer.before)
-        flows[name] = _flow(layer.cell, layer.inputs.squeeze(1), first, arguments.state)
-    _print_flows(flows, {f"layer {number}": layer.cell for number, layer in enumerate(layers, 1)})
+    tokens = encode(task, text_for(task, arguments.text, 11 * length), 2)
+    flows, cells = flows_over(task, torch.from_numpy(tokens), length, arguments.state)
+    _print_flows(flows, cells)
     return draw_flows(flows, f"{task.config.model.cell} of {arguments.run}, over text")
-
-
-def _flow(cell: Cell, inputs: torch.Tensor, first: State | None, of: str | None) -> GradientFlow:
-    """Over one sequence `[T, I]`, from several ends where the cell is small enough."""
-    length = len(inputs)
-    count = 1 if sum(cell.state_sizes) > _LARGE else 5
-    return gradient_flow(cell, inputs, first, of=of, ends=list({length - k * (length // 10) for k in range(count)}))
 
 
 def _print_flows(flows: dict[str, GradientFlow], cells: dict[str, Cell]) -> None:
