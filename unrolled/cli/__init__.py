@@ -15,6 +15,7 @@ from unrolled.errors import FallbackWarning, UnrolledError
 COMMANDS: dict[str, tuple[str, str]] = {
     "train lm": ("train_lm", "train a recurrent language model on text"),
     "train min-char-rnn": ("train_min_char_rnn", "train the lectures' 112-line model, as they do"),
+    "train tree": ("train_tree", "train a recursive net on labelled trees: sentiment at every node"),
     "sample": ("sample", "generate text from a run"),
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity"),
     "explain": ("explain", "show how a cell is compiled"),

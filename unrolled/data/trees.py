@@ -109,7 +109,7 @@ class TreeBatch:
         return (self,)
 
 
-def batch_trees(trees: Sequence[Tree], tokens: Sequence[Sequence[int]]) -> tuple[TreeBatch, Tensor]:
+def batch_trees(trees: Sequence[Tree], tokens: Sequence[Sequence[int] | np.ndarray]) -> tuple[TreeBatch, Tensor]:
     """Trees side by side, and their labels `[N]` in the order of the batch.
 
     tokens: for each tree the token of every node; those of inner nodes are not looked at.

@@ -30,8 +30,8 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def chunk(self, number: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, time first."""
+    def chunk(self, number: int) -> tuple[Any, Tensor]:
+        """Inputs and targets, time first; inputs are a tensor, or have its `to`, `split` and length."""
         ...
 
 
@@ -43,7 +43,7 @@ class Task(Protocol):
 
     def epoch(self, number: int) -> Batches: ...
 
-    def loss(self, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def loss(self, inputs: Any, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Summed loss over the targets, and the state behind the last step."""
         ...
 
@@ -157,7 +157,7 @@ class Trainer:
         if at.step % config.log_every == 0 or at.step == 1:
             self._log(loss=loss, learning_rate=rate, gradient_norm=norm, tokens=at.tokens)
 
-    def _backward(self, inputs: Tensor, targets: Tensor) -> float:
+    def _backward(self, inputs: Any, targets: Tensor) -> float:
         """Gradients of the mean loss over the chunk; they flow back `backward_length` steps, the state further."""
         state = self.carried if self.config.carry_state else None
         pieces = self.config.backward_length or len(inputs)
