@@ -90,7 +90,7 @@ class ModelConfig:
     tie_weights: bool = False
     """Share the embedding's matrix with the readout."""
     vectors: Annotated[str | None, arg(metavar="FILE")] = None
-    """Start the embedding from word vectors, word2vec's or GloVe's text; for --level word, --embedding-size their width."""
+    """Start the embedding from word vectors, as text; needs --level word, and their width as --embedding-size."""
     fix_vectors: bool = False
     """Leave the embedding as it was started from --vectors."""
 
