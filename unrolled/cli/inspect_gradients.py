@@ -38,7 +38,7 @@ class Arguments:
     hidden_size: int = 32
     """Units of the fresh cells."""
     keep_bias: Annotated[float | None, arg(metavar="B")] = None
-    """First bias of the gates that keep (forget, update) in the fresh cells; log(steps) remembers about so many."""
+    """First bias of the gates that keep in the fresh cells (an LSTM's input gate: minus it); log(steps) is a rule."""
     state: Annotated[str | None, arg(metavar="NAME")] = None
     """One state alone, h or c (all together)."""
     text: Annotated[str | None, arg(metavar="FILE")] = None
