@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,10 +144,12 @@ def find_units(activations: Activations, hypotheses: Sequence[Hypothesis], seed:
     columns = [[h.labels[:half] for h in hypotheses], [h.labels[half : 2 * half] for h in hypotheses]]
     shifted = [[np.roll(column, generator.integers(half // 4, 3 * half // 4)) for column in part] for part in columns]
     labels = [Labels([*real, *control]) for real, control in zip(columns, shifted, strict=True)]
-    scores = [
-        np.concatenate([of_half.score(part[k : k + _AT_ONCE]) for k in range(0, len(part), _AT_ONCE)])
-        for part, of_half in zip(halves, labels, strict=True)
-    ]
+
+    def score(part: np.ndarray, of_half: Labels) -> np.ndarray:
+        return np.concatenate([of_half.score(part[k : k + _AT_ONCE]) for k in range(0, len(part), _AT_ONCE)])
+
+    with ThreadPoolExecutor(2) as pool:  # a half each: most of the work is NumPy's, outside of Python's lock
+        scores = list(pool.map(score, halves, labels))
     best = strength(scores[0], labels[0].graded).argmax(0)
     count, tried = len(hypotheses), len(values) * len(hypotheses)
     findings = []
