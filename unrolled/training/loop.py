@@ -34,8 +34,8 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def chunk(self, number: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, `[T, B, ...]`."""
+    def chunk(self, number: int) -> tuple[Any, Tensor]:
+        """Inputs and targets, `[T, B, ...]`; inputs that are no tensor are read whole."""
         ...
 
 
@@ -47,7 +47,7 @@ class Task(Protocol):
 
     def epoch(self, number: int) -> Batches: ...
 
-    def loss(self, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def loss(self, inputs: Any, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Summed loss over the targets, and the state behind the last step (its tensors: `[..., B, H]`)."""
         ...
 
@@ -206,12 +206,16 @@ class Trainer:
         if at.step % config.log_every == 0 or at.step == 1:
             self._log(loss=loss, learning_rate=rate, gradient_norm=norm, tokens=at.tokens)
 
-    def _backward(self, inputs: Tensor, targets: Tensor) -> float:
+    def _backward(self, inputs: Any, targets: Tensor) -> float:
         """Gradients of the mean loss over the chunk, and this process's part of that mean.
 
         They flow back `backward_length` steps, the state further. The streams are this process's share, in
         `accumulate` parts one after the other.
         """
+        if not isinstance(inputs, Tensor):
+            loss, _ = self._loss(inputs.to(self.device), targets.to(self.device), None)
+            self.processes.backward(loss / targets.numel())
+            return loss.item() / targets.numel()
         count, mine = targets.numel(), self.processes.share(inputs.size(1))
         inputs, targets = inputs[:, mine].to(self.device), targets[:, mine].to(self.device)
         before = self.carried if self.config.carry_state else None
