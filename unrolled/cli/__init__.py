@@ -20,12 +20,23 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "translate": ("translate", "translate lines with one run, or several together"),
     "rescore": ("rescore", "rank the outputs of another translator anew"),
     "reply": ("reply", "suggest short answers to a mail"),
+    "train tree": ("train_tree", "train a recursive net on labelled trees: sentiment at every node"),
     "sample": ("sample", "generate text from a run"),
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity; BLEU, chrF"),
     "explain": ("explain", "show how a cell is compiled"),
     "bench": ("bench", "time cells against torch.nn and the eager loop, on this machine"),
     "sweep": ("sweep", "train many models and tell which cell and settings are best"),
     "runs": ("runs", "a table of the runs below a folder"),
+    "inspect gradients": ("inspect_gradients", "how far gradients reach, in fresh cells and trained runs"),
+    "inspect surface": ("inspect_surface", "the error surface of a one-unit net, and descent over it"),
+    "inspect cells": ("inspect_cells", "find units of a trained model that mean something; text coloured by them"),
+    "inspect memory": ("inspect_memory", "train small nets on memory tasks: accuracy against delay for every cell"),
+    "inspect sensitivity": (
+        "inspect_sensitivity",
+        "how long the first input is felt, by nets with gates set by hand and trained",
+    ),
+    "inspect words": ("inspect_words", "word vectors: nearest neighbours, analogies, a map; export"),
+    "inspect": ("inspect", "write a page about the inside of a trained run"),
     "info": ("info", "tell what a run is, how good it got, and how to sample from it"),
 }
 

@@ -81,11 +81,19 @@ class LanguageModel(nn.Module):
 
     def read(self, tokens: Tensor, state=None):
         """`(outputs [T, B, H], state)` of the recurrent layers, without a word on what comes next."""
+        return self.recurrent(self._inputs(tokens), state)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """What the recurrent layers are fed, `[T, B, I]`, of `tokens [T, B]`."""
+        inputs = self._inputs(tokens)
+        return inputs.dense() if isinstance(inputs, Embedded) else inputs
+
+    def _inputs(self, tokens: Tensor) -> Embedded | Tensor:
         if self.embedding is not None:
-            return self.recurrent(Embedded(self.embedding.weight, tokens), state)
+            return Embedded(self.embedding.weight, tokens)
         if self.vocabulary_size > tokens.numel():  # a table of all one-hot vectors would be the larger
-            return self.recurrent(one_hot(tokens, self.vocabulary_size).to(self.readout.weight.dtype), state)
-        return self.recurrent(Embedded(self._one_hot_table(), tokens), state)
+            return one_hot(tokens, self.vocabulary_size).to(self.readout.weight.dtype)
+        return Embedded(self._one_hot_table(), tokens)
 
     def _one_hot_table(self) -> Tensor:
         like = self.readout.weight

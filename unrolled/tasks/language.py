@@ -9,6 +9,8 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tyro.conf import arg
@@ -17,6 +19,7 @@ from unrolled.cells import CELLS, find_cell
 from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
 from unrolled.data.streams import Split, Streams, check_tokens, split_tokens
 from unrolled.data.tokens import LEVELS, Progress
+from unrolled.data.vectors import read_vectors
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, RunError
@@ -32,7 +35,7 @@ from unrolled.training.randomness import seed_all
 TASK = "language model"
 #: Trained by a loop of its own, but sampled and scored like any other language model.
 MIN_CHAR_RNN_TASK = "min-char-rnn"
-VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.bin"
+VOCABULARY_FILE, TOKENS_FILE, VECTORS_FILE = "vocabulary.json", "tokens.bin", "vectors.safetensors"
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,10 @@ class ModelConfig:
     """First bias of the forget gate, in cells that have one."""
     tie_weights: bool = False
     """Share the embedding's matrix with the readout."""
+    vectors: Annotated[str | None, arg(metavar="FILE")] = None
+    """Start the embedding from word vectors, as text; needs --level word, and their width as --embedding-size."""
+    fix_vectors: bool = False
+    """Leave the embedding as it was started from --vectors."""
 
     def __post_init__(self) -> None:
         find_cell(self.cell)
@@ -103,6 +110,10 @@ class ModelConfig:
         for name in ("dropout", "recurrent_dropout", "zoneout"):
             value = getattr(self, name)
             require(0 <= value < 1, name, "from 0 to below 1", value)
+        if self.fix_vectors and self.vectors is None:
+            raise ConfigurationError("--fix-vectors fixes what --vectors gives: name the file")
+        if self.vectors is not None and self.tie_weights:
+            raise ConfigurationError("--vectors and --tie-weights want the same matrix to start differently")
 
     @property
     def widths(self) -> list[int]:
@@ -159,6 +170,37 @@ def prepare(run: Run, config: TextConfig, progress: Progress = lambda what, shar
     encode_files(files, vocabulary, run.path / TOKENS_FILE, progress)
 
 
+def prepare_vectors(run: Run, config: LanguageConfig) -> None:
+    """Copy the vectors of the vocabulary's words into a new run's directory, where they were asked for."""
+    if config.model.vectors is None:
+        return
+    if config.text.level != "word":
+        raise ConfigurationError(f"--vectors are of words; the text's level is {config.text.level}: add --level word")
+    vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
+    number = {vocabulary.decode([k]): k for k in range(len(vocabulary))}
+    vectors = read_vectors(config.model.vectors, only=set(number))
+    size = config.model.build(len(vocabulary)).embedding
+    if size is None or vectors.width != size.embedding_dim:
+        raise ConfigurationError(
+            f"{config.model.vectors}: vectors of {vectors.width} numbers; add --embedding-size {vectors.width}"
+        )
+    places = torch.tensor([number[word] for word in vectors.words])
+    tensors = {"tokens": places, "vectors": torch.from_numpy(vectors.values)}
+    save_file(tensors, str(run.path / VECTORS_FILE))
+
+
+def start_embedding(model: LanguageModel, path: Path, *, fixed: bool) -> None:
+    """Put the vectors of `prepare_vectors` into a model's embedding, and keep it as it is where `fixed`."""
+    assert model.embedding is not None
+    try:
+        stored = load_file(str(path))
+        with torch.no_grad():
+            model.embedding.weight[stored["tokens"]] = stored["vectors"].to(model.embedding.weight)
+    except (OSError, SafetensorError, KeyError, IndexError, RuntimeError) as error:
+        raise RunError(f"{path}: missing or damaged ({error})") from error
+    model.embedding.weight.requires_grad_(not fixed)
+
+
 class LanguageTask:
     """A run's language model with its text: what the training loop, `sample` and `eval` work on."""
 
@@ -170,6 +212,8 @@ class LanguageTask:
         self.device = find_device(device or self.config.training.device)
         seed_all(self.config.training.seed)
         self.model = self.config.model.build(len(self.vocabulary)).to(self.device)
+        if self.config.model.vectors is not None:
+            start_embedding(self.model, run.path / VECTORS_FILE, fixed=self.config.model.fix_vectors)
 
     def load(self, which: Which = "best") -> LanguageTask:
         """Put a checkpoint's weights in, and the model into evaluation mode."""
@@ -309,6 +353,7 @@ def create_run(
     with Run.create(path, task_name, to_json(config), resumable=task_name == TASK) as run:
         find_device(config.training.device)
         prepare(run, config.text, progress)
+        prepare_vectors(run, config)
         task = LanguageTask(run)
         check(task)
     return task

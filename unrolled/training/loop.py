@@ -35,8 +35,11 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def chunk(self, number: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, `[T, B, ...]`; the times may differ. Targets below 0 are padding and not counted."""
+    def chunk(self, number: int) -> tuple[Any, Tensor]:
+        """Inputs and targets, `[T, B, ...]`; the times may differ. Targets below 0 are padding and not counted.
+
+        Inputs that are no tensor are read whole, by one process.
+        """
         ...
 
 
@@ -48,7 +51,7 @@ class Task(Protocol):
 
     def epoch(self, number: int) -> Batches: ...
 
-    def loss(self, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def loss(self, inputs: Any, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Summed loss over the targets, and the state behind the last step (its tensors: `[..., B, H]`)."""
         ...
 
@@ -211,13 +214,17 @@ class Trainer:
         if at.step % config.log_every == 0 or at.step == 1:
             self._log(loss=loss, learning_rate=rate, gradient_norm=norm, tokens=at.tokens)
 
-    def _backward(self, inputs: Tensor, targets: Tensor) -> float:
+    def _backward(self, inputs: Any, targets: Tensor) -> float:
         """Gradients of the mean loss over the chunk, and this process's part of that mean.
 
         They flow back `backward_length` steps, the state further. The streams are this process's share, in
         `accumulate` parts one after the other.
         """
         count = _count(targets)
+        if not isinstance(inputs, Tensor):
+            loss, _ = self._loss(inputs.to(self.device), targets.to(self.device), None)
+            self.processes.backward(loss / count)
+            return loss.item() / count
         inputs, targets = self._share(inputs, targets)
         before = self.carried if self.config.carry_state else None
         length = max(len(inputs), len(targets))

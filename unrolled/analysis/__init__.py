@@ -1,0 +1,1 @@
+"""What a net remembers and where its gradient goes: measurements over any cell, and their figures."""

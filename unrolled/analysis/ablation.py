@@ -1,0 +1,79 @@
+"""What a unit is worth: the change of loss when it is held at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unrolled.analysis.units import Unit
+from unrolled.cells import Cell, State
+from unrolled.layers.noise import with_noise
+from unrolled.models import LanguageModel
+from unrolled.unroll import unroll
+from unrolled.unroll.adapt import Around
+
+
+class Held(Around):
+    """A cell some of whose units are held at zero, in all of its states.
+
+    What is kept travels behind the input, one number a unit, so that every row of a batch can hold other units: `x` is
+    `[B, I + H]`.
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        nn.Module.__init__(self)
+        self.cell = cell
+        self.input_size, self.hidden_size = cell.input_size + cell.hidden_size, cell.hidden_size
+        self.state_names = cell.state_names  # type: ignore[misc]
+        self.training = cell.training
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return self.cell.state_sizes
+
+    def initial_state(self, batch_size: int, *, like: Tensor) -> State:
+        return self.cell.initial_state(batch_size, like=like)
+
+    def forward(self, x: Tensor, state: State) -> State:
+        x, kept = x.split((self.cell.input_size, self.hidden_size), -1)
+        # A projected output is narrower than the units; it follows from them.
+        return tuple(part * kept if part.size(-1) == self.hidden_size else part for part in self.cell(x, state))
+
+
+@torch.no_grad()
+def ablate(model: LanguageModel, tokens: np.ndarray, units: Sequence[Unit]) -> tuple[float, list[float]]:
+    """The mean loss over `tokens [N]` in nats, and how much it grows with each of `units` held at zero throughout.
+
+    A unit is held in all states: an LSTM's h and c together. The text is read from no memory, by all at once.
+    """
+    stack = model.recurrent
+    rows = len(units) + 1
+    text = torch.from_numpy(tokens)
+    embedded = model.embed(text[:-1, None])
+    totals = torch.zeros(rows, dtype=torch.float64)
+    states: list[State | None] = [None] * stack.num_layers
+    held = []
+    for number, directions in enumerate(stack.cells, 1):
+        kept = torch.ones(rows, directions[0].hidden_size)  # type: ignore[index]
+        for row, unit in enumerate(units, 1):
+            if unit.layer == number:
+                kept[row, unit.number] = 0.0
+        held.append(kept)
+    window = 128
+    for first in range(0, len(text) - 1, window):
+        outputs = embedded[first : first + window].expand(-1, rows, -1)
+        for k, (project, directions) in enumerate(zip(stack.projections, stack.cells, strict=True)):
+            outputs = project(outputs)
+            cell, _ = with_noise(directions[0], outputs, 0.0, stack.noise.zoneout)  # type: ignore[index]
+            fed = torch.cat([outputs, held[k].expand(len(outputs), -1, -1)], -1)
+            outputs, states[k] = unroll(Held(cell), fed, states[k])
+        logits = model.readout(outputs)
+        targets = text[first + 1 : first + 1 + window]
+        losses = cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(rows), reduction="none")
+        totals += losses.unflatten(0, (len(targets), rows)).double().sum(0)
+    means = totals / (len(text) - 1)
+    return float(means[0]), (means[1:] - means[0]).tolist()

@@ -1,0 +1,112 @@
+"""All about the single units of one trained model over one text: what `inspect cells` and the report show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from unrolled.analysis.ablation import ablate
+from unrolled.analysis.gates import Saturation, saturation
+from unrolled.analysis.hypotheses import Hypothesis
+from unrolled.analysis.states import trace
+from unrolled.analysis.units import Activations, Finding, Passage, find_units, read_activations, top_passages
+from unrolled.models import LanguageModel
+
+#: Tokens on which gates are looked at, and on which units are held at zero.
+_GATE_TOKENS, _ABLATION_TOKENS = 5_000, 5_000
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Findings, best first; for each, in the same order, its passages and the change of loss without its unit."""
+
+    activations: Activations
+    findings: list[Finding]
+    passages: list[list[Passage]]
+    loss: float
+    ablations: list[float]
+    saturation: list[Saturation]
+
+
+def examine(
+    model: LanguageModel,
+    tokens: np.ndarray,
+    text: str,
+    hypotheses: Sequence[Hypothesis],
+    progress: Callable[[str], None] = lambda line: None,
+) -> Examination:
+    """Examine a model over `tokens [N]`; to each belong a character of `text` and a label of each hypothesis."""
+    read = f"reading {len(tokens):,} characters"
+    activations = read_activations(model, tokens, progress=lambda share: progress(f"{read}: {share:.0%}"))
+    progress(f"scoring {len(activations.units):,} units on {len(hypotheses)} hypotheses")
+    findings = find_units(activations, hypotheses)
+    passages = [
+        top_passages(activations.row(finding.unit), text, 1.0 if direct(finding) else -1.0) for finding in findings
+    ]
+    progress("holding units at zero")
+    units = sorted({finding.unit for finding in findings})
+    loss, changes = ablate(model, tokens[-_ABLATION_TOKENS:], units)
+    by_unit = dict(zip(units, changes, strict=True))
+    progress("looking at gates")
+    with torch.no_grad():
+        layers = trace(model.recurrent, model.embed(torch.from_numpy(tokens[:_GATE_TOKENS])[:, None]))
+    ablations = [by_unit[finding.unit] for finding in findings]
+    return Examination(activations, findings, passages, loss, ablations, saturation(layers))
+
+
+def direct(finding: Finding) -> bool:
+    """Whether the unit is high where the hypothesis holds, not low."""
+    return finding.held_out > (0.0 if finding.graded else 0.5)
+
+
+def shown_values(activations: Activations, finding: Finding) -> np.ndarray:
+    """The unit's activations as they are coloured, from -1 to 1: a cell state through tanh, as the lectures show it."""
+    row = activations.row(finding.unit).astype(np.float32)
+    return np.tanh(row) if np.abs(row).max() > 1 else row
+
+
+def telling_stretch(labels: np.ndarray, text: str, length: int) -> int:
+    """Where a stretch of `length` characters begins, at a line's start, in which the label changes most."""
+    starts = [0, *(k + 1 for k, character in enumerate(text) if character == "\n" and k + length < len(text))]
+    starts = starts[:: max(1, len(starts) // 2000)]
+    return max(starts, key=lambda start: float(np.asarray(labels[start : start + length], dtype=np.float64).std()))
+
+
+def draw_units(examination: Examination, hypotheses: Sequence[Hypothesis], text: str, count: int = 6):
+    """Text coloured by the activation of each of the first `count` findings: red above zero, blue below."""
+    from matplotlib.patches import Rectangle
+
+    from unrolled.analysis.figures import canvas
+
+    wide, high = 100, 5
+    labels = {hypothesis.name: hypothesis.labels for hypothesis in hypotheses}
+    chosen = examination.findings[:count]
+    figure = canvas(11, 0.3 + 1.05 * max(1, len(chosen)))
+    every = figure.subplots(max(1, len(chosen)), 1, squeeze=False)[:, 0]
+    for axes, finding in zip(every, chosen, strict=False):
+        values = shown_values(examination.activations, finding)
+        scale = max(float(np.quantile(np.abs(values), 0.99)), 1e-6)
+        start = telling_stretch(labels[finding.hypothesis], text, wide * high)
+        row = column = 0
+        for place in range(start, len(text)):
+            if column == wide:
+                row, column = row + 1, 0
+            if row == high:
+                break
+            share = float(np.clip(values[place] / scale, -1, 1))
+            color = (1, 1 - share, 1 - share) if share > 0 else (1 + share, 1 + share, 1)
+            axes.add_patch(Rectangle((column, row), 1, 1, color=color, linewidth=0))
+            if text[place] == "\n":
+                axes.text(column + 0.5, row + 0.7, "↵", fontsize=6, ha="center", color="#999999")
+                row, column = row + 1, 0
+            else:
+                shown = text[place].replace("$", r"\$")  # which would begin mathematics
+                axes.text(column + 0.5, row + 0.75, shown, fontsize=7, ha="center", family="monospace")
+                column += 1
+        axes.set(xlim=(0, wide), ylim=(high, 0), xticks=[], yticks=[])
+        score = f"{'r' if finding.graded else 'AUC'} {finding.held_out:.3f}"
+        axes.set_title(f"{finding.hypothesis}: unit {finding.unit}, {score}", fontsize=8, loc="left", pad=2)
+    return figure

@@ -1,0 +1,60 @@
+"""Figures without a display: a canvas, and how it becomes PNG, SVG, or SVG within a page."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unrolled.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def canvas(width: float = 8.0, height: float = 4.5) -> Figure:
+    """An empty figure, in inches; text in its SVG stays text."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.fonttype"] = "none"
+    matplotlib.rcParams["svg.hashsalt"] = "unrolled"  # the same figure is the same file
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def targets(stem: Path, overwrite: bool) -> list[Path]:
+    """`stem.png` and `stem.svg`; ConfigurationError where one exists and may not be replaced, or cannot be written."""
+    if stem.suffix in (".png", ".svg"):
+        stem = stem.with_suffix("")
+    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
+    for path in paths:
+        check_target(path, overwrite)
+    return paths
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """ConfigurationError where `path` exists and may not be replaced, or its folder does not exist."""
+    if path.is_dir() or not path.name:
+        raise ConfigurationError(f"{path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise ConfigurationError(f"{path}: exists; choose another --out, or replace it with --overwrite")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"{path.parent}: no such folder for {path.name}")
+
+
+def save(figure: Figure, paths: list[Path]) -> None:
+    """Write the figure to every path, in the format of its suffix."""
+    for path in paths:
+        stamp = {"Date": None} if path.suffix == ".svg" else {}
+        figure.savefig(path, dpi=110, metadata=stamp)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an `<svg>` element for a page."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    document = text.getvalue()
+    return document[document.index("<svg") :]

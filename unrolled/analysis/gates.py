@@ -1,0 +1,139 @@
+"""Gates: which of them keep memory, and how open they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from unrolled.analysis.states import Layer
+from unrolled.cells import (
+    Cell,
+    CoupledLSTMCell,
+    GatedCell,
+    GRUCell,
+    GRUResetAfterCell,
+    LayerNormGRUCell,
+    LayerNormLSTMCell,
+    LSTMCell,
+    MUT1Cell,
+    MUT2Cell,
+    MUT3Cell,
+    PeepholeLSTMCell,
+)
+
+
+@torch.no_grad()
+def keep_memory(cell: Cell, bias: float) -> bool:
+    """Start with gates that keep: the keeping gate of each unit is σ(bias) open where nothing else moves it.
+
+    That is the forget gate of LSTMs and the update gate of GRUs and MUTs; an LSTM's input gate, which has a bias of its
+    own, starts at σ(-bias). False where the cell has none of these, or
+    no biases; it is then left as it is.
+    Source: Gers et al. 2000; Tallec & Ollivier 2018, "Can recurrent neural networks warp time?", from whom the rule
+    bias = log(steps to remember) comes.
+    """
+    if isinstance(cell, MUT1Cell | MUT2Cell | MUT3Cell):
+        part, sign = cell.bias_z, -1.0
+    elif isinstance(cell, GatedCell) and cell.bias is not None:
+        number, parts = cell.forget_part
+        part, sign = cell.bias.chunk(parts)[number], 1.0
+        if parts == 4:  # these write by a gate of its own, first of the four
+            cell.bias.chunk(parts)[0].fill_(-bias)
+    elif isinstance(cell, GRUCell | GRUResetAfterCell | LayerNormGRUCell) and cell.bias is not None:
+        part, sign = cell.bias.chunk(3)[1], 1.0 if getattr(cell, "update_keeps", True) else -1.0
+    else:
+        return False
+    if part is None:
+        return False
+    part.fill_(sign * bias)
+    return True
+
+
+#: What a cell's gates are called, in the order in which its step computes them.
+_NAMES: dict[type, tuple[str, ...]] = {
+    LSTMCell: ("f", "i", "o"),
+    PeepholeLSTMCell: ("i", "f", "o"),
+    CoupledLSTMCell: ("f", "o"),
+    LayerNormLSTMCell: ("f", "i", "o"),
+    GRUCell: ("r", "z"),
+    GRUResetAfterCell: ("r", "z"),
+    LayerNormGRUCell: ("r", "z"),
+    MUT1Cell: ("z", "r"),
+    MUT2Cell: ("z", "r"),
+    MUT3Cell: ("z", "r"),
+}
+
+
+class _Gates(TorchDispatchMode):
+    """Keeps what every logistic function gives while it is switched on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.sigmoid.default:
+            self.seen.append(result)
+        return result
+
+
+@torch.no_grad()
+def gate_values(layer: Layer) -> dict[str, Tensor]:
+    """The gates of each step by name, `[T, B, H]` each: all that the cell puts through a logistic function.
+
+    Those of a cell of one's own are called "gate 1", "gate 2" and so on. Empty where it has none.
+    """
+    steps, batch = layer.inputs.shape[:2]
+    with _Gates() as gates:  # the steps of a sequence that is known are rows of a batch
+        layer.cell(layer.inputs.flatten(0, 1), tuple(part.flatten(0, 1) for part in layer.before))
+    size = layer.cell.hidden_size
+    whole = [part for seen in gates.seen if seen.size(-1) % size == 0 for part in seen.split(size, -1)]
+    cell = getattr(layer.cell, "cell", layer.cell)  # without the noise around it
+    names = _NAMES.get(type(cell), ())
+    if len(names) != len(whole):
+        names = tuple(f"gate {k}" for k in range(1, len(whole) + 1))
+    return {name: part.unflatten(0, (steps, batch)) for name, part in zip(names, whole, strict=True)}
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """Of each unit of a gate, the fraction of steps at which it is nearly closed and nearly open, `[H]` each."""
+
+    layer: int
+    gate: str
+    left: Tensor
+    right: Tensor
+
+
+def saturation(layers: Sequence[Layer], below: float = 0.1, above: float = 0.9) -> list[Saturation]:
+    """Left-saturated: a gate below `below`; right-saturated: above `above` (Karpathy et al. 2016, figure 3)."""
+    return [
+        Saturation(number, name, (part < below).float().mean((0, 1)), (part > above).float().mean((0, 1)))
+        for number, layer in enumerate(layers, 1)
+        for name, part in gate_values(layer).items()
+    ]
+
+
+def draw_saturation(found: Sequence[Saturation]):
+    """Each unit of each gate as a point: how often it is nearly open, and how often nearly closed."""
+    from unrolled.analysis.figures import canvas
+
+    layers = sorted({part.layer for part in found})
+    figure = canvas(4 * len(layers) + 0.5, 4)
+    every = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
+    for axes, number in zip(every, layers, strict=True):
+        axes.plot([0, 1], [1, 0], color="grey", linewidth=0.6)
+        for part in found:
+            if part.layer == number:
+                share_open, share_closed = part.right.numpy(), part.left.numpy()
+                axes.plot(share_open, share_closed, ".", markersize=4, alpha=0.6, label=f"gate {part.gate}")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="share of steps above 0.9", title=f"layer {number}")
+        axes.set_aspect("equal")
+        axes.legend(fontsize=8)
+    every[0].set_ylabel("share of steps below 0.1")
+    return figure

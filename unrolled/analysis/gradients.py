@@ -1,0 +1,184 @@
+"""Gradient flow: `∂s_t/∂s_k` of any cell, exactly, as products of its steps' Jacobians.
+
+Source: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import jacrev, vmap
+
+from unrolled.analysis.states import before_each, every_state
+from unrolled.cells import Cell, ElmanCell, State
+from unrolled.errors import ConfigurationError, ShapeError
+
+#: Numbers that the Jacobians of the steps in hand may take up while they are made.
+_AT_ONCE = 1 << 26
+
+
+def step_jacobians(cell: Cell, inputs: Tensor, before: State) -> Tensor:
+    """`∂s_t/∂s_{t-1}` of every step, `[T, S, S]`, S being the sum of the cell's state sizes.
+
+    inputs: `[T, I]`. before: the states in front of every step, `[T, size]` each.
+    """
+    sizes = cell.state_sizes
+
+    def step(flat: Tensor, x: Tensor) -> Tensor:
+        state = tuple(part.unsqueeze(0) for part in flat.split(sizes))
+        return torch.cat(cell(x.unsqueeze(0), state), -1).squeeze(0)
+
+    total = sum(sizes)
+    chunk = max(1, _AT_ONCE // (8 * total * total))
+    # The transforms see plain tensors: what they differentiate is the state alone.
+    with torch.no_grad():
+        return vmap(jacrev(step), chunk_size=chunk)(torch.cat(before, -1), inputs)
+
+
+def spectral_norm(matrices: Tensor) -> Tensor:
+    """The largest singular value of each of `[..., M, N]`.
+
+    From the eigenvalues of `AᵀA`: for the largest that is as exact as a decomposition, and several times faster.
+    """
+    scale = torch.linalg.matrix_norm(matrices).clamp_min(torch.finfo(matrices.dtype).tiny)
+    scaled = matrices / scale[..., None, None]  # squares of small norms would underflow
+    return torch.linalg.eigvalsh(scaled.mT @ scaled)[..., -1].clamp_min(0).sqrt() * scale
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """Norms of `∂s_t/∂s_k`, row e for t = `ends[e]` and column k, both counted from 0, the state before the first step.
+
+    `spectral` and `frobenius` are `[E, T+1]`, NaN where k > t. No spectral norm is above `rate ** (t-k)`.
+    """
+
+    ends: tuple[int, ...]
+    spectral: Tensor
+    frobenius: Tensor
+    rate: float
+    #: Where `rate` comes from, in words.
+    rate_of: str
+
+    def by_distance(self, norms: Tensor) -> Tensor:
+        """The geometric mean of `norms` over all pairs with t-k = 0, 1, ...: `[max(ends) + 1]`."""
+        means = []
+        for distance in range(max(self.ends) + 1):
+            found = [norms[e, t - distance] for e, t in enumerate(self.ends) if t >= distance]
+            means.append(torch.stack(found).log().mean().exp())
+        return torch.stack(means)
+
+
+@torch.no_grad()
+def gradient_flow(
+    cell: Cell,
+    inputs: Tensor,
+    first: State | None = None,
+    *,
+    of: str | None = None,
+    ends: Sequence[int] | None = None,
+) -> GradientFlow:
+    """How the state after `t` steps depends on that after `k`, for all k ≤ t and each t of `ends`.
+
+    inputs: `[T, I]`. first: the states before the first step, `[size]` each; zeros where None.
+    of: one of the cell's states, which is then varied and looked at alone, while it acts through all of them; None:
+        the whole state.
+    ends: from 1 to T; None: all of them.
+    """
+    if inputs.dim() != 2 or not len(inputs):
+        raise ShapeError(f"inputs must be one sequence, [T, {cell.input_size}], got {list(inputs.shape)}")
+    start = cell.initial_state(1, like=inputs) if first is None else tuple(part.unsqueeze(0) for part in first)
+    after = every_state(cell, inputs.unsqueeze(1), start, backend="eager")  # one short sequence: not worth compiling
+    before = tuple(part.squeeze(1) for part in before_each(after, start))
+    return flow_of(step_jacobians(cell, inputs, before), cell, of=of, ends=ends)
+
+
+@torch.no_grad()
+def flow_of(jacobians: Tensor, cell: Cell, *, of: str | None = None, ends: Sequence[int] | None = None) -> GradientFlow:
+    """The flow that `jacobians [T, S, S]` of a cell's steps make; see `gradient_flow`."""
+    steps = len(jacobians)
+    ends = tuple(range(1, steps + 1)) if ends is None else tuple(sorted(ends))
+    if not ends or not 1 <= ends[0] <= ends[-1] <= steps:
+        raise ConfigurationError(f"ends must be steps from 1 to {steps}, got {ends}")
+    part = _part(cell, of)
+    size = jacobians.size(1)
+    products = torch.eye(size, dtype=jacobians.dtype)[part].expand(len(ends), -1, -1).clone()
+    norms = jacobians.new_full((2, len(ends), steps + 1), torch.nan)
+    for k in range(ends[-1], -1, -1):
+        if k < ends[-1]:
+            live = next(e for e, t in enumerate(ends) if t > k)
+            products[live:] = products[live:] @ jacobians[k]
+        live = next(e for e, t in enumerate(ends) if t >= k)
+        shown = products[live:, :, part]
+        norms[0, live:, k] = spectral_norm(shown)
+        norms[1, live:, k] = torch.linalg.matrix_norm(shown, "fro")
+    rate, rate_of = _rate(jacobians, cell, of)
+    return GradientFlow(ends, norms[0], norms[1], rate, rate_of)
+
+
+def _part(cell: Cell, of: str | None) -> slice:
+    if of is None:
+        return slice(None)
+    if of not in cell.state_names:
+        raise ConfigurationError(f"this cell has no state {of!r}: choose from {', '.join(cell.state_names)}")
+    k = cell.state_names.index(of)
+    first = sum(cell.state_sizes[:k])
+    return slice(first, first + cell.state_sizes[k])
+
+
+def _rate(jacobians: Tensor, cell: Cell, of: str | None) -> tuple[float, str]:
+    """What no step can multiply a gradient by: `β_W β_h` for vanilla cells (|tanh'|, |relu'| ≤ 1 = β_h)."""
+    recurring = cell.state_names[cell.recurring]
+    if isinstance(cell, ElmanCell) and (of or "".join(cell.state_names)) == recurring:
+        return float(spectral_norm(cell.weight_hh.to(jacobians.dtype))), "β_W β_h"
+    return float(spectral_norm(jacobians).max()), "largest step"
+
+
+@dataclass(frozen=True)
+class RecurrentMatrix:
+    """A square block of a cell's recurrent weights: largest absolute eigenvalue, and largest singular value."""
+
+    name: str
+    spectral_radius: float
+    largest_singular_value: float
+
+
+def recurrent_matrices(cell: Cell) -> list[RecurrentMatrix]:
+    """Every `[H, H]` block of the weights that a cell puts to its states: `weight_h*`, and peepholes' matrices."""
+    found = []
+    for name, weight in cell.named_parameters():
+        fits = weight.dim() == 2 and weight.size(1) == cell.hidden_size and weight.size(0) % cell.hidden_size == 0
+        if not fits or name.startswith(("weight_i", "weight_x")):
+            continue
+        blocks = weight.detach().double().split(cell.hidden_size)
+        for number, block in enumerate(blocks, 1):
+            title = name if len(blocks) == 1 else f"{name} {number}/{len(blocks)}"
+            radius = float(torch.linalg.eigvals(block).abs().max())
+            found.append(RecurrentMatrix(title, radius, float(spectral_norm(block))))
+    return found
+
+
+def draw_flows(flows: dict[str, GradientFlow], title: str):
+    """The spectral norm against the distance, one line a flow, with its bound dashed, on a logarithmic scale."""
+    from unrolled.analysis.figures import canvas
+
+    figure = canvas(8.5, 5)
+    axes = figure.add_subplot()
+    tiny = 1e-30
+    for number, (name, flow) in enumerate(flows.items()):
+        norms = flow.by_distance(flow.spectral)
+        color, style = f"C{number % 10}", "-" if number < 10 else "--"
+        distance = range(len(norms))
+        axes.plot(distance, norms.clamp_min(tiny), label=name, linewidth=1.6, color=color, linestyle=style)
+        axes.plot(distance, [flow.rate**n for n in distance], color=color, linestyle=":", linewidth=0.8)
+    shown = torch.cat([flow.by_distance(flow.spectral) for flow in flows.values()])
+    axes.set_yscale("log")
+    axes.set_ylim(max(float(shown.min()) / 3, tiny), max(float(shown.max()) * 30, 10))
+    axes.set_xlabel("steps back, t - k")
+    axes.set_ylabel("norm of ∂s_t / ∂s_k")
+    axes.set_title(f"{title} (dotted: bound)", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, ncols=1 + len(flows) // 9)
+    return figure

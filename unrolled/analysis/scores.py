@@ -1,0 +1,89 @@
+"""How well each of many units tells each of many labels: AUC for yes or no, correlation for numbers, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Mean ranks of float16 `values [N]`, from 0 to 1 and centred on 0; float32.
+
+    Half precision has 63,488 values that are numbers: a table of how often each occurs takes the place of sorting, and
+    ties share their mean rank.
+    """
+    bits = values.view(np.uint16)
+    # In this order unsigned numbers sort as the floats do; -0 and 0 are one value.
+    keys = np.where(bits & 0x8000, 0x8000 - (bits & 0x7FFF), bits + 0x8000).astype(np.uint16)
+    counts = np.bincount(keys, minlength=1 << 16)
+    below = np.cumsum(counts) - counts
+    mean = (below + (counts + 1) / 2 - 0.5) / len(values) - 0.5
+    return mean.astype(np.float32)[keys]
+
+
+class Labels:
+    """Label columns `[N, K]`, each yes-or-no (bool) or graded (float), prepared for scoring."""
+
+    def __init__(self, columns: Sequence[np.ndarray]) -> None:
+        self.graded = np.array([column.dtype != np.bool_ for column in columns])
+        self.count = len(columns[0]) if columns else 0
+        # Rows, as matrix products want them: the text is by far the longest side.
+        self._rows = np.zeros((len(columns), self.count), dtype=np.float32)
+        #: False where a column says the same of every character, so that nothing can tell it.
+        self.usable = np.zeros(len(columns), dtype=bool)
+        self._shares = np.zeros(len(columns))
+        for k, column in enumerate(columns):
+            numbers = column.astype(np.float64)
+            spread = numbers.std()
+            self.usable[k] = spread > 0
+            self._shares[k] = numbers.mean()
+            if spread > 0:
+                self._rows[k] = (numbers - numbers.mean()) / (spread if self.graded[k] else 1.0)
+
+    def score(self, activations: np.ndarray) -> np.ndarray:
+        """Of `activations [U, N]`, float16, the score `[U, K]`: AUC from 0 to 1, or Pearson's r from -1 to 1.
+
+        A column or a unit that never changes scores 0.5, or 0.
+        """
+        by_rank = np.stack([ranks(row) for row in activations])
+        yes = ~self.graded
+        scores = np.zeros((len(activations), len(self.graded)))
+        # AUC = (mean rank of yes - mean rank of no) + 1/2, both from 0 to 1.
+        sums = (self._rows[yes] @ by_rank.T).T
+        pairs = self.count * self._shares[yes] * (1 - self._shares[yes])
+        scores[:, yes] = 0.5 + np.divide(sums, pairs, out=np.zeros(sums.shape), where=pairs > 0)
+        if self.graded.any():
+            values = activations.astype(np.float32)
+            values -= values.mean(1, keepdims=True)
+            spread = values.std(1, keepdims=True)
+            values /= np.where(spread > 0, spread, 1.0)
+            scores[:, self.graded] = (self._rows[self.graded] @ values.T).T / self.count
+        return scores
+
+
+def strength(scores: np.ndarray, graded: np.ndarray) -> np.ndarray:
+    """How far each score `[..., K]` is from chance, 0 to 1; a unit that is off where the label is on tells as much.
+
+    `max(AUC, 1 - AUC)` is `(1 + strength) / 2`, and `|r|` is the strength.
+    """
+    return np.where(graded, np.abs(scores), np.abs(2 * scores - 1))
+
+
+def shifted_spread(values: np.ndarray, label: np.ndarray) -> float:
+    """The standard deviation of the score of `values [N]` (float16) over all circular shifts of `label [N]`.
+
+    Shifted, a label keeps how long it stays on and off, and loses what it has to do with the text. That is the score's
+    spread by chance, much larger for labels that come in long stretches than for single characters. Shifts of less than
+    a hundredth of the text are left out.
+    """
+    graded = label.dtype != np.bool_
+    signal = values.astype(np.float64) if graded else ranks(values).astype(np.float64)
+    wanted = label.astype(np.float64)
+    if signal.std() == 0 or wanted.std() == 0:
+        return 0.0
+    signal = (signal - signal.mean()) / (signal.std() if graded else 1.0)
+    scale = len(label) * (wanted.std() if graded else wanted.mean() * (1 - wanted.mean()))
+    every = np.fft.irfft(np.fft.rfft(signal) * np.conj(np.fft.rfft(wanted - wanted.mean())), len(label)) / scale
+    margin = max(1, len(label) // 100)
+    return float(every[margin : len(label) - margin].std()) if len(label) > 2 * margin else 0.0

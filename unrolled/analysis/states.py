@@ -1,0 +1,78 @@
+"""All states of every step, which `unroll` itself does not give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells import Cell, State
+from unrolled.errors import ConfigurationError
+from unrolled.layers import Recurrent
+from unrolled.layers.noise import with_noise
+from unrolled.unroll import unroll
+from unrolled.unroll.adapt import WithOutput
+
+
+class WholeState(WithOutput):
+    """A cell that puts out its whole state: `[B, sum(state_sizes)]`."""
+
+    def __init__(self, cell: Cell) -> None:
+        nn.Module.__init__(self)
+        self.cell = cell
+        self.input_size, self.hidden_size, self.training = cell.input_size, cell.hidden_size, cell.training
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return self.cell.state_sizes
+
+    def initial_state(self, batch_size: int, *, like: Tensor) -> State:
+        return self.cell.initial_state(batch_size, like=like)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        new = self.cell(x, state)
+        return torch.cat(new, -1), new
+
+
+def every_state(cell: Cell, inputs: Tensor, state: State | None = None, backend: str = "auto") -> State:
+    """The states behind every step over `inputs [T, B, I]`: a tensor `[T, B, size]` for each of the cell's states."""
+    outputs, _ = unroll(WholeState(cell), inputs, state, backend=backend)
+    return outputs.split(cell.state_sizes, -1)
+
+
+def before_each(states: State, first: State) -> State:
+    """The states in front of every step, `[T, B, size]`, of those behind it and the first, `[B, size]`."""
+    return tuple(torch.cat([start.unsqueeze(0), part[:-1]]) for part, start in zip(states, first, strict=True))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one layer of a stack did: its cell, its input `[T, B, I]`, and its states in front of and behind each step.
+
+    `before` and `after` hold a tensor `[T, B, size]` for each of the cell's states.
+    """
+
+    cell: Cell
+    inputs: Tensor
+    before: State
+    after: State
+
+
+def trace(stack: Recurrent, inputs: Tensor, states: Sequence[State | None] | None = None) -> list[Layer]:
+    """Each layer of `stack` over `inputs [T, B, I]`, as outside of training; `states` are the first, a layer each.
+
+    ConfigurationError where the stack is bidirectional.
+    """
+    if stack.bidirectional:
+        raise ConfigurationError("a bidirectional layer reads the text from both ends; analysis is of one direction")
+    layers = []
+    for number, (project, directions) in enumerate(zip(stack.projections, stack.cells, strict=True)):
+        inputs = project(inputs)
+        cell, _ = with_noise(directions[0], inputs, 0.0, stack.noise.zoneout)  # type: ignore[index]
+        first = (states and states[number]) or cell.initial_state(inputs.size(1), like=inputs)
+        after = every_state(cell, inputs, first)
+        layers.append(Layer(cell, inputs, before_each(after, first), after))
+        inputs = after[0]
+    return layers

@@ -1,0 +1,198 @@
+"""Interpretable cells: which unit of a trained model tells which hypothesis, found on one half of a text, confirmed on
+the other.
+
+Source: Karpathy, Johnson & Fei-Fei 2016, "Visualizing and Understanding Recurrent Networks".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from unrolled.analysis.hypotheses import Hypothesis
+from unrolled.analysis.scores import Labels, shifted_spread, strength
+from unrolled.analysis.states import trace
+from unrolled.errors import DataError
+from unrolled.layers.stack import unstack_states
+from unrolled.models import LanguageModel
+
+#: Units scored at a time: what is made of them in between should stay small.
+_AT_ONCE = 32
+#: Steps read at a time, and tokens that each stream but the first reads early, so that none begins without memory.
+_WINDOW = 256
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """A place in the state of a model: layer from 1, the state's name, and the unit from 0."""
+
+    layer: int
+    state: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.state}{self.layer}.{self.number}"
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The value of every unit behind every token: `values [U, N]`, float16, row k that of `units[k]`."""
+
+    units: tuple[Unit, ...]
+    values: np.ndarray
+
+    def row(self, unit: Unit) -> np.ndarray:
+        return self.values[self.units.index(unit)]
+
+
+@torch.no_grad()
+def read_activations(
+    model: LanguageModel, tokens: np.ndarray, streams: int = 16, progress: Callable[[float], None] = lambda share: None
+) -> Activations:
+    """All states of all layers over `tokens [N]`, read as one text: h and c where the cell has both.
+
+    To be fast the text is read as several streams in step, each but the first from 256 tokens earlier on.
+    """
+    names, stack = model.recurrent.state_names, model.recurrent
+    sizes = [cell[0].state_sizes for cell in stack.cells]  # type: ignore[index]
+    units = tuple(
+        Unit(layer, name, number)
+        for layer, widths in enumerate(sizes, 1)
+        for name, width in zip(names, widths, strict=True)
+        for number in range(width)
+    )
+    streams = max(1, min(streams, len(tokens) // (2 * _WINDOW)))
+    length = -(-len(tokens) // streams)
+    starts = np.arange(streams) * length
+    values = np.zeros((len(units), streams * length), dtype=np.float16)
+    rows = values.reshape(len(units), streams, length)
+    padded = np.zeros(streams * length, dtype=np.int64)
+    padded[: len(tokens)] = tokens
+    states = None
+    if streams > 1:
+        early = np.stack([padded[max(0, start - _WINDOW) : max(_WINDOW, start)] for start in starts], 1)
+        _, hx = model.read(torch.from_numpy(early))
+        states = unstack_states(hx, names, stack.num_layers)
+        for state in states:
+            for part in state or ():
+                part[0] = 0.0  # the first stream begins the text
+    for first in range(0, length, _WINDOW):
+        window = torch.from_numpy(padded.reshape(streams, length)[:, first : first + _WINDOW].T.copy())
+        layers = trace(stack, model.embed(window), states)
+        states = [tuple(part[-1] for part in layer.after) for layer in layers]
+        made = torch.cat([part for layer in layers for part in layer.after], -1)
+        rows[:, :, first : first + len(window)] = made.permute(2, 1, 0).to(torch.float16).numpy()
+        progress(min(1.0, (first + _WINDOW) / length))
+    return Activations(units, values[:, : len(tokens)])
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The unit that told a hypothesis best on the first half of the text, and how it did on the second.
+
+    Scores are AUC, or Pearson's r for graded hypotheses. found: on the first half. held_out: on the second. control:
+    the best of all units for the labels shifted along the text, chosen and confirmed in the same way. p: the chance of
+    a score like `held_out` for any of all the units and hypotheses that were tried (Bonferroni), by the spread of the
+    unit's scores over all shifts of the labels.
+    """
+
+    hypothesis: str
+    graded: bool
+    unit: Unit
+    found: float
+    held_out: float
+    control: float
+    p: float
+    #: Share of the second half's characters that are labelled yes; for graded labels their mean.
+    share: float
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether it tells on the second half what it told on the first: AUC of 0.9 either way, or |r| of 0.9 (0.8 for
+        a depth, which units seldom count in even steps); p below 0.01.
+        """
+        needed = 0.8 if not self.graded or self.hypothesis.startswith("depth") else 0.9
+        return self.strength >= needed and self.p < 0.01 and self.same_sign
+
+    @property
+    def strength(self) -> float:
+        """0 by chance, 1 without error: |r|, or twice the AUC's distance from 0.5."""
+        return abs(self.held_out) if self.graded else abs(2 * self.held_out - 1)
+
+    @property
+    def same_sign(self) -> bool:
+        chance = 0.0 if self.graded else 0.5
+        return (self.found > chance) == (self.held_out > chance)
+
+
+def find_units(activations: Activations, hypotheses: Sequence[Hypothesis], seed: int = 1) -> list[Finding]:
+    """For each hypothesis the best unit of all; those that label nothing in a half of the text are left out.
+
+    Labels are `[N]`, one for each token that `activations` holds.
+    """
+    values = activations.values
+    half = values.shape[1] // 2
+    if half < 100:
+        raise DataError(f"{values.shape[1]} characters are too few to tell units apart; give at least 200")
+    halves = (values[:, :half], values[:, half : 2 * half])
+    generator = np.random.default_rng(seed)
+    columns = [[h.labels[:half] for h in hypotheses], [h.labels[half : 2 * half] for h in hypotheses]]
+    shifted = [[np.roll(column, generator.integers(half // 4, 3 * half // 4)) for column in part] for part in columns]
+    labels = [Labels([*real, *control]) for real, control in zip(columns, shifted, strict=True)]
+
+    def score(part: np.ndarray, of_half: Labels) -> np.ndarray:
+        return np.concatenate([of_half.score(part[k : k + _AT_ONCE]) for k in range(0, len(part), _AT_ONCE)])
+
+    with ThreadPoolExecutor(2) as pool:  # a half each: most of the work is NumPy's, outside of Python's lock
+        scores = list(pool.map(score, halves, labels))
+    best = strength(scores[0], labels[0].graded).argmax(0)
+    count, tried = len(hypotheses), len(values) * len(hypotheses)
+    findings = []
+    for k, hypothesis in enumerate(hypotheses):
+        if not (labels[0].usable[k] and labels[1].usable[k]):
+            continue
+        chosen, other = int(best[k]), int(best[count + k])
+        held_out = float(scores[1][chosen, k])
+        spread = shifted_spread(halves[1][chosen], columns[1][k])
+        away = abs(held_out - (0.0 if hypothesis.graded else 0.5))
+        findings.append(
+            Finding(
+                hypothesis.name,
+                hypothesis.graded,
+                activations.units[chosen],
+                float(scores[0][chosen, k]),
+                held_out,
+                float(scores[1][other, count + k]),
+                min(1.0, tried * math.erfc(away / spread / math.sqrt(2))) if spread > 0 else 1.0,
+                float(columns[1][k].mean()),
+            )
+        )
+    return sorted(findings, key=lambda finding: -finding.strength)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Where a unit is most active: the text around it, and which of its characters that is."""
+
+    text: str
+    at: int
+    value: float
+
+
+def top_passages(row: np.ndarray, text: str, sign: float = 1.0, count: int = 5, around: int = 40) -> list[Passage]:
+    """The `count` places of the highest activation (the lowest, where `sign` is negative), at least `around` apart."""
+    signal = row.astype(np.float32) * sign
+    passages: list[Passage] = []
+    while len(passages) < count and np.isfinite(signal).any():
+        at = int(signal.argmax())
+        if not np.isfinite(signal[at]):
+            break
+        start = max(0, at - around)
+        passages.append(Passage(text[start : at + around // 2], at - start, float(row[at])))
+        signal[max(0, at - around) : at + around] = -np.inf
+    return passages

@@ -1,0 +1,102 @@
+"""Word vectors: neighbours, analogies, and a map in two dimensions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unrolled.data.vectors import WordVectors
+from unrolled.errors import ConfigurationError, DataError
+
+
+class Neighbours:
+    """Word vectors on the unit sphere, where the cosine is a product."""
+
+    def __init__(self, vectors: WordVectors) -> None:
+        self.words = vectors.words
+        self._number = {word: k for k, word in enumerate(vectors.words)}
+        lengths = np.linalg.norm(vectors.values, axis=1, keepdims=True)
+        self.values = vectors.values / np.maximum(lengths, 1e-12)
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._number
+
+    def vector(self, word: str) -> np.ndarray:
+        """Of length 1; ConfigurationError where the word is not known."""
+        if word not in self._number:
+            close = difflib.get_close_matches(word, self.words, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ConfigurationError(f"no vector of {word!r}{hint}")
+        return self.values[self._number[word]]
+
+    def nearest(self, direction: np.ndarray, count: int, without: Iterable[str] = ()) -> list[tuple[str, float]]:
+        """The `count` words whose cosine with `direction` is highest, and that cosine."""
+        cosines = self.values @ (direction / max(float(np.linalg.norm(direction)), 1e-12))
+        for word in without:
+            cosines[self._number[word]] = -np.inf
+        best = np.argsort(-cosines)[:count]
+        return [(self.words[k], float(cosines[k])) for k in best if np.isfinite(cosines[k])]
+
+    def analogy(self, a: str, b: str, c: str, count: int = 1) -> list[tuple[str, float]]:
+        """`a - b + c`: king - man + woman is queen (3CosAdd, Mikolov et al. 2013); none of the three is an answer."""
+        direction = self.vector(a) - self.vector(b) + self.vector(c)
+        return self.nearest(direction, count, without=(a, b, c))
+
+
+@dataclass(frozen=True)
+class AnalogyScore:
+    """Of the questions all of whose words are known: how many were answered right."""
+
+    right: int
+    asked: int
+    left_out: int
+
+
+def score_analogies(neighbours: Neighbours, path: Path) -> AnalogyScore:
+    """The questions of a file as word2vec's: `a b c d` in a line asks for b - a + c = d; a line with `:` is a title."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    right = asked = left_out = 0
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        words = line.split()
+        if not words or words[0] == ":":
+            continue
+        if len(words) != 4:
+            raise DataError(f"{path}:{number}: four words are expected, got {len(words)}")
+        a, b, c, d = (word if word in neighbours else word.lower() for word in words)
+        if not all(word in neighbours for word in (a, b, c, d)):
+            left_out += 1
+            continue
+        asked += 1
+        right += neighbours.analogy(b, a, c)[0][0] == d
+    return AnalogyScore(right, asked, left_out)
+
+
+def flatten(values: np.ndarray) -> np.ndarray:
+    """The two principal components of `values [N, width]`: `[N, 2]`."""
+    centred = values - values.mean(0)
+    if min(centred.shape) < 2:
+        raise ConfigurationError("a map needs at least two words, and vectors of two numbers")
+    left, spread, _ = np.linalg.svd(centred, full_matrices=False)
+    return left[:, :2] * spread[:2]
+
+
+def draw_map(neighbours: Neighbours, words: Sequence[str]):
+    """The words where their vectors' principal components are."""
+    from unrolled.analysis.figures import canvas
+
+    places = flatten(np.stack([neighbours.vector(word) for word in words]))
+    figure = canvas(7.5, 6)
+    axes = figure.add_subplot()
+    axes.plot(places[:, 0], places[:, 1], ".", color="#3182bd")
+    for word, (x, y) in zip(words, places, strict=True):
+        shown = word.replace("$", r"\$")
+        axes.annotate(shown, (x, y), textcoords="offset points", xytext=(4, 3), fontsize=9)
+    axes.set(xlabel="first principal component", ylabel="second")
+    axes.margins(0.12)
+    axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,99 @@
+"""`unrolled inspect cells RUN`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from unrolled.analysis.examine import Examination, draw_units, examine
+from unrolled.analysis.figures import save, targets
+from unrolled.cli.inspecting import labelled_text, open_task, print_table
+from unrolled.cli.parsing import parse
+from unrolled.training.checkpoint import Which
+from unrolled.training.config import require
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Look for units of a trained character model that mean something, and draw text coloured by them.
+
+    Every unit of every layer is scored against every hypothesis on the first half of the text; the best is confirmed on
+    the second. AUC for yes or no, 0.5 being chance (0 as good as 1: the unit is then low where the hypothesis holds);
+    r for numbers. control: the same with the labels shifted along the text.
+    """
+
+    run: Annotated[str, Positional, arg(metavar="RUN")]
+    """Run directory of a language model of characters or bytes."""
+    text: Annotated[str | None, arg(metavar="FILE")] = None
+    """Text for RUN to read, unseen in training if possible (what its training held out)."""
+    language: Annotated[str | None, arg(metavar="NAME")] = None
+    """text, or a programming language that Pygments knows: python, c, tex (guessed from the file's name)."""
+    hypothesis: Annotated[tuple[str, ...], arg(metavar="NAME=PATTERN...")] = ()
+    """Of your own: a regular expression for what is meant, or FILE.py:FUNCTION, from a text to a label a character."""
+    characters: int = 200_000
+    """Read this much of the text, at most."""
+    show: int = 6
+    """Units in the figure."""
+    checkpoint: Which = "best"
+    """Which weights."""
+    out: Annotated[Path, arg(metavar="FIGURE")] = Path("cells")
+    """Write FIGURE.png and FIGURE.svg."""
+    overwrite: bool = False
+    """Replace them where they exist."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    require(200 <= arguments.characters <= 100_000_000, "characters", "from 200 to 100,000,000", arguments.characters)
+    require(1 <= arguments.show <= 50, "show", "from 1 to 50", arguments.show)
+    paths = targets(arguments.out, arguments.overwrite)
+    task = open_task(arguments.run, arguments.checkpoint)
+    given = labelled_text(task, arguments.text, arguments.language, arguments.characters, arguments.hypothesis)
+    with Console(stderr=True).status("") as status:
+        found = examine(task.model, given.tokens, given.text, given.hypotheses, status.update)
+    print_findings(found)
+    print_passages(found, 3)
+    save(draw_units(found, given.hypotheses, given.text, arguments.show), paths)
+    print(f"figure {' '.join(map(str, paths))}")
+    return 0
+
+
+HEADS = ("hypothesis", "unit", "score", "found", "held out", "control", "p", "loss without")
+
+
+def print_findings(found: Examination) -> None:
+    """The table of all hypotheses, best first."""
+    rows = [
+        [
+            ("* " if finding.confirmed else "  ") + finding.hypothesis,
+            str(finding.unit),
+            "r" if finding.graded else "AUC",
+            round(finding.found, 3),
+            round(finding.held_out, 3),
+            round(finding.control, 3),
+            f"{finding.p:.1g}",
+            f"{change:+.4f}",
+        ]
+        for finding, change in zip(found.findings, found.ablations, strict=True)
+    ]
+    print_table(HEADS, rows)
+    confirmed = sum(finding.confirmed for finding in found.findings)
+    print(
+        f"* confirmed, {confirmed} of {len(rows)}: AUC of 0.9 (or 0.1), or |r| of 0.9 (0.8 for a depth), p below 0.01"
+    )
+    print(f"loss {found.loss:.4f} nats a character; by how much it grows with the unit held at zero")
+
+
+def print_passages(found: Examination, count: int) -> None:
+    """Where the best units are most active: the character between ‹ and ›."""
+    for finding, passages in list(zip(found.findings, found.passages, strict=True))[:count]:
+        print(f"\n{finding.hypothesis}, unit {finding.unit}, at its most active:")
+        for passage in passages[:3]:
+            before, here, after = passage.text[: passage.at], passage.text[passage.at], passage.text[passage.at + 1 :]
+            line = f"{before}‹{here}›{after}".replace("\n", "↵")
+            print(f"  {passage.value:+.2f}  {line}")

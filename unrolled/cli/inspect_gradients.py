@@ -1,0 +1,155 @@
+"""`unrolled inspect gradients`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from tyro.conf import Positional, arg
+
+from unrolled.analysis.figures import save, targets
+from unrolled.analysis.gates import keep_memory
+from unrolled.analysis.gradients import GradientFlow, draw_flows, recurrent_matrices
+from unrolled.analysis.scaled import carry_back, draw_scaled
+from unrolled.cells import CELLS, Cell, find_cell
+from unrolled.cli.inspecting import encode, flow_from_several_ends, flows_over, open_task, print_table, text_for
+from unrolled.cli.parsing import parse
+from unrolled.errors import ConfigurationError
+from unrolled.training.checkpoint import Which
+from unrolled.training.config import require
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Show how far gradients reach: the norm of ∂s_t/∂s_k against t-k, exactly, s being all that a cell remembers.
+
+    Of fresh cells over random input; with RUN of a trained model, layer by layer, over text; with --radius of a random
+    net whose recurrent weights are scaled to that spectral radius, with tanh and with ReLU.
+    """
+
+    run: Annotated[str | None, Positional, arg(metavar="RUN")] = None
+    """Run directory of a language model."""
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {', '.join(CELLS)}.")] = tuple(CELLS)
+    length: int = 50
+    """Steps to look back, at most."""
+    hidden_size: int = 32
+    """Units of the fresh cells."""
+    keep_bias: Annotated[float | None, arg(metavar="B")] = None
+    """First bias of the gates that keep in the fresh cells (an LSTM's input gate: minus it); log(steps) is a rule."""
+    state: Annotated[str | None, arg(metavar="NAME")] = None
+    """One state alone, h or c (all together)."""
+    text: Annotated[str | None, arg(metavar="FILE")] = None
+    """Text for RUN to read (what its training held out)."""
+    radius: Annotated[tuple[float, ...], arg(metavar="R...")] = ()
+    """Spectral radii of the demonstration: 0.5 0.9 1 1.1 2."""
+    clip_norm: float = 0.0
+    """There: rescale the gradient to this norm after every step back; 0: never."""
+    clip_value: float = 0.0
+    """There: clip each element of it to ± this; 0: never."""
+    seed: int = 1
+    """Seed of weights and inputs."""
+    checkpoint: Which = "best"
+    """Which weights of RUN."""
+    out: Annotated[Path, arg(metavar="FIGURE")] = Path("gradients")
+    """Write FIGURE.png and FIGURE.svg."""
+    overwrite: bool = False
+    """Replace them where they exist."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    require(1 <= arguments.length <= 100_000, "length", "from 1 to 100,000", arguments.length)
+    require(1 <= arguments.hidden_size <= 4096, "hidden_size", "from 1 to 4,096", arguments.hidden_size)
+    require(0 <= arguments.seed < 1 << 63, "seed", "from 0 to below 2^63", arguments.seed)
+    for name in ("clip_norm", "clip_value"):
+        require(getattr(arguments, name) >= 0, name, "0 (off) or above", getattr(arguments, name))
+    if arguments.run is not None and arguments.radius:
+        raise ConfigurationError("--radius is a demonstration of its own; leave out RUN")
+    if (arguments.clip_norm or arguments.clip_value) and not arguments.radius:
+        raise ConfigurationError("--clip-norm and --clip-value belong to --radius")
+    if arguments.text is not None and arguments.run is None:
+        raise ConfigurationError("--text is read by a trained model: give its RUN")
+    paths = targets(arguments.out, arguments.overwrite)
+    if arguments.radius:
+        figure = _scaled(arguments)
+    elif arguments.run is not None:
+        figure = _trained(arguments)
+    else:
+        figure = _fresh(arguments)
+    save(figure, paths)
+    print(f"figure {' '.join(map(str, paths))}")
+    return 0
+
+
+def _fresh(arguments: Arguments):
+    flows: dict[str, GradientFlow] = {}
+    size = arguments.hidden_size
+    cells: dict[str, Cell] = {}
+    for name in dict.fromkeys(arguments.cells):
+        torch.manual_seed(arguments.seed)  # the same inputs for all
+        inputs = torch.randn(arguments.length, size, dtype=torch.float64)
+        cells[name] = cell = find_cell(name)(size, size, dtype=torch.float64)
+        if arguments.keep_bias is not None:
+            keep_memory(cell, arguments.keep_bias)
+        flows[name] = flow_from_several_ends(cell, inputs, None, arguments.state)
+    _print_flows(flows, cells)
+    return draw_flows(flows, f"Fresh cells of {size} units over random input")
+
+
+def _trained(arguments: Arguments):
+    task = open_task(arguments.run or "", arguments.checkpoint)
+    length = arguments.length
+    tokens = encode(task, text_for(task, arguments.text, 11 * length), 2)
+    flows, cells = flows_over(task, torch.from_numpy(tokens), length, arguments.state)
+    _print_flows(flows, cells)
+    return draw_flows(flows, f"{task.config.model.cell} of {arguments.run}, over text")
+
+
+def _print_flows(flows: dict[str, GradientFlow], cells: dict[str, Cell]) -> None:
+    reached = []
+    for name, flow in flows.items():
+        norms = flow.by_distance(flow.spectral).tolist()
+        reached.append(
+            [name, *(norms[min(n, len(norms) - 1)] for n in (1, 10, len(norms) - 1)), flow.rate, flow.rate_of]
+        )
+    steps = max(max(flow.ends) for flow in flows.values())
+    print_table(("norm", "1 back", "10 back", f"{steps} back", "bound a step", "from"), reached)
+    print()
+    matrices = [(name, m) for name, cell in cells.items() for m in recurrent_matrices(cell)]
+    rows = [[name, m.name, m.spectral_radius, m.largest_singular_value] for name, m in matrices]
+    print_table(("recurrent weights", "", "spectral radius", "largest singular value"), rows)
+
+
+def _scaled(arguments: Arguments):
+    for radius in arguments.radius:
+        require(0 < radius <= 100, "radius", "above 0 and at most 100", radius)
+    runs = [
+        carry_back(
+            radius,
+            nonlinearity,
+            hidden_size=arguments.hidden_size,
+            steps=arguments.length,
+            clip_norm_at=arguments.clip_norm,
+            clip_value_at=arguments.clip_value,
+            seed=arguments.seed,
+        )
+        for nonlinearity in ("tanh", "relu")
+        for radius in arguments.radius
+    ]
+    heads = ("", "spectral radius", "largest singular value", "last norm", "a step", "a step, by the Jacobians")
+    print_table(
+        heads,
+        [
+            [run.nonlinearity, run.radius, run.largest_singular_value, float(run.norms[-1]), run.rate, run.expected]
+            for run in runs
+        ],
+    )
+    clipped = [
+        f"{what} clipped at {at:g}"
+        for what, at in (("norm", arguments.clip_norm), ("values", arguments.clip_value))
+        if at
+    ]
+    return draw_scaled(runs, f", {' and '.join(clipped)}" if clipped else "")

@@ -1,0 +1,113 @@
+"""`unrolled inspect memory`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from tyro.conf import arg
+
+from unrolled.analysis.figures import save, targets
+from unrolled.analysis.memory import PREVIOUS_INPUT, TASKS, MemoryResult, chance, draw_memory, train_memory
+from unrolled.cells import CELLS, find_cell
+from unrolled.cli.inspecting import print_table
+from unrolled.cli.parsing import parse
+from unrolled.training.config import require, require_choice
+from unrolled.training.progress import clock
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train small nets on a memory task and show accuracy against delay, for every cell.
+
+    recall: a symbol, after a delay. adding: two marked numbers among many. copying: five symbols, after a delay.
+    brackets: how many are open. alphabet: letters heard, said backwards. name: "Jane walked into the room. John walked
+    in too. ... Jane said hi to", with other words between. previous-input is a net that sees the input before in place
+    of its own state.
+    """
+
+    task: str = "recall"
+    """recall, adding, copying, brackets, alphabet or name."""
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {', '.join(CELLS)}, previous-input.")] = (
+        *CELLS,
+        PREVIOUS_INPUT,
+    )
+    delays: tuple[int, ...] = (5, 10, 20, 50, 100)
+    """Steps to remember."""
+    hidden_size: int = 32
+    """Units."""
+    updates: int = 600
+    """Updates of each net, at most: it ends early once it is right."""
+    batch_size: int = 32
+    """Sequences an update."""
+    learning_rate: float = 0.01
+    """Adam's."""
+    open_gates: bool = True
+    """Start the gates that keep at a bias of log(delay), in cells that have such gates."""
+    seed: int = 1
+    """Seed of weights and sequences."""
+    out: Annotated[Path, arg(metavar="FIGURE")] = Path("memory")
+    """Write FIGURE.png and FIGURE.svg."""
+    overwrite: bool = False
+    """Replace them where they exist."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    _check(arguments)
+    paths = targets(arguments.out, arguments.overwrite)
+    results: list[MemoryResult] = []
+    delays = sorted(set(arguments.delays))
+    cells = list(dict.fromkeys(arguments.cells))
+    console = Console(stderr=True, highlight=False)
+    started = time.monotonic()
+    with console.status("") as status:
+        for cell in cells:
+            for delay in delays:
+                status.update(f"{cell}, delay {delay}: net {len(results) + 1} of {len(cells) * len(delays)}")
+                results.append(
+                    train_memory(
+                        arguments.task,
+                        cell,
+                        delay,
+                        hidden_size=arguments.hidden_size,
+                        updates=arguments.updates,
+                        batch_size=arguments.batch_size,
+                        learning_rate=arguments.learning_rate,
+                        keep_bias=math.log(delay) if arguments.open_gates and delay else None,
+                        seed=arguments.seed,
+                    )
+                )
+    rows = []
+    for cell in cells:
+        found = [result for result in results if result.cell == cell]
+        rows.append([cell, *(f"{result.accuracy:.3f} ({result.updates})" for result in found)])
+    print(f"{arguments.task}: accuracy on 1,000 new sequences (updates)")
+    print_table(("delay", *map(str, delays)), rows)
+    how = "gates that keep start at log(delay)" if arguments.open_gates else "gates start as drawn"
+    title = f"{arguments.task}: {arguments.hidden_size} units, {how}"
+    save(draw_memory(results, title, chance(arguments.task)), paths)
+    print(f"figure {' '.join(map(str, paths))}")
+    print(f"took {clock(time.monotonic() - started)}")
+    return 0
+
+
+def _check(arguments: Arguments) -> None:
+    require_choice("task", arguments.task, tuple(TASKS))
+    for name in arguments.cells:
+        if name != PREVIOUS_INPUT:
+            find_cell(name)
+    for delay in arguments.delays:
+        require(0 <= delay <= 100_000, "delays", "from 0 to 100,000", delay)
+    for name, most in (("hidden_size", 4096), ("updates", 1_000_000), ("batch_size", 4096)):
+        value = getattr(arguments, name)
+        require(1 <= value <= most, name, f"from 1 to {most:,}", value)
+    require(0 < arguments.learning_rate <= 1000, "learning_rate", "above 0 and at most 1000", arguments.learning_rate)
+    require(0 <= arguments.seed < 1 << 62, "seed", "from 0 to below 2^62", arguments.seed)
+    for name in ("cells", "delays"):
+        require(bool(getattr(arguments, name)), name, "at least one", "none")

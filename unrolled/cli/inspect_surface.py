@@ -1,0 +1,81 @@
+"""`unrolled inspect surface`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from unrolled.analysis.figures import save, targets
+from unrolled.analysis.surface import OneUnit, descend, draw_surface
+from unrolled.cli.inspecting import print_table
+from unrolled.cli.parsing import parse
+from unrolled.errors import ConfigurationError
+from unrolled.training.config import require
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Draw the error surface of a one-unit recurrent net over (w, b), and descent over it, plain and clipped.
+
+    h = w σ(h') + b, --steps times from 0.5; the error is (σ(h) - target)² (Pascanu et al. 2013, figure 6).
+    """
+
+    steps: int = 50
+    """Steps of the net."""
+    target: float = 0.7
+    """What it should say in the end."""
+    w: tuple[float, float] = (3.5, 6.5)
+    """From and to."""
+    b: tuple[float, float] = (-3.5, -1.5)
+    """From and to."""
+    start: tuple[float, float] = (5.0, -2.3)
+    """Where descent starts, w and b."""
+    learning_rate: float = 1.0
+    """Of both descents."""
+    clip_norm: float = 0.1
+    """Norm to which the second descent rescales larger gradients."""
+    updates: int = 50
+    """Updates of each descent."""
+    out: Annotated[Path, arg(metavar="FIGURE")] = Path("surface")
+    """Write FIGURE.png and FIGURE.svg."""
+    overwrite: bool = False
+    """Replace them where they exist."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    require(1 <= arguments.steps <= 10_000, "steps", "from 1 to 10,000", arguments.steps)
+    require(1 <= arguments.updates <= 100_000, "updates", "from 1 to 100,000", arguments.updates)
+    require(0 < arguments.learning_rate < math.inf, "learning_rate", "above 0", arguments.learning_rate)
+    require(0 < arguments.clip_norm < math.inf, "clip_norm", "above 0", arguments.clip_norm)
+    for name in ("w", "b"):
+        low, high = getattr(arguments, name)
+        if not -math.inf < low < high < math.inf:
+            raise ConfigurationError(f"--{name} must be two numbers, the smaller first, got {low} {high}")
+    if not all(map(math.isfinite, (*arguments.start, arguments.target))):
+        raise ConfigurationError("--start and --target must be finite numbers")
+    paths = targets(arguments.out, arguments.overwrite)
+    unit = OneUnit(arguments.steps, target=arguments.target)
+    given = {"learning_rate": arguments.learning_rate, "updates": arguments.updates}
+    descents = {
+        "plain": descend(unit, arguments.start, **given),  # type: ignore[arg-type]
+        f"clipped at norm {arguments.clip_norm:g}": descend(
+            unit,
+            arguments.start,
+            clip_norm_at=arguments.clip_norm,
+            **given,  # type: ignore[arg-type]
+        ),
+    }
+    rows = [
+        [name, float(way.errors[0]), float(way.errors[-1]), float(way.errors.min()), way.largest_step]
+        for name, way in descents.items()
+    ]
+    print_table(("descent", "first error", "last error", "lowest", "largest step"), rows)
+    save(draw_surface(unit, descents, arguments.w, arguments.b), paths)
+    print(f"figure {' '.join(map(str, paths))}")
+    return 0

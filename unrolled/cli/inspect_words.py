@@ -1,0 +1,92 @@
+"""`unrolled inspect words`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from tyro.conf import Positional, arg
+
+from unrolled.analysis.figures import check_target, save, targets
+from unrolled.analysis.words import Neighbours, draw_map, score_analogies
+from unrolled.cli.inspecting import open_task, print_table
+from unrolled.cli.parsing import parse
+from unrolled.data.vectors import WordVectors, read_vectors, write_vectors
+from unrolled.errors import ConfigurationError
+from unrolled.training.checkpoint import Which
+from unrolled.training.config import require
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Look at word vectors: of a file in word2vec's or GloVe's text format, or of a language model's embedding.
+
+    With neither --nearest, --analogy, --questions, --map nor --export it tells how many there are.
+    """
+
+    source: Annotated[str, Positional, arg(metavar="FILE-OR-RUN")]
+    """A file of vectors, or the run directory of a language model."""
+    nearest: Annotated[tuple[str, ...], arg(metavar="WORD...")] = ()
+    """Show the words nearest to each of these, by cosine."""
+    analogy: Annotated[tuple[str, ...], arg(metavar="A B C")] = ()
+    """Show what A - B + C is: king man woman."""
+    questions: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Score the analogies of a file like word2vec's questions-words.txt."""
+    map: Annotated[tuple[str, ...], arg(metavar="WORD...")] = ()
+    """Draw these words in two dimensions (principal components)."""
+    count: int = 8
+    """Words to show of each list."""
+    export: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write the vectors as text, with word2vec's first line."""
+    checkpoint: Which = "best"
+    """Which weights of a run."""
+    out: Annotated[Path, arg(metavar="FIGURE")] = Path("words")
+    """Write the map as FIGURE.png and FIGURE.svg."""
+    overwrite: bool = False
+    """Replace files where they exist."""
+
+
+def main(words: Sequence[str], prog: str) -> int:
+    arguments = parse(Arguments, words, prog)
+    require(1 <= arguments.count <= 1000, "count", "from 1 to 1,000", arguments.count)
+    if arguments.analogy and len(arguments.analogy) != 3:
+        raise ConfigurationError(f"--analogy takes three words, A - B + C, got {len(arguments.analogy)}")
+    paths = targets(arguments.out, arguments.overwrite) if arguments.map else []
+    if arguments.export is not None:
+        check_target(arguments.export, arguments.overwrite)
+    vectors = _vectors(arguments)
+    neighbours = Neighbours(vectors)
+    print(f"{len(vectors.words):,} words, {vectors.width} numbers each")
+    for word in arguments.nearest:
+        _print_list(f"nearest to {word}", neighbours.nearest(neighbours.vector(word), arguments.count, [word]))
+    if arguments.analogy:
+        a, b, c = arguments.analogy
+        _print_list(f"{a} - {b} + {c}", neighbours.analogy(a, b, c, arguments.count))
+    if arguments.questions is not None:
+        score = score_analogies(neighbours, arguments.questions)
+        share = f", {score.right / score.asked:.1%}" if score.asked else ""
+        print(f"analogies: {score.right:,} of {score.asked:,} right{share}; {score.left_out:,} ask for unknown words")
+    if arguments.map:
+        save(draw_map(neighbours, arguments.map), paths)
+        print(f"figure {' '.join(map(str, paths))}")
+    if arguments.export is not None:
+        write_vectors(arguments.export, vectors.words, vectors.values)
+        print(f"vectors {arguments.export}")
+    return 0
+
+
+def _vectors(arguments: Arguments) -> WordVectors:
+    if not Path(arguments.source).is_dir():
+        return read_vectors(arguments.source)
+    task = open_task(arguments.source, arguments.checkpoint)
+    if task.model.embedding is None:
+        raise ConfigurationError(f"{arguments.source}: this model reads one-hot vectors and has no embedding")
+    values = task.model.embedding.weight.detach().numpy().astype(np.float32)
+    return WordVectors(tuple(task.vocabulary.decode([k]) for k in range(len(values))), values)
+
+
+def _print_list(title: str, found: list[tuple[str, float]]) -> None:
+    print_table((title, "cosine"), [[repr(word)[1:-1], round(cosine, 3)] for word, cosine in found])

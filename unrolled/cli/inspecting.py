@@ -1,0 +1,148 @@
+"""What the `inspect` commands share: a run's model, the text to look at it on, and tables."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from unrolled.analysis.gradients import GradientFlow, gradient_flow
+from unrolled.analysis.hypotheses import Hypothesis, guess_language, hypotheses_for, of_function, of_pattern
+from unrolled.analysis.states import trace
+from unrolled.cells import Cell, State
+from unrolled.data import find_sources, read_text
+from unrolled.errors import ConfigurationError, DataError
+from unrolled.layers.stack import unstack_states
+from unrolled.tasks.language import LanguageTask
+from unrolled.training import Run
+from unrolled.training.checkpoint import Which
+
+
+def open_task(path: str | Path, checkpoint: Which = "best") -> LanguageTask:
+    """The language model of a run, with its weights, on the CPU."""
+    return LanguageTask(Run.open(path), "cpu").load(checkpoint)
+
+
+def held_out_text(task: LanguageTask) -> str:
+    """The text that the run was not trained on: its test part, or else its validation part."""
+    split = task.split()
+    tokens = split.test if len(split.test) else split.validation
+    if not len(tokens):
+        raise ConfigurationError(f"{task.run.path}: no text was held out (--val-fraction 0); give --text FILE")
+    return task.vocabulary.decode(tokens)
+
+
+def text_for(task: LanguageTask, file: str | None, limit: int) -> str:
+    """The first `limit` characters of `file`, or of the run's held-out text; what the vocabulary lacks is named."""
+    if file is None:
+        return held_out_text(task)[:limit]
+    parts, count = [], 0
+    for block in read_text(find_sources([file])):
+        parts.append(block)
+        count += len(block)
+        if count >= limit:
+            break
+    text = "".join(parts)[:limit]
+    if note := task.unknown_note(task.vocabulary.unknown(text)):
+        print(f"unrolled: note: of {file}, {note}", file=sys.stderr)
+    return text
+
+
+def encode(task: LanguageTask, text: str, at_least: int):
+    """`text` as tokens, int64 `[N]`; DataError where there are too few."""
+    tokens = task.vocabulary.encode(text)
+    if len(tokens) < at_least:
+        raise DataError(f"the text is too short to look at: {len(tokens)} tokens the run knows, {at_least} are needed")
+    return tokens
+
+
+def flow_from_several_ends(cell: Cell, inputs: Tensor, first: State | None, of: str | None) -> GradientFlow:
+    """Gradient flow over one sequence `[T, I]`, from several ends where the cell is small enough not to take long."""
+    length = len(inputs)
+    count = 1 if sum(cell.state_sizes) > 256 else 5
+    return gradient_flow(cell, inputs, first, of=of, ends=list({length - k * (length // 10) for k in range(count)}))
+
+
+@torch.no_grad()
+def flows_over(
+    task: LanguageTask, tokens: Tensor, length: int, of: str | None
+) -> tuple[dict[str, GradientFlow], dict[str, Cell]]:
+    """Gradient flow of each layer over the last `length` of `tokens [N]`, behind those before; and the cells."""
+    model, stack = task.model, task.model.recurrent
+    cut = len(tokens) - min(length, len(tokens) - 1)
+    states = unstack_states(model.start(tokens[:cut, None]), stack.state_names, stack.num_layers)
+    layers = trace(stack, model.embed(tokens[cut:, None]), states)
+    flows, cells = {}, {}
+    for number, layer in enumerate(layers, 1):
+        first = tuple(part[0, 0] for part in layer.before)
+        name = f"layer {number}"
+        flows[name] = flow_from_several_ends(layer.cell, layer.inputs.squeeze(1), first, of)
+        cells[name] = layer.cell
+    return flows, cells
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table; numbers to the right."""
+    table = Table(box=None, pad_edge=False)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 200  # a file or a pipe has room
+    for k, head in enumerate(heads):
+        numeric = all(isinstance(row[k], int | float) for row in rows)
+        table.add_column(head, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+    console.print(table)
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """Tokens `[N]`, the character that belongs to each, and hypotheses with a label for each."""
+
+    tokens: np.ndarray
+    text: str
+    hypotheses: list[Hypothesis]
+    language: str
+
+
+def labelled_text(
+    task: LanguageTask, file: str | None, language: str | None, limit: int, own: Sequence[str]
+) -> LabelledText:
+    """The text to examine units on: `limit` characters at most of `file`, or of what the run's training held out."""
+    level = task.config.text.level
+    if level not in ("char", "byte"):
+        raise ConfigurationError(
+            f"{task.run.path}: units are examined character by character, and this is a model of level {level}; "
+            "train one of --level char or byte"
+        )
+    if language is None:
+        known = [file] if file else task.config.text.data
+        language = guess_language(known[0]) if known else "python"
+    text = text_for(task, file, limit)
+    if file is None and language == "python":
+        # What was held out begins anywhere, perhaps within a string: a lexer needs a place that is surely none.
+        begin = re.search(r"^(?:import|from|class|def) ", text, re.MULTILINE)
+        text = text[begin.start() :] if begin else text
+    hypotheses = hypotheses_for(text, language)
+    for definition in own:
+        name, equals, what = definition.partition("=")
+        if not (name and equals and what):
+            raise ConfigurationError(f"--hypothesis {definition!r}: write NAME=PATTERN or NAME=FILE.py:FUNCTION")
+        make = of_function if re.fullmatch(r".+\.py:\w+", what) else of_pattern
+        hypotheses.append(make(name, what, text))
+    tokens = encode(task, text, 200)
+    if level == "char":
+        unknown = set(task.vocabulary.unknown(text))
+        places = np.array([k for k, character in enumerate(text) if character not in unknown])
+    else:
+        places = np.repeat(np.arange(len(text)), [len(c.encode("utf-8", "surrogateescape")) for c in text])
+    kept = [Hypothesis(hypothesis.name, hypothesis.labels[places]) for hypothesis in hypotheses]
+    return LabelledText(tokens, "".join(text[k] for k in places), kept, language)

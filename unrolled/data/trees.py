@@ -1,0 +1,132 @@
+"""Labelled binary trees in brackets, as the Stanford Sentiment Treebank has them: `(3 (2 It) (4 works))`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.data.pieces import read_text
+from unrolled.errors import DataError
+
+_PIECE = re.compile(r"[()]|[^ \t\r\n()]+")  # a word may hold other spaces
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Nodes with children before their parents, so that the root is last.
+
+    labels: a whole number each. words: of the leaves; None for inner nodes. left, right: the children's places; -1 for
+    leaves.
+    """
+
+    labels: tuple[int, ...]
+    words: tuple[str | None, ...]
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def parse_tree(text: str) -> Tree:
+    """The tree in `text`; DataError where it is no binary tree with a label on every node."""
+    nodes: list[tuple[int, str | None, int, int]] = []
+    open_nodes: list[tuple[int, list[int], list[str]]] = []
+    pieces = iter(_PIECE.findall(text))
+    root = None
+    for piece in pieces:
+        if root is not None:
+            raise DataError(f"something stands behind the tree: {piece!r}")
+        if piece == "(":
+            label = next(pieces, "")
+            if not label.isdecimal():
+                raise DataError(f"a label, a whole number, must follow each opening bracket, not {label!r}")
+            open_nodes.append((int(label), [], []))
+        elif not open_nodes:
+            raise DataError(f"a tree begins with a bracket, not with {piece!r}")
+        elif piece == ")":
+            label, children, words = open_nodes.pop()
+            if (len(children), len(words)) not in ((0, 1), (2, 0)):
+                raise DataError(f"a node has one word or two children, not {len(words)} and {len(children)}")
+            left, right = children or (-1, -1)
+            nodes.append((label, words[0] if words else None, left, right))
+            if open_nodes:
+                open_nodes[-1][1].append(len(nodes) - 1)
+            else:
+                root = nodes[-1]
+        else:
+            open_nodes[-1][2].append(piece)
+    if root is None:
+        raise DataError("the tree ends before its last bracket closes")
+    return Tree(*zip(*nodes, strict=True))
+
+
+def read_trees(path: Path) -> list[Tree]:
+    """The trees of a file, one a line; DataError, with the line, where one cannot be read."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    trees = []
+    for number, line in enumerate("".join(read_text([path])).splitlines(), 1):
+        if line.strip():
+            try:
+                trees.append(parse_tree(line))
+            except DataError as error:
+                raise DataError(f"{path}:{number}: {error}") from error
+    if not trees:
+        raise DataError(f"{path}: holds no tree")
+    return trees
+
+
+@dataclass(frozen=True)
+class TreeBatch:
+    """Nodes of several trees, ordered by height, so that each level can be computed at once.
+
+    tokens: of the leaves, which are the first nodes, `[L]`. levels: for each height above, the places of its nodes'
+    left and right children, `[2, n]`; these nodes stand behind all before. roots: `[B]`, in the order of the trees.
+    """
+
+    tokens: Tensor
+    levels: tuple[Tensor, ...]
+    roots: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens) + sum(level.size(1) for level in self.levels)
+
+    def to(self, device: torch.device | str) -> TreeBatch:
+        return TreeBatch(
+            self.tokens.to(device), tuple(level.to(device) for level in self.levels), self.roots.to(device)
+        )
+
+
+def batch_trees(trees: Sequence[Tree], tokens: Sequence[Sequence[int] | np.ndarray]) -> tuple[TreeBatch, Tensor]:
+    """Trees side by side, and their labels `[N]` in the order of the batch.
+
+    tokens: for each tree the token of every node; those of inner nodes are not looked at.
+    """
+    sizes = [len(tree) for tree in trees]
+    offsets = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
+    left = np.concatenate([tree.left for tree in trees])
+    right = np.concatenate([tree.right for tree in trees])
+    heights = np.zeros(len(left), dtype=np.int64)
+    for node in np.flatnonzero(left >= 0):  # children come first
+        first = offsets[node]
+        heights[node] = 1 + max(heights[first + left[node]], heights[first + right[node]])
+    order = np.argsort(heights, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    children = np.stack([offsets + left, offsets + right])
+    bounds = np.searchsorted(heights[order], np.arange(heights.max() + 2))
+    levels = tuple(torch.from_numpy(place[children[:, order[start:end]]]) for start, end in pairwise(bounds[1:]))
+    leaves = order[: bounds[1]]
+    all_tokens = np.concatenate([np.asarray(part) for part in tokens])
+    labels = np.concatenate([tree.labels for tree in trees])[order]
+    roots = place[np.cumsum(sizes) - 1]
+    batch = TreeBatch(torch.from_numpy(all_tokens[leaves]), levels, torch.from_numpy(roots))
+    return batch, torch.from_numpy(labels)
