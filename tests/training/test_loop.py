@@ -147,7 +147,8 @@ def test_early_stopping(tmp_path, text_file):
     task = make(
         tmp_path / "run", text_file, max_steps=None, epochs=1e6, eval_every=1, early_stopping=3, learning_rate=1e-9
     )
-    task.validate = iter([3.0, 2.0, 2.5, 2.1, 2.0]).__next__
+    losses = iter([3.0, 2.0, 2.5, 2.1, 2.0])
+    task.validate = lambda step: next(losses)
     outcome = run(task)
     assert (outcome.reason, outcome.position.step, outcome.position.best_step) == ("early stopping", 5, 2)
     checkpoints = Checkpoints(task.run)
@@ -209,7 +210,7 @@ def test_settings_given_anew_reach_the_optimizer(tmp_path, text_file):
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path, text_file):
     task = make(tmp_path / "run", text_file, max_steps=3)
 
-    def break_the_weights():
+    def break_the_weights(step):
         task.model.readout.weight.data.fill_(float("inf"))
 
     task.validate = break_the_weights
@@ -307,7 +308,8 @@ def test_plateau_decay_follows_the_validations(tmp_path, text_file):
         warmup_steps=0,
         learning_rate=1e-3,
     )
-    task.validate = iter([3.0, 3.1, 3.1, 3.1, 3.1, 2.0, 2.1, 2.1, 2.1]).__next__
+    losses = iter([3.0, 3.1, 3.1, 3.1, 3.1, 2.0, 2.1, 2.1, 2.1])
+    task.validate = lambda step: next(losses)
     run(task)
     rates = [r["learning_rate"] for r in task.run.metrics() if "learning_rate" in r]
     np.testing.assert_allclose(rates, [1e-3 * f for f in (1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125)])
