@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unrolled.analysis.units import Unit
@@ -25,18 +25,8 @@ class Held(Around):
     """
 
     def __init__(self, cell: Cell) -> None:
-        nn.Module.__init__(self)
-        self.cell = cell
-        self.input_size, self.hidden_size = cell.input_size + cell.hidden_size, cell.hidden_size
-        self.state_names = cell.state_names  # type: ignore[misc]
-        self.training = cell.training
-
-    @property
-    def state_sizes(self) -> tuple[int, ...]:
-        return self.cell.state_sizes
-
-    def initial_state(self, batch_size: int, *, like: Tensor) -> State:
-        return self.cell.initial_state(batch_size, like=like)
+        super().__init__(cell)
+        self.input_size += cell.hidden_size
 
     def forward(self, x: Tensor, state: State) -> State:
         x, kept = x.split((self.cell.input_size, self.hidden_size), -1)

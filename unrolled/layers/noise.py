@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError
 from unrolled.unroll.adapt import Around
 
 
-class _Around(Around):
-    """A cell that acts on another's step: it has that cell's states, and its start."""
-
-    def __init__(self, cell: Cell) -> None:
-        nn.Module.__init__(self)  # the sizes were checked when `cell` was made
-        self.cell = cell
-        self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
-        self.state_names = cell.state_names  # type: ignore[misc]
-        self.training = cell.training
-
-    @property
-    def state_sizes(self) -> tuple[int, ...]:
-        return self.cell.state_sizes
-
-    def initial_state(self, batch_size: int, *, like: Tensor) -> State:
-        return self.cell.initial_state(batch_size, like=like)
-
-
-class RecurrentDropout(_Around):
+class RecurrentDropout(Around):
     """Drops units of the state that recurs before the cell sees them, with one mask for the whole sequence.
 
     Units are dropped with probability `rate` and the others scaled by 1/(1-rate). The mask travels behind the input, so
@@ -53,7 +35,7 @@ class RecurrentDropout(_Around):
         return self.cell(x, (*state[:k], state[k] * mask, *state[k + 1 :]))
 
 
-class Zoneout(_Around):
+class Zoneout(Around):
     """Keeps each unit of each state at its previous value with probability `rates[k]` a step.
 
     The draws of a step travel behind its input, so that the step itself stays a plain function: `x` is

@@ -17,7 +17,21 @@ Form = int | None
 
 
 class Around(Cell):
-    """A cell that is made around another anew in every call, as noise is."""
+    """A cell that is made around another anew in every call, as noise is; it has that cell's states, and its start."""
+
+    def __init__(self, cell: Cell) -> None:
+        nn.Module.__init__(self)  # the sizes were checked when `cell` was made
+        self.cell = cell
+        self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
+        self.state_names = cell.state_names  # type: ignore[misc]
+        self.training = cell.training
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return self.cell.state_sizes
+
+    def initial_state(self, batch_size: int, *, like: Tensor) -> State:
+        return self.cell.initial_state(batch_size, like=like)
 
 
 class WithOutput(Cell):

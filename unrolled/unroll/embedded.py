@@ -57,22 +57,13 @@ def feed(cell: Cell, inputs: Embedded, backend: str) -> tuple[Cell, Tensor]:
     return cell, inputs.dense()
 
 
-class _Fed(Cell):
+class _Fed(Around):
     """A cell whose input is what its plan hoists, side by side."""
 
     def __init__(self, cell: Cell, schedule: Schedule) -> None:
-        nn.Module.__init__(self)
-        self.cell, self.schedule = cell, schedule
-        self.input_size, self.hidden_size = sum(schedule.hoisted_sizes), cell.hidden_size
-        self.state_names, self.recurring = cell.state_names, cell.recurring  # type: ignore[misc]
-        self.training = cell.training
-
-    @property
-    def state_sizes(self) -> tuple[int, ...]:
-        return self.cell.state_sizes
-
-    def initial_state(self, batch_size: int, *, like: Tensor) -> State:
-        return self.cell.initial_state(batch_size, like=like)
+        super().__init__(cell)
+        self.schedule, self.input_size = schedule, sum(schedule.hoisted_sizes)
+        self.recurring = cell.recurring  # type: ignore[misc]
 
     def hoist(self, parameters: list[Tensor], table: Tensor) -> Tensor:
         """The hoisted values of every row of a table, `[V, input_size]`."""
