@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unrolled.unroll.compiled import Native
 from unrolled.unroll.passes import Forward, Training
-from unrolled.unroll.schedule import Schedule, rows_of
+from unrolled.unroll.schedule import Schedule, rows_from, rows_of
 from unrolled.unroll.signature import planning
 from unrolled.unroll.store import Record
 from unrolled.unroll.workspace import empty
@@ -134,12 +134,8 @@ class NativeExecutor:
         given = gradients.outside(parameters)
         found = [rows[k] for k in gradients.backward.row_of]
         late = len(found) - gradients.late
-        sources = {
-            "input": [*given[: schedule.prepared], *hoisted, *before],
-            "saved": parts[len(of_hoisted) :],
-            "late": found[late:],
-        }
-        values = [*(sources[kind][k] for kind, k in gradients.row_values), *found[:late]]
+        inner = [*given[: schedule.prepared], *hoisted, *before]
+        values = [*rows_from(gradients.row_values, inner, parts[len(of_hoisted) :], found[late:]), *found[:late]]
         x = rows_of(inputs)
         return gradients.finish(len(x), *parameters, x, *given, *(value.reshape(len(x), -1) for value in values))
 

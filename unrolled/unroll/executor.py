@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unrolled.cells import State
-from unrolled.unroll.schedule import rows_of
+from unrolled.unroll.schedule import rows_from, rows_of
 
 if TYPE_CHECKING:
     from unrolled.unroll.plan import Gradients, Plan
@@ -108,7 +108,7 @@ class TorchExecutor:
         stacked, count = _stack(every[::-1]), len(derivative.per_step)
         of_hoisted = [stacked[j] for j, k in enumerate(derivative.per_step) if k < plan.prepared + plan.hoisted]
         before = [trajectory[:-1] for trajectory in trajectories]
-        values = derivative.rows_from([*prepared, *hoisted, *before], saved, stacked[count:])
+        values = rows_from(derivative.row_values, [*prepared, *hoisted, *before], saved, stacked[count:])
         found = []
         if gradients.finish is not None:
             rows = rows_of(inputs)

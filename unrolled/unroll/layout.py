@@ -17,6 +17,7 @@ from unrolled.unroll.graph import Graph
 from unrolled.unroll.passes import Backward, Ending, Forward, Training
 from unrolled.unroll.plan import Gradients, Plan
 from unrolled.unroll.program import AFTER, EVERY_STEP, NEW, OLD, ONE_STEP, Copy, Program
+from unrolled.unroll.schedule import rows_from
 from unrolled.unroll.trace import aten, placeholders, results
 from unrolled.unroll.vectors import Outside, Vectors
 
@@ -153,7 +154,7 @@ class Layout:
         late = [stored[node] for _, node in found[len(per_step) :]]
         of_hoisted = [stored[node] for j, node in found[: len(per_step)] if per_step[j] < core]
         inputs = [values.get(node) for node in (*prepared, *hoisted, *states)]
-        rows = [*derivative.rows_from(inputs, [values[node] for node in saved], late), *of_hoisted]
+        rows = [*rows_from(derivative.row_values, inputs, [values[node] for node in saved], late), *of_hoisted]
         if native:
             return self._with_finish(gradients, program, x, rows)
         columns, order = [width(node) for node in stored], list(stored)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -43,7 +42,6 @@ from unrolled.unroll.trace import (
     turn_products,
 )
 
-T = TypeVar("T")
 _VIEWS = (aten.t.default, aten.transpose.int, aten.permute.default)
 
 
@@ -74,11 +72,6 @@ class Derivative:
     per_step: tuple[int, ...]
     collected: tuple[int, ...]
     row_values: tuple[tuple[str, int], ...]
-
-    def rows_from(self, inputs: Sequence[T], saved: Sequence[T], late: Sequence[T]) -> list[T]:
-        """Those of the given values that `row_values` names."""
-        sources = {"input": inputs, "saved": saved, "late": late}
-        return [sources[kind][k] for kind, k in self.row_values]
 
 
 @dataclass(frozen=True)

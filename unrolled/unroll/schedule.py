@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from unrolled.cells import State
 from unrolled.unroll.graph import Graph
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -70,6 +73,14 @@ class Schedule:
     def visible_steps(self, states: Sequence[State]) -> list[Tensor]:
         """Of states one step after the other, each of the visible ones in one tensor."""
         return [torch.stack([parts[k] for parts in states]) for k in self.visible]
+
+
+def rows_from(
+    row_values: Sequence[tuple[str, int]], inputs: Sequence[T], saved: Sequence[T], late: Sequence[T]
+) -> list[T]:
+    """Those of the given values that a derivative's `row_values` name."""
+    sources = {"input": inputs, "saved": saved, "late": late}
+    return [sources[kind][k] for kind, k in row_values]
 
 
 def rows_of(inputs: Tensor) -> Tensor:
