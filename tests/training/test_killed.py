@@ -5,10 +5,13 @@ import random
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.training.killed import die_at_operation
+from unrolled.errors import RunError
 from unrolled.training import Run
 
 
@@ -28,6 +31,34 @@ def test_thirty_kills_change_nothing(tmp_path, text_file):
         assert (done.returncode, done.stderr) == (0, ""), command
         for parts in Path(folder).glob("parts*"):
             compare(Run.open(Path(folder, "whole")), Run.open(parts))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_preparations_killed_anywhere_leave_the_directory_free(tmp_path):
+    def prepare(path):
+        with Run.create(path, "test", {}) as run:
+            (run.path / "some").mkdir()
+            (run.path / "some" / "tokens.bin").write_bytes(b"123")
+
+    def killed_at(number, path):
+        child = os.fork()
+        if not child:
+            die_at_operation(number, path)
+            with suppress(RunError):  # where the first had got to the end
+                prepare(path)
+            os._exit(0)
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+    number = 1
+    while killed_at(number, path := tmp_path / f"run-{number}"):
+        killed_at(number, path)  # once more: in the midst of clearing away what the first left
+        if not (path / "config.json").exists():
+            prepare(path)
+        run = Run.open(path)
+        run.remove_temporaries()
+        assert {child.name for child in path.iterdir()} <= {"config.json", ".lock", "some"}
+        number += 1
+    assert number > 8
 
 
 def compare(whole, parts):

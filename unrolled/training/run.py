@@ -104,7 +104,8 @@ class Run:
         if (path / "config.json").exists():
             or_resume = f", or continue that one with --resume {path}" if resumable else ""
             raise RunError(f"{path}: holds another run; choose another --out{or_resume}")
-        if path.is_dir() and any(path.iterdir()) and not (path / _PREPARING).exists():
+        prepared_before = (path / _PREPARING).exists()
+        if path.is_dir() and not prepared_before and any(child.name != ".lock" for child in path.iterdir()):
             raise RunError(f"{path}: is not empty; choose another --out")
         made = not path.exists()
         try:
@@ -117,14 +118,16 @@ class Run:
                 if (path / "config.json").exists():
                     raise RunError(f"{path}: holds another run; choose another --out")
                 started = True
-                _clear(path)  # what a killed process had prepared
                 (path / _PREPARING).touch()
+                _clear(path)  # what a killed process had prepared
                 yield run
                 run.write_config(config)
                 (path / _PREPARING).unlink()
         except BaseException:
             if started:
-                _clear(path, ".lock")
+                _clear(path)
+                for name in (_PREPARING, ".lock"):  # in this order: what is left by a kill between them is still free
+                    (path / name).unlink(missing_ok=True)
             if made:
                 with suppress(OSError):
                     path.rmdir()
@@ -148,22 +151,14 @@ class Run:
 
     def locked_by_another(self) -> bool:
         """Whether some process is training this run now."""
-        lock = self.path / ".lock"
-        if not lock.exists():
-            return False
-        try:
-            with FileLock(lock, timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:  # where nobody can write, nobody trains
-            return False
+        return _is_locked(self.path)
 
     def remove_temporaries(self) -> None:
         """Take away what killed processes left; only for the holder of the lock."""
         for folder in (self.path, self.path / "checkpoints"):
             for path in folder.glob(f".*{TEMPORARY}"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (self.path / _PREPARING).unlink(missing_ok=True)
 
     def write_config(self, config: dict[str, Any]) -> None:
         stored = {"format": FORMAT, "unrolled": __version__, "task": self.task, "config": config}
@@ -191,16 +186,34 @@ class Run:
         return records
 
 
-def _clear(path: Path, *also: str) -> None:
-    """Empty a directory but for its lock, unless that is to go `also`."""
+def _is_locked(path: Path) -> bool:
+    lock = path / ".lock"
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # where nobody can write, nobody trains
+        return False
+
+
+def _clear(path: Path) -> None:
+    """Empty a directory but for its lock and the mark that it is being prepared."""
     for child in path.iterdir():
-        if child.name != ".lock" or child.name in also:
+        if child.name not in (".lock", _PREPARING):
             shutil.rmtree(child) if child.is_dir() else child.unlink()
 
 
 def next_free(folder: Path, stem: str) -> Path:
     """`folder/stem-1`, or with the first number that is not taken, or taken by preparations that were killed."""
     number = 1
-    while (path := folder / f"{stem}-{number}").exists() and not (path / _PREPARING).exists():
+    while (path := folder / f"{stem}-{number}").exists() and not _was_abandoned(path):
         number += 1
     return path
+
+
+def _was_abandoned(path: Path) -> bool:
+    """Whether this directory holds nothing but what a killed process had prepared."""
+    return (path / _PREPARING).exists() and not (path / "config.json").exists() and not _is_locked(path)
