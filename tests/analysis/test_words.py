@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.cli.test_commands import SMALL, error_of
+from tests.cli.shared import SMALL, error_of
 from unrolled.analysis.words import Neighbours, flatten, score_analogies
 from unrolled.cli import main
 from unrolled.data.vectors import WordVectors, read_vectors

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.cli.test_commands import SMALL, error_of
+from tests.cli.shared import SMALL, error_of
 from unrolled.cli import main
 
 

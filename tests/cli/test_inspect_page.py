@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.browser import open_page
-from tests.cli.test_commands import SMALL, error_of
+from tests.cli.shared import SMALL, error_of
 from unrolled.cli import main
 
 

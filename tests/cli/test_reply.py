@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.cli.test_commands import error_of
+from tests.cli.shared import error_of
 from tests.cli.test_translation import QUICK, SMALL, said
 from unrolled.cli import main
 from unrolled.data.mails import made_mails, overlap, read_mails

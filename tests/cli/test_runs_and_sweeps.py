@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.cli.test_commands import error_of
+from tests.cli.shared import error_of
 from unrolled.cli import main
 from unrolled.tasks.exploration import arithmetic, xml
 from unrolled.tasks.sweep import Search

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.cli.test_commands import error_of
+from tests.cli.shared import error_of
 from unrolled.cli import main
 from unrolled.tasks.sentiment import SentimentTask
 from unrolled.training import Run

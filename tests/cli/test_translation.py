@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from tests.cli.test_commands import error_of
+from tests.cli.shared import error_of
 from unrolled.cli import main
 from unrolled.tasks.translation import TranslationTask
 from unrolled.training import Run

@@ -80,6 +80,7 @@ def test_a_batch_read_in_parts_has_the_same_gradients(tmp_path, text_file, optio
         assert losses == pytest.approx(found[0][1], rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:this processor has no bf16:unrolled.errors.FallbackWarning")
 def test_bf16_stays_near_float32(tmp_path, text_file):
     losses = []
     for precision in ("float32", "bf16"):

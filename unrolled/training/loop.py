@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -23,11 +20,12 @@ from unrolled.training.checkpoint import UNREADABLE, Checkpoints
 from unrolled.training.config import TrainingConfig, fixed_changes, from_json
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
+from unrolled.training.journal import Journal
 from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer, memory_kinds
 from unrolled.training.processes import Processes, join, lost
 from unrolled.training.progress import ProgressLine, clock
 from unrolled.training.randomness import random_state, seed_all, set_random_state
-from unrolled.training.run import Run, one_line, write_atomically
+from unrolled.training.run import Run, one_line
 
 
 class Batches(Protocol):
@@ -119,6 +117,7 @@ class Trainer:
                 f"--batch-size {config.batch_size}: {self.processes.size} processes need a stream each, or more"
             )
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
+        self.journal = Journal(run)
         self.optimizer = make_optimizer(task.model, config)
         self.position = Position()
         self.carried: Any = None
@@ -149,7 +148,7 @@ class Trainer:
                 self.run.locked() if leads else nullcontext(),
                 Interrupt() as self._interrupt,
                 ProgressLine(self.console) as line,
-                self._logs() if leads else nullcontext(),
+                self.journal.opened(self.position.step) if leads else nullcontext(),
             ):
                 self._started = time.monotonic() - self.position.seconds
                 reason = self._steps(line)
@@ -301,8 +300,7 @@ class Trainer:
             return
         text = self._paused(lambda: self.task.sample(self.position.step))
         line.show(f"sample at step {self.position.step:,}", text)
-        with (self.run.path / "samples.txt").open("a", encoding="utf-8") as file:
-            file.write(f"--- step {self.position.step} ---\n{text}\n\n")
+        self.journal.sample(self.position.step, text)
 
     def _validate(self, line: ProgressLine) -> None:
         at = self.position
@@ -385,37 +383,7 @@ class Trainer:
                 if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
                     raise ValueError(f"the optimiser's {name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
 
-    @contextmanager
-    def _logs(self) -> Iterator[None]:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.run.remove_temporaries()
-        # What a killed process logged behind its last checkpoint is trained, and logged, again.
-        kept = [record for record in self.run.metrics() if record["step"] <= self.position.step]
-        write_atomically(self.run.metrics_path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._cut_samples()
-        folder = str(self.run.path / "tensorboard")
-        with (
-            self.run.metrics_path.open("a", encoding="utf-8") as self._metrics,
-            SummaryWriter(folder, purge_step=self.position.step + 1) as self._events,
-        ):
-            yield
-
-    def _cut_samples(self) -> None:
-        path = self.run.path / "samples.txt"
-        if path.exists():
-            text = path.read_bytes()
-            for header in re.finditer(rb"^--- step (\d{1,18}) ---$", text, re.MULTILINE):
-                if int(header[1]) > self.position.step:
-                    write_atomically(path, text[: header.start()])
-                    break
-
     def _log(self, **values: float) -> None:
-        if not self.processes.leads:
-            return
-        at = self.position
-        record = {"step": at.step, "epoch": round(self._epochs(), 4), "seconds": round(at.seconds, 3), **values}
-        self._metrics.write(json.dumps(record) + "\n")
-        self._metrics.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, value, at.step)
+        if self.processes.leads:
+            at = self.position
+            self.journal.metrics(at.step, self._epochs(), at.seconds, values)

@@ -1,0 +1,38 @@
+"""What the tests of the commands share."""
+
+from unrolled.cli import main
+
+SMALL = [
+    "--hidden-size",
+    "8",
+    "--num-layers",
+    "1",
+    "--embedding-size",
+    "4",
+    "--batch-size",
+    "2",
+    "--seq-length",
+    "8",
+    "--eval-every",
+    "5",
+    "--sample-every",
+    "5",
+]
+
+
+def error_of(words, capsys):
+    """The single line that a mistake is answered with."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 2
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    lines = said.err.strip().splitlines()
+    assert len(lines) == 1, said.err
+    assert lines[0].startswith("unrolled: error: ")
+    return lines[0]
+
+
+def write(path, content):
+    """The path, with this text or these bytes in it, as an argument."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
