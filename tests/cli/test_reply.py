@@ -46,6 +46,13 @@ def test_responses_of_ones_own(run, tmp_path, capsys):
     assert [line.split("  ", 1)[1].strip() for line in out.splitlines()] == ["Get well!", "Monday is good."]
 
 
+def test_more_of_a_mail_than_training_showed_is_not_read(run, capsys):
+    done = said(capsys, "reply", run, "Thank you! " * 900)
+    assert "You are welcome." in done.out
+    assert done.err == "unrolled: note: read the first 100 tokens of the mail, the most in training\n"
+    assert "'zzz'" in said(capsys, "reply", run, "Thank you zzz!").err
+
+
 def test_a_run_is_complete_once_it_is_one(tmp_path, monkeypatch):
     """config.json makes a directory a run; a kill behind it must not leave one without its responses."""
     there = []
@@ -81,6 +88,7 @@ def test_files_of_mails(tmp_path):
         ('{"message": "a"}', "reply"),
         ('{"message": 1, "reply": "b"}', "must be text"),
         ("{", "not JSON"),
+        ('{"message": "\\ud800", "reply": "b"}', "surrogates"),
     ):
         path.write_text(f"x\ty\n{bad}\n")
         with pytest.raises(DataError, match=f"line 2.*{said_of_it}"):

@@ -70,6 +70,8 @@ def main(words: Sequence[str], prog: str) -> int:
         raise ConfigurationError(f"--tree {arguments.tree}: the name must end in .json or .svg")
     translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device, arguments.mean)
     at_terminal = arguments.source == "-" and sys.stdin is not None and sys.stdin.isatty()
+    if at_terminal:
+        print("unrolled: type lines to translate; Ctrl-D ends", file=sys.stderr)
     seen = _Seen()
     with _status(hidden=sys.stdout.isatty()) as say:
         for block in in_blocks(open_lines(arguments.source), 1 if at_terminal else BLOCK):
@@ -94,7 +96,8 @@ def _status(hidden: bool) -> Iterator[Callable[[str], None]]:
     # A status of rich's would take the outputs for its own, and write them to the terminal.
     options: dict[str, Any] = {"redirect_stdout": False, "redirect_stderr": False, "transient": True}
     columns = SpinnerColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=Console(stderr=True), disable=hidden, **options) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=hidden or not console.is_terminal, **options) as progress:
         task = progress.add_task("translating")
         yield lambda text: progress.update(task, description=text)
 

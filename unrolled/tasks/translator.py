@@ -28,8 +28,8 @@ from unrolled.metrics import perplexity
 from unrolled.metrics.translation import CorpusScore, bleu, chrf
 from unrolled.tasks.translation import TranslationTask
 
-#: Hypotheses that are worked on at once, and sentences.
-_ROWS, _SENTENCES = 1024, 64
+#: Hypotheses that are worked on at once, and sentences; fewer hypotheses where a source has more words.
+_ROWS, _SENTENCES, _WORDS = 1024, 64, 128
 
 
 @dataclass(frozen=True)
@@ -87,18 +87,27 @@ class Translator:
         """`(log P, number of tokens with the end)` of each line's candidates."""
         sources = [encode_line(self.source, line) for line in lines]
         texts = [[encode_line(self.target, text) for text in some] for some in candidates]
-        work = sorted((k for k in range(len(lines)) if texts[k]), key=lambda k: (len(texts[k]), len(sources[k])))
+        work = sorted((k for k in range(len(lines)) if texts[k]), key=lambda k: (len(sources[k]), len(texts[k])))
         results: list[list[tuple[float, int]]] = [[] for _ in lines]
         while work:
-            widest = len(texts[work[-1]])
-            batch = [work.pop() for _ in range(min(len(work), max(1, _ROWS // widest)))]
-            # Lists of a thousand go in parts, so that a batch stays within its memory.
-            for first in range(0, widest, _ROWS):
-                part = [texts[k][first : first + _ROWS] for k in batch]
+            # Attention takes room for every word of the source, for every row.
+            rows = max(1, _ROWS * _WORDS // max(_WORDS, len(sources[work[-1]])))
+            batch = [work.pop()]
+            widest = len(texts[batch[0]])
+            while work and (len(batch) + 1) * max(widest, len(texts[work[-1]])) <= rows:
+                batch.append(work.pop())
+                widest = max(widest, len(texts[batch[-1]]))
+            # Lists of a thousand go in parts.
+            for first in range(0, widest, rows):
+                part = [texts[k][first : first + rows] for k in batch]
                 log_probs = self._forced([sources[k] for k in batch], part)
                 for k, some, row in zip(batch, part, log_probs, strict=True):
                     results[k] += [(row[j], len(text) + 1) for j, text in enumerate(some)]
         return results
+
+    def beginning(self, line: str) -> str:
+        """As much of the line as training ever showed of one."""
+        return decode_line(self.source, self._pieces(line)[0].tolist()) if self.is_long(line) else line
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -207,9 +216,9 @@ def evaluate(
 
 def diverse(how: BeamSearch, strength: float, groups: int | None) -> BeamSearch:
     """The search with a beam in `groups` (as many as hypotheses, where None) that shun one another's choices."""
-    if not strength and not groups:
+    if not strength and groups is None:
         return how
-    return replace(how, groups=groups or how.beam, diversity=strength)
+    return replace(how, groups=how.beam if groups is None else groups, diversity=strength)
 
 
 def in_blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
