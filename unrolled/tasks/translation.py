@@ -204,9 +204,8 @@ class TranslationTask:
     def facts(self) -> list[tuple[str, str]]:
         """What a person may want to know of the run, by name."""
         config, train, validation = self.config, self.pairs("train"), self.pairs("validation")
-        sizes = (
-            f"{len(self.target):,}" if not config.pairs.separate else f"{len(self.source):,} and {len(self.target):,}"
-        )
+        sizes = f"{self.source_end + 1:,} and " if config.pairs.separate else ""
+        sizes += f"{self.end + 1:,}"
         model = config.model
         decoder = "" if model.decoder_cell in (None, model.cell) else f" and {model.decoder_cell}"
         joined = "with attention" if model.attention else "joined by a fixed vector"
