@@ -8,6 +8,7 @@ import os
 import pty
 import random
 import re
+import signal
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -17,6 +18,8 @@ import torch
 
 from tests.cli.test_commands import error_of
 from unrolled.cli import main
+from unrolled.decoding import BeamSearch
+from unrolled.tasks import translator as translator_module
 from unrolled.tasks.translation import TranslationTask
 from unrolled.tasks.translator import Translator
 from unrolled.training import Run
@@ -157,6 +160,40 @@ def test_outputs_go_where_they_are_sent_though_a_terminal_watches(run, tmp_path)
     assert done.stdout == "eins zwei.\nsechs.\n"
     assert "translating" in os.read(terminal, 4096).decode()
     os.close(terminal)
+
+
+def test_a_person_at_a_terminal_is_answered_line_by_line(run):
+    terminal, inputs = pty.openpty()
+    words = [sys.executable, "-m", "unrolled", "translate", run]
+    with subprocess.Popen(words, stdin=inputs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        os.close(inputs)
+        for typed_line, answer in (("one two.", "eins zwei."), ("", ""), ("six.", "sechs.")):
+            os.write(terminal, f"{typed_line}\n".encode())
+            assert process.stdout.readline() == f"{answer}\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr.read() == "unrolled: type lines to translate; Ctrl-D ends\n"
+    os.close(terminal)
+
+
+def test_what_reads_the_translations_may_stop(run, tmp_path):
+    (tmp_path / "in").write_text("one two three.\n" * 3000)
+    words = [sys.executable, "-m", "unrolled", "translate", run, "--source", str(tmp_path / "in"), "--beam", "1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "eins zwei drei.\n"
+        process.stdout.close()
+        assert process.wait() == 0
+        assert process.stderr.read() == ""
+
+
+def test_outputs_that_read_the_same_are_one(run, monkeypatch):
+    translator = Translator([TranslationTask(Run.open(run)).load()])
+    spelt = translator_module.decode_line
+    monkeypatch.setattr(translator_module, "decode_line", lambda *given: spelt(*given)[:4])
+    (found,) = translator.translate(["one two three."], BeamSearch(beam=8, n_best=8))
+    assert 1 < len(found) < 8
+    assert len({one.text for one in found}) == len(found)
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
 
 
 def test_n_best_lists_can_be_rescored(run, other, tmp_path, capsys):

@@ -19,7 +19,7 @@ from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.tasks.translation import TranslationTask, Which
-from unrolled.tasks.translator import SearchTree, Translator, diverse, in_blocks
+from unrolled.tasks.translator import SearchTree, Translator, in_blocks
 from unrolled.training import Run
 
 #: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
@@ -63,7 +63,7 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    how = search_of(arguments, max(1, arguments.n_best))
+    how = search_of(arguments)
     if arguments.n_best < 0:
         raise ConfigurationError(f"--n-best must be 0 (the best alone) or above, got {arguments.n_best}")
     if arguments.tree is not None and arguments.tree.suffix not in (".json", ".svg"):
@@ -137,16 +137,18 @@ def _write_tree(tree: SearchTree, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def search_of(arguments: Arguments, n_best: int) -> BeamSearch:
+def search_of(arguments: Arguments) -> BeamSearch:
     """The search that the flags ask for."""
-    how = BeamSearch(
+    groups = arguments.beam if arguments.diversity else 1
+    return BeamSearch(
         beam=arguments.beam,
-        n_best=n_best,
+        n_best=max(1, arguments.n_best),
         length_penalty=arguments.length_penalty,
         min_length=arguments.min_length,
         no_repeat=arguments.no_repeat,
+        groups=groups if arguments.groups is None else arguments.groups,
+        diversity=arguments.diversity,
     )
-    return diverse(how, arguments.diversity, arguments.groups)
 
 
 def open_translator(runs: Sequence[str], checkpoint: Which, device: str, mean: str = "probabilities") -> Translator:

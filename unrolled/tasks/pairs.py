@@ -53,6 +53,8 @@ class PairsConfig:
             require(2 <= self.vocab_size <= 1 << 24, "vocab_size", "from 2 to 2^24", self.vocab_size)
             if self.level in ("char", "byte"):
                 raise ConfigurationError(f"--vocab-size is for words and BPE; at level {self.level} it has no meaning")
+            if self.level == "bpe":
+                require(self.vocab_size > 257, "vocab_size", "above 257, the bytes and the end", self.vocab_size)
         if bool(self.val_source) != bool(self.val_target):
             raise ConfigurationError("--val-source and --val-target belong together: give both or none")
 
@@ -61,7 +63,7 @@ class PairsConfig:
         """The bound on the vocabulary's own tokens, of which the end of a sentence is none."""
         if self.level != "bpe":
             return self.vocab_size
-        # Products with a round number of columns take two thirds of the time of those with one more.
+        # Products with a round number of columns are a third faster than with one more.
         return (self.vocab_size or self.default_size) - 1
 
 

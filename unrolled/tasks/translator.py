@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class Translator:
         self.longest = min(task.config.pairs.max_length for task in tasks)
 
     def translate(self, lines: Sequence[str], how: BeamSearch) -> list[list[Translation]]:
-        """The n best translations of every line, the best first; an empty line's is empty."""
+        """The n best translations of every line, no two alike, the best first; an empty line's is empty."""
         pieces = [self._pieces(line) for line in lines]
         flat = [piece for some in pieces for piece in some]
         found = iter(self._search(flat, how))
@@ -73,7 +73,11 @@ class Translator:
             parts = [next(found) for _ in some]
             count = min(how.n_best, max(map(len, parts), default=0))
             joined = [[part[min(k, len(part) - 1)] for part in parts if part] for k in range(count)]
-            results.append([self._join(row, how) for row in joined] or [Translation("", 0.0, 0.0)])
+            different: dict[str, Translation] = {}  # tokens of several kinds may spell the same
+            for row in joined:
+                made = self._join(row, how)
+                different.setdefault(made.text, made)
+            results.append(list(different.values()) or [Translation("", 0.0, 0.0)])
         return results
 
     def tree(self, line: str, how: BeamSearch) -> SearchTree:
@@ -212,13 +216,6 @@ def evaluate(
     nats = task.total_nats(pairs) / (len(pairs.target.tokens) + len(pairs))
     found = bleu(outputs, references, resamples), chrf(outputs, references, resamples)
     return TranslationScore(len(sources), *found, perplexity(nats), seconds)
-
-
-def diverse(how: BeamSearch, strength: float, groups: int | None) -> BeamSearch:
-    """The search with a beam in `groups` (as many as hypotheses, where None) that shun one another's choices."""
-    if not strength and groups is None:
-        return how
-    return replace(how, groups=how.beam if groups is None else groups, diversity=strength)
 
 
 def in_blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
