@@ -121,7 +121,7 @@ class Translator:
 
     def is_long(self, line: str) -> bool:
         """Whether the line is translated in pieces."""
-        return len(line) > self.longest and len(self._pieces(line)) > 1
+        return len(self._pieces(line)) > 1
 
     def _search(self, sentences: list[np.ndarray], how: BeamSearch) -> list[list[Hypothesis]]:
         """In batches of similar lengths, the longest first."""
