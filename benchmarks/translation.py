@@ -28,7 +28,7 @@ from unrolled.tasks.translator import Translation, Translator
 from unrolled.training import Run
 from unrolled.training.progress import clock
 
-SUTSKEVER = ["--no-attention", "--cell", "lstm", "--num-layers", "2", "--hidden-size", "384", "--dropout", "0.2"]
+SUTSKEVER = ["--no-attention", "--cell", "lstm", "--num-layers", "2", "--dropout", "0.2"]
 ATTENTION = ["--dropout", "0.2"]
 
 

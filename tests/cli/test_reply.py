@@ -9,7 +9,9 @@ from tests.cli.test_translation import QUICK, SMALL, said
 from unrolled.cli import main
 from unrolled.data.mails import made_mails, overlap, read_mails
 from unrolled.errors import DataError
-from unrolled.tasks.reply import choose_diverse
+from unrolled.tasks.pairs import ReplyConfig
+from unrolled.tasks.reply import choose_diverse, create_reply_run, read_responses
+from unrolled.training import Run
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,28 @@ def test_responses_of_ones_own(run, tmp_path, capsys):
     assert [line.split("  ", 1)[1].strip() for line in out.splitlines()] == ["Get well!", "Monday is good."]
 
 
+def test_more_of_a_mail_than_training_showed_is_not_read(run, capsys):
+    done = said(capsys, "reply", run, "Thank you! " * 900)
+    assert "You are welcome." in done.out
+    assert done.err == "unrolled: note: read the first 100 tokens of the mail, the most in training\n"
+    assert "'zzz'" in said(capsys, "reply", run, "Thank you zzz!").err
+
+
+def test_a_run_is_complete_once_it_is_one(tmp_path, monkeypatch):
+    """config.json makes a directory a run; a kill behind it must not leave one without its responses."""
+    there = []
+    write = Run.write_config
+
+    def note(run, config):
+        there.extend(sorted(file.name for file in run.path.iterdir()))
+        write(run, config)
+
+    monkeypatch.setattr(Run, "write_config", note)
+    task = create_reply_run(tmp_path / "run", ReplyConfig())
+    assert {file.name for file in task.run.path.iterdir()} - set(there) == {"config.json"}
+    assert "Monday works for me." in read_responses(task.run)
+
+
 def test_made_mails_are_the_same_every_time_and_tell_days_apart():
     messages, replies = made_mails(500, 3)
     assert (messages, replies) == made_mails(500, 3)
@@ -64,6 +88,7 @@ def test_files_of_mails(tmp_path):
         ('{"message": "a"}', "reply"),
         ('{"message": 1, "reply": "b"}', "must be text"),
         ("{", "not JSON"),
+        ('{"message": "\\ud800", "reply": "b"}', "surrogates"),
     ):
         path.write_text(f"x\ty\n{bad}\n")
         with pytest.raises(DataError, match=f"line 2.*{said_of_it}"):

@@ -8,6 +8,7 @@ import os
 import pty
 import random
 import re
+import signal
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -17,7 +18,10 @@ import torch
 
 from tests.cli.shared import error_of
 from unrolled.cli import main
+from unrolled.decoding import BeamSearch
+from unrolled.tasks import translator as translator_module
 from unrolled.tasks.translation import TranslationTask
+from unrolled.tasks.translator import Translator
 from unrolled.training import Run
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
@@ -158,6 +162,40 @@ def test_outputs_go_where_they_are_sent_though_a_terminal_watches(run, tmp_path)
     os.close(terminal)
 
 
+def test_a_person_at_a_terminal_is_answered_line_by_line(run):
+    terminal, inputs = pty.openpty()
+    words = [sys.executable, "-m", "unrolled", "translate", run]
+    with subprocess.Popen(words, stdin=inputs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        os.close(inputs)
+        for typed_line, answer in (("one two.", "eins zwei."), ("", ""), ("six.", "sechs.")):
+            os.write(terminal, f"{typed_line}\n".encode())
+            assert process.stdout.readline() == f"{answer}\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr.read() == "unrolled: type lines to translate; Ctrl-D ends\n"
+    os.close(terminal)
+
+
+def test_what_reads_the_translations_may_stop(run, tmp_path):
+    (tmp_path / "in").write_text("one two three.\n" * 3000)
+    words = [sys.executable, "-m", "unrolled", "translate", run, "--source", str(tmp_path / "in"), "--beam", "1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "eins zwei drei.\n"
+        process.stdout.close()
+        assert process.wait() == 0
+        assert process.stderr.read() == ""
+
+
+def test_outputs_that_read_the_same_are_one(run, monkeypatch):
+    translator = Translator([TranslationTask(Run.open(run)).load()])
+    spelt = translator_module.decode_line
+    monkeypatch.setattr(translator_module, "decode_line", lambda *given: spelt(*given)[:4])
+    (found,) = translator.translate(["one two three."], BeamSearch(beam=8, n_best=8))
+    assert 1 < len(found) < 8
+    assert len({one.text for one in found}) == len(found)
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+
+
 def test_n_best_lists_can_be_rescored(run, other, tmp_path, capsys):
     (tmp_path / "in").write_text("one two three.\n\nfive.\n")
     listed = said(capsys, "translate", run, "--source", tmp_path / "in", "--beam", "4", "--n-best", "3").out
@@ -187,6 +225,29 @@ def test_an_ensemble_translates(run, other, tmp_path, capsys):
     )
 
 
+def test_standard_input_can_be_read_once(run, capsys, monkeypatch):
+    typed(monkeypatch, "one.\n")
+    assert "only once" in error_of(["rescore", run, "--source", "-", "--n-best", "-"], capsys)
+    typed(monkeypatch, "one.\n")
+    assert "only once" in error_of(["eval", run, "--source", "-", "--target", "-"], capsys)
+
+
+def test_scores_do_not_depend_on_what_is_scored_together(run):
+    """Lines of very different lengths, and lists of very different sizes, among them none."""
+    translator = Translator([TranslationTask(Run.open(run)).load()])
+    generator = random.Random(2)
+    lines = [" ".join(generator.choices(list(WORDS), k=k)) for k in (3, 400, 1, 2, 90, 0)]
+    lists = [
+        [" ".join(generator.choices(list(WORDS.values()), k=k % 5)) for k in range(n)] for n in (700, 9, 0, 1, 3, 2)
+    ]
+    together = translator.score(lines, lists)
+    assert [len(some) for some in together] == [700, 9, 0, 1, 3, 2]
+    for line, some, scores in zip(lines, lists, together, strict=True):
+        for text, (log_prob, length) in list(zip(some, scores, strict=True))[-3:]:
+            (((alone, tokens),),) = translator.score([line], [[text]])
+            assert (log_prob, length) == (pytest.approx(alone, rel=1e-4), tokens)
+
+
 def test_diverse_groups_and_the_tree(run, tmp_path, capsys):
     (tmp_path / "in").write_text("one two three.\n")
     words = ["translate", run, "--source", tmp_path / "in", "--beam", "4", "--n-best", "4"]
@@ -211,8 +272,6 @@ def test_scores(run, pairs, tmp_path, capsys):
 
 
 def test_perplexity_is_that_of_forced_decoding(run, pairs, capsys):
-    from unrolled.tasks.translator import Translator
-
     task = TranslationTask(Run.open(run)).load()
     report = json.loads(said(capsys, "eval", run, "--json", "--resamples", "0").out)
     held = task.pairs("validation")
@@ -275,6 +334,7 @@ def test_mistakes_with_runs(run, pairs, tmp_path, capsys):
     assert "its source vocabulary is not that of" in error_of(["translate", run, tmp_path / "c", *source], capsys)
     assert "n-best (9)" in error_of(["translate", run, *source, "--n-best", "9"], capsys)
     assert "multiple of the groups" in error_of(["translate", run, *source, "--groups", "3"], capsys)
+    assert "groups must be at least 1" in error_of(["translate", run, *source, "--groups", "0"], capsys)
     assert ".json or .svg" in error_of(["translate", run, *source, "--tree", "x.png"], capsys)
     assert "no such run directory" in error_of(["translate", tmp_path / "none", *source], capsys)
     assert "RUN" in error_of(["translate", *source], capsys)
@@ -288,8 +348,13 @@ def test_mistakes_with_runs(run, pairs, tmp_path, capsys):
     (tmp_path / "list").write_text("0 ||| eins\n")
     assert "has no score" in error_of(rescore, capsys)
     assert said(capsys, *rescore, "--weight", "1").out == "eins\n"
-    (tmp_path / "list").write_text("eins\n")
-    assert "is not of the form" in error_of(rescore, capsys)
+    for bad in ("eins\n", "0 || eins || -1\n", "-1 ||| eins ||| -1\n"):
+        (tmp_path / "list").write_text(bad)
+        assert "is not of the form" in error_of(rescore, capsys)
+    (tmp_path / "list").write_bytes(b"\r\n0 ||| eins ||| LM0= -3 ||| -1\r\n\r\n")
+    assert said(capsys, *rescore).out == "eins\n"
+    assert "--length-penalty" in error_of([*rescore, "--length-penalty", "nan"], capsys)
+    assert "--weight" in error_of([*rescore, "--weight", "nan"], capsys)
 
 
 def _without_snapshots(folder, pairs):

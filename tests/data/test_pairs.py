@@ -1,6 +1,7 @@
 """Sentence pairs: files, plain and gzip, to batches and back."""
 
 import gzip
+import io
 
 import numpy as np
 import pytest
@@ -47,14 +48,15 @@ def test_a_byte_order_mark_and_a_missing_last_line_end(tmp_path):
     assert list(open_lines(str(tmp_path / "a"))) == ["one", "two"]
 
 
-def test_files_that_do_not_fit_together(write, tmp_path):
+def test_files_that_do_not_fit_together(write, tmp_path, monkeypatch):
     one, other = write("a", LINES), write("b", LINES[1:])
     assert read_line_pairs(one, one) == (LINES, LINES)
     with pytest.raises(DataError, match=r"5 lines and .* has 4"):
         read_line_pairs(one, other)
     with pytest.raises(DataError, match="No such file"):
         read_line_pairs(one, str(tmp_path / "none"))
-    with pytest.raises(DataError, match="both be standard input"):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n")))
+    with pytest.raises(DataError, match="standard input can be read only once"):
         read_line_pairs("-", "-")
 
 

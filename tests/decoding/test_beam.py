@@ -20,6 +20,7 @@ from unrolled.decoding import (
     tree_json,
     tree_svg,
 )
+from unrolled.decoding.beam import best_sums
 from unrolled.errors import ConfigurationError
 from unrolled.models import EncoderDecoder
 
@@ -325,6 +326,21 @@ def test_a_recorded_search_is_a_tree(groups):
 def test_impossible_searches(bad):
     with pytest.raises(ConfigurationError):
         BeamSearch(**bad)
+
+
+@FEW
+@given(st.integers(0, 99), st.integers(1, 4), st.integers(1, 700), st.integers(1, 30), st.booleans())
+def test_the_best_of_many_sums_are_those_of_sorting(seed, rows, size, count, impossible):
+    generator = torch.Generator().manual_seed(seed)
+    totals, scores = torch.randn(3, rows, generator=generator), torch.randn(3, rows, size, generator=generator)
+    if impossible:
+        scores[torch.rand(scores.shape, generator=generator) < 0.9] = -torch.inf
+    sums, row, column = best_sums(totals, scores, count)
+    expected = (totals.unsqueeze(-1) + scores).flatten(1).sort(-1, descending=True).values[:, :count]
+    assert torch.equal(sums, expected)
+    places = row * size + column
+    assert torch.equal((totals.unsqueeze(-1) + scores).flatten(1).gather(1, places), sums)
+    assert all(len(set(some)) == len(some) for some in places.tolist())
 
 
 def test_no_sentences_at_all():

@@ -162,3 +162,4 @@ def test_separate_vocabularies(tmp_path):
         assert made.model.readout.out_features == len(made.target) + 1
         made.model.eval()
         assert "\n= " in made.sample(0)
+        assert Translator([made]).is_long("é" * 60) == (level == "bpe")  # of which each is two bytes

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.data.pairs import open_lines
+from unrolled.data.vocabulary import unknown_note
 from unrolled.errors import DataError, RunError
 from unrolled.tasks.pairs import REPLY
 from unrolled.tasks.reply import choose_diverse, rank_replies, read_responses
@@ -47,7 +50,8 @@ class Arguments:
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     require(arguments.count >= 1, "count", "at least 1", arguments.count)
-    require(arguments.diversity >= 0, "diversity", "0 or above", arguments.diversity)
+    require(0 <= arguments.diversity < inf, "diversity", "0 or above", arguments.diversity)
+    require(abs(arguments.length_penalty) < inf, "length_penalty", "a number", arguments.length_penalty)
     run = Run.open(arguments.run)
     if run.task != REPLY:
         raise RunError(f"{run.path}: a {run.task} run, not one of `unrolled train reply`")
@@ -58,7 +62,16 @@ def main(words: Sequence[str], prog: str) -> int:
     else:
         responses = read_responses(run)
     task = TranslationTask(run, arguments.device).load(arguments.checkpoint)
-    ranked = rank_replies(Translator([task]), arguments.message, responses, arguments.length_penalty)
+    translator = Translator([task])
+    message = translator.beginning(arguments.message)
+    ranked = rank_replies(translator, message, responses, arguments.length_penalty)
+    if message != arguments.message:
+        print(
+            f"unrolled: note: read the first {translator.longest} tokens of the mail, the most in training",
+            file=sys.stderr,
+        )
+    if note := unknown_note(translator.source.level, translator.source.unknown(message)):
+        print(f"unrolled: note: {note}", file=sys.stderr)
     for text, score in choose_diverse(ranked, arguments.count, arguments.diversity):
         print(f"{score:7.3f}  {text}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -44,6 +45,7 @@ class Arguments:
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     require(0 <= arguments.weight <= 1, "weight", "from 0 to 1", arguments.weight)
+    require(abs(arguments.length_penalty) < inf, "length_penalty", "a number", arguments.length_penalty)
     sources = list(open_lines(arguments.source))
     lists = read_lists(arguments.n_best, len(sources), scored=arguments.weight < 1)
     translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device)
@@ -68,6 +70,8 @@ def read_lists(name: str, count: int, scored: bool) -> list[list[tuple[str, floa
     """`(translation, score)` for each of `count` sources; of several fields the last is the score, 0 where unscored."""
     lists: list[list[tuple[str, float]]] = [[] for _ in range(count)]
     for line_number, line in enumerate(open_lines(name), 1):
+        if not line.strip():
+            continue
         fields = [part.strip() for part in line.split("|||")]
         where = f"{name}: line {line_number:,}"
         if len(fields) < 2 or not fields[0].isdecimal():

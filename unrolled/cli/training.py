@@ -67,7 +67,13 @@ class Command:
             return self._train(task, processes, console, resume=True)
 
     def _create(self, arguments: Any, console: Console) -> Path:
-        with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console) as bar:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        ) as bar:
             told = bar.add_task("reading", total=None)
             path = self.create(
                 arguments, lambda what, share: bar.update(told, description=what, total=1.0, completed=share)

@@ -19,7 +19,7 @@ from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.tasks.translation import TranslationTask, Which
-from unrolled.tasks.translator import SearchTree, Translator, diverse, in_blocks
+from unrolled.tasks.translator import SearchTree, Translator, in_blocks
 from unrolled.training import Run
 
 #: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
@@ -63,13 +63,15 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    how = search_of(arguments, max(1, arguments.n_best))
+    how = search_of(arguments)
     if arguments.n_best < 0:
         raise ConfigurationError(f"--n-best must be 0 (the best alone) or above, got {arguments.n_best}")
     if arguments.tree is not None and arguments.tree.suffix not in (".json", ".svg"):
         raise ConfigurationError(f"--tree {arguments.tree}: the name must end in .json or .svg")
     translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device, arguments.mean)
     at_terminal = arguments.source == "-" and sys.stdin is not None and sys.stdin.isatty()
+    if at_terminal:
+        print("unrolled: type lines to translate; Ctrl-D ends", file=sys.stderr)
     seen = _Seen()
     with _status(hidden=sys.stdout.isatty()) as say:
         for block in in_blocks(open_lines(arguments.source), 1 if at_terminal else BLOCK):
@@ -94,7 +96,8 @@ def _status(hidden: bool) -> Iterator[Callable[[str], None]]:
     # A status of rich's would take the outputs for its own, and write them to the terminal.
     options: dict[str, Any] = {"redirect_stdout": False, "redirect_stderr": False, "transient": True}
     columns = SpinnerColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=Console(stderr=True), disable=hidden, **options) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=hidden or not console.is_terminal, **options) as progress:
         task = progress.add_task("translating")
         yield lambda text: progress.update(task, description=text)
 
@@ -134,16 +137,18 @@ def _write_tree(tree: SearchTree, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def search_of(arguments: Arguments, n_best: int) -> BeamSearch:
+def search_of(arguments: Arguments) -> BeamSearch:
     """The search that the flags ask for."""
-    how = BeamSearch(
+    groups = arguments.beam if arguments.diversity else 1
+    return BeamSearch(
         beam=arguments.beam,
-        n_best=n_best,
+        n_best=max(1, arguments.n_best),
         length_penalty=arguments.length_penalty,
         min_length=arguments.min_length,
         no_repeat=arguments.no_repeat,
+        groups=groups if arguments.groups is None else arguments.groups,
+        diversity=arguments.diversity,
     )
-    return diverse(how, arguments.diversity, arguments.groups)
 
 
 def open_translator(runs: Sequence[str], checkpoint: Which, device: str, mean: str = "probabilities") -> Translator:

@@ -178,6 +178,7 @@ def _read_mail(line: str, where: str) -> tuple[str, str]:
         try:
             stored = json.loads(line)
             pair = stored["message"], stored["reply"]
+            "".join(part for part in pair if isinstance(part, str)).encode()
         except (ValueError, KeyError, RecursionError) as error:
             raise DataError(f'{where} is not JSON with "message" and "reply" ({error})') from error
         if not all(isinstance(part, str) for part in pair):

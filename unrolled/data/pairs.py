@@ -48,6 +48,8 @@ def _open(name: str) -> IO[bytes]:
     if name == "-":
         if sys.stdin is None:
             raise DataError("standard input is closed: pipe text into it, or name a file")
+        if sys.stdin.closed:
+            raise DataError("standard input can be read only once: name a file for all the rest")
         raw = getattr(sys.stdin, "buffer", None)
         return raw if raw is not None else io.BytesIO(sys.stdin.read().encode())
     file = Path(name).open("rb")  # noqa: SIM115 - the caller's to close
@@ -60,8 +62,6 @@ def _open(name: str) -> IO[bytes]:
 
 def read_line_pairs(source: str, target: str) -> tuple[list[str], list[str]]:
     """Both files' lines; DataError where their numbers differ."""
-    if source == target == "-":
-        raise DataError("source and target cannot both be standard input: name a file for one of them")
     pair = list(open_lines(source)), list(open_lines(target))
     if len(pair[0]) != len(pair[1]):
         raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tyro.conf import Suppress, arg
 
@@ -21,6 +21,8 @@ TRANSLATION, REPLY = "translation", "reply"
 class PairsConfig:
     """Sentence pairs."""
 
+    default_size: ClassVar[int] = 4000
+
     source: Annotated[str, arg(metavar="FILE")] = ""
     """Sentences to translate, one a line; plain text or gzip."""
     target: Annotated[str, arg(metavar="FILE")] = ""
@@ -34,7 +36,7 @@ class PairsConfig:
     level: str = "bpe"
     """bpe, word, char or byte."""
     vocab_size: Annotated[int | None, arg(metavar="N")] = None
-    """Size of the BPE vocabulary (4000), or most words to keep (word: all)."""
+    """Size of the BPE vocabulary with the end of a sentence (4000), or most words to keep (word: all)."""
     min_count: int = 2
     """Words that occur less often become <unk>."""
     separate: bool = False
@@ -51,13 +53,18 @@ class PairsConfig:
             require(2 <= self.vocab_size <= 1 << 24, "vocab_size", "from 2 to 2^24", self.vocab_size)
             if self.level in ("char", "byte"):
                 raise ConfigurationError(f"--vocab-size is for words and BPE; at level {self.level} it has no meaning")
+            if self.level == "bpe":
+                require(self.vocab_size > 257, "vocab_size", "above 257, the bytes and the end", self.vocab_size)
         if bool(self.val_source) != bool(self.val_target):
             raise ConfigurationError("--val-source and --val-target belong together: give both or none")
 
     @property
     def size(self) -> int | None:
-        """The bound on the vocabulary."""
-        return 4000 if self.level == "bpe" and self.vocab_size is None else self.vocab_size
+        """The bound on the vocabulary's own tokens, of which the end of a sentence is none."""
+        if self.level != "bpe":
+            return self.vocab_size
+        # Products with a round number of columns are a third faster than with one more.
+        return (self.vocab_size or self.default_size) - 1
 
 
 @dataclass(frozen=True)
@@ -154,20 +161,18 @@ class TranslationConfig:
 class MailsConfig(PairsConfig):
     """Mails and replies."""
 
+    default_size: ClassVar[int] = 600
+
     pairs: Annotated[str, arg(metavar="FILE")] = ""
     """Lines of a message, a tab and a reply, or of JSON with "message" and "reply"; none: 6,000 made ones."""
     vocab_size: Annotated[int | None, arg(metavar="N")] = None
-    """Size of the BPE vocabulary (600), or most words to keep (word: all)."""
+    """Size of the BPE vocabulary with the end of a sentence (600), or most words to keep (word: all)."""
     source: Suppress[str] = ""
     target: Suppress[str] = ""
     val_source: Suppress[str] = ""
     val_target: Suppress[str] = ""
     val_fraction: float = 0.05
     """Share of the pairs, at their end, to validate on; 0: none."""
-
-    @property
-    def size(self) -> int | None:
-        return 600 if self.level == "bpe" and self.vocab_size is None else self.vocab_size
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,10 @@ MOST_RESPONSES = 2000
 def create_reply_run(path: Path, config: ReplyConfig) -> TranslationTask:
     """A new run directory with its pairs and the responses that it will choose from: all replies, each once."""
     mails = read_mails(config.pairs.pairs) if config.pairs.pairs else made_mails()
-    task = create_pairs_run(path, REPLY, config, mails, None)
     counts = Counter(" ".join(reply.split()) for reply in mails[1] if reply.strip())
     responses = sorted(counts, key=lambda reply: (-counts[reply], reply))[:MOST_RESPONSES]
-    (path / RESPONSES_FILE).write_text(json.dumps(responses, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-    return task
+    files = {RESPONSES_FILE: json.dumps(responses, ensure_ascii=False, indent=0) + "\n"}
+    return create_pairs_run(path, REPLY, config, mails, None, files)
 
 
 def read_responses(run: Run) -> list[str]:

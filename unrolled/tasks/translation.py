@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -204,9 +204,8 @@ class TranslationTask:
     def facts(self) -> list[tuple[str, str]]:
         """What a person may want to know of the run, by name."""
         config, train, validation = self.config, self.pairs("train"), self.pairs("validation")
-        sizes = (
-            f"{len(self.target):,}" if not config.pairs.separate else f"{len(self.source):,} and {len(self.target):,}"
-        )
+        sizes = f"{self.source_end + 1:,} and " if config.pairs.separate else ""
+        sizes += f"{self.end + 1:,}"
         model = config.model
         decoder = "" if model.decoder_cell in (None, model.cell) else f" and {model.decoder_cell}"
         joined = "with attention" if model.attention else "joined by a fixed vector"
@@ -242,9 +241,17 @@ def create_run(path: Path, config: TranslationConfig) -> TranslationTask:
 
 
 def create_pairs_run(
-    path: Path, task_name: str, config: TranslationConfig, train: Lines, validation: Lines | None
+    path: Path,
+    task_name: str,
+    config: TranslationConfig,
+    train: Lines,
+    validation: Lines | None,
+    files: Mapping[str, str] | None = None,
 ) -> TranslationTask:
-    """A new run on these pairs; without any to validate on, the last of those to train on are kept for it."""
+    """A new run on these pairs; without any to validate on, the last of those to train on are kept for it.
+
+    files: texts that belong to the run, by name.
+    """
     with Run.create(path, task_name, to_json(config)) as run:
         find_device(config.training.device)
         if validation is None:
@@ -253,6 +260,8 @@ def create_pairs_run(
         if not any(one.strip() and other.strip() for one, other in zip(*train, strict=True)):
             raise DataError("there is nothing to learn from: no line has text on both sides")
         prepare(run, config.pairs, train, validation)
+        for name, text in (files or {}).items():
+            (run.path / name).write_text(text, encoding="utf-8")
         task = TranslationTask(run)
         task.epoch(0)
     return task

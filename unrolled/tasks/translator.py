@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ from unrolled.metrics import perplexity
 from unrolled.metrics.translation import CorpusScore, bleu, chrf
 from unrolled.tasks.translation import TranslationTask
 
-#: Hypotheses that are worked on at once, and sentences.
-_ROWS, _SENTENCES = 1024, 64
+#: Hypotheses that are worked on at once, and sentences; fewer hypotheses where a source has more words.
+_ROWS, _SENTENCES, _WORDS = 1024, 64, 128
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Translator:
         self.longest = min(task.config.pairs.max_length for task in tasks)
 
     def translate(self, lines: Sequence[str], how: BeamSearch) -> list[list[Translation]]:
-        """The n best translations of every line, the best first; an empty line's is empty."""
+        """The n best translations of every line, no two alike, the best first; an empty line's is empty."""
         pieces = [self._pieces(line) for line in lines]
         flat = [piece for some in pieces for piece in some]
         found = iter(self._search(flat, how))
@@ -73,7 +73,11 @@ class Translator:
             parts = [next(found) for _ in some]
             count = min(how.n_best, max(map(len, parts), default=0))
             joined = [[part[min(k, len(part) - 1)] for part in parts if part] for k in range(count)]
-            results.append([self._join(row, how) for row in joined] or [Translation("", 0.0, 0.0)])
+            different: dict[str, Translation] = {}  # tokens of several kinds may spell the same
+            for row in joined:
+                made = self._join(row, how)
+                different.setdefault(made.text, made)
+            results.append(list(different.values()) or [Translation("", 0.0, 0.0)])
         return results
 
     def tree(self, line: str, how: BeamSearch) -> SearchTree:
@@ -87,18 +91,27 @@ class Translator:
         """`(log P, number of tokens with the end)` of each line's candidates."""
         sources = [encode_line(self.source, line) for line in lines]
         texts = [[encode_line(self.target, text) for text in some] for some in candidates]
-        work = sorted((k for k in range(len(lines)) if texts[k]), key=lambda k: (len(texts[k]), len(sources[k])))
+        work = sorted((k for k in range(len(lines)) if texts[k]), key=lambda k: (len(sources[k]), len(texts[k])))
         results: list[list[tuple[float, int]]] = [[] for _ in lines]
         while work:
-            widest = len(texts[work[-1]])
-            batch = [work.pop() for _ in range(min(len(work), max(1, _ROWS // widest)))]
-            # Lists of a thousand go in parts, so that a batch stays within its memory.
-            for first in range(0, widest, _ROWS):
-                part = [texts[k][first : first + _ROWS] for k in batch]
+            # Attention takes room for every word of the source, for every row.
+            rows = max(1, _ROWS * _WORDS // max(_WORDS, len(sources[work[-1]])))
+            batch = [work.pop()]
+            widest = len(texts[batch[0]])
+            while work and (len(batch) + 1) * max(widest, len(texts[work[-1]])) <= rows:
+                batch.append(work.pop())
+                widest = max(widest, len(texts[batch[-1]]))
+            # Lists of a thousand go in parts.
+            for first in range(0, widest, rows):
+                part = [texts[k][first : first + rows] for k in batch]
                 log_probs = self._forced([sources[k] for k in batch], part)
                 for k, some, row in zip(batch, part, log_probs, strict=True):
                     results[k] += [(row[j], len(text) + 1) for j, text in enumerate(some)]
         return results
+
+    def beginning(self, line: str) -> str:
+        """As much of the line as training ever showed of one."""
+        return decode_line(self.source, self._pieces(line)[0].tolist()) if self.is_long(line) else line
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -108,7 +121,7 @@ class Translator:
 
     def is_long(self, line: str) -> bool:
         """Whether the line is translated in pieces."""
-        return len(line) > self.longest and len(self._pieces(line)) > 1
+        return len(self._pieces(line)) > 1
 
     def _search(self, sentences: list[np.ndarray], how: BeamSearch) -> list[list[Hypothesis]]:
         """In batches of similar lengths, the longest first."""
@@ -203,13 +216,6 @@ def evaluate(
     nats = task.total_nats(pairs) / (len(pairs.target.tokens) + len(pairs))
     found = bleu(outputs, references, resamples), chrf(outputs, references, resamples)
     return TranslationScore(len(sources), *found, perplexity(nats), seconds)
-
-
-def diverse(how: BeamSearch, strength: float, groups: int | None) -> BeamSearch:
-    """The search with a beam in `groups` (as many as hypotheses, where None) that shun one another's choices."""
-    if not strength and not groups:
-        return how
-    return replace(how, groups=groups or how.beam, diversity=strength)
 
 
 def in_blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
