@@ -73,9 +73,19 @@ def test_memory(tmp_path, capsys):
     assert is_figure("memory", tmp_path)
 
 
+def test_codes(tmp_path, capsys):
+    assert main(["inspect", "codes", "--nets", "1", "--unseen", "vertical-ellipse"]) == 0
+    out = capsys.readouterr().out
+    assert "distributed, unseen" in out
+    assert "small-square" in out
+    assert is_figure("codes", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["codes", "--unseen", "sphere"], "--unseen: unknown value 'sphere'"),
+        (["codes", "--nets", "0"], "--nets must be"),
         (["memory", "--task", "forget"], "--task: unknown value 'forget'"),
         (["memory", "--delays", "-1"], "--delays must be"),
         (["memory", "--cells", "grue"], "did you mean 'gru'"),
