@@ -67,7 +67,7 @@ def test_sensitivity(trained, tmp_path, capsys):
 
 def test_memory(tmp_path, capsys):
     words = ["--task", "copying", "--cells", "gru", "previous-input", "--delays", "3", "1", "--updates", "3"]
-    assert main(["inspect", "memory", *words, "--hidden-size", "4"]) == 0
+    assert main(["inspect", "memory", *words, "--hidden-size", "4", "--nets", "2"]) == 0
     out = capsys.readouterr().out
     assert out.count("(3)") == 4
     assert is_figure("memory", tmp_path)
