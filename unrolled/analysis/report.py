@@ -52,6 +52,7 @@ def report_data(
                 "found": finding.found,
                 "held_out": finding.held_out,
                 "control": finding.control,
+                "control_high": finding.control_high,
                 "p": finding.p,
                 "confirmed": finding.confirmed,
                 "share": finding.share,
@@ -103,7 +104,7 @@ def report_page(
 
 
 def _draw_scores(found: Examination):
-    """How far each hypothesis's unit is from chance: found, held out, and its control."""
+    """How far each hypothesis's unit is from chance: found, held out, and its median control."""
     figure = canvas(9, 0.8 + 0.32 * max(1, len(found.findings)))
     axes = figure.add_subplot()
     names = [f"{finding.hypothesis} ({finding.unit})" for finding in found.findings]
