@@ -71,7 +71,11 @@ def report_data(
             for part in found.saturation
         ],
         "gradients": {
-            name: {"norms": flow.by_distance(flow.spectral).tolist(), "bound": flow.rate}
+            name: {
+                "distances": list(flow.distances),
+                "norms": flow.by_distance(flow.spectral).tolist(),
+                "bound": flow.rate,
+            }
             for name, flow in flows.items()
         },
         "text": text[start : start + length],
