@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -57,7 +59,7 @@ class Labels:
             # AUC = (mean rank of yes - mean rank of no) + 1/2, both from 0 to 1.
             pairs = self.count * self._shares[yes] * (1 - self._shares[yes])
             for place, start in enumerate(starts):
-                sums = (self._yes[:, start : start + self.count] @ by_rank.T).T
+                sums = _products(by_rank, self._yes[:, start : start + self.count])
                 scores[place][:, yes] = 0.5 + np.divide(sums, pairs, out=np.zeros(sums.shape), where=pairs > 0)
         if self.graded.any():
             values = activations.astype(np.float32)
@@ -65,9 +67,25 @@ class Labels:
             spread = values.std(1, keepdims=True)
             values /= np.where(spread > 0, spread, 1.0)
             for place, start in enumerate(starts):
-                sums = (self._numbers[:, start : start + self.count] @ values.T).T
+                sums = _products(values, self._numbers[:, start : start + self.count])
                 scores[place][:, self.graded] = sums / self.count
         return scores
+
+
+def _products(units: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`units [U, N]` times `labels [K, N]`: `[U, K]`. By PyTorch, which can be told how many threads to use."""
+    return (torch.from_numpy(labels) @ torch.from_numpy(units).T).T.numpy()
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let products run in the thread that asks for them: where several ask, more would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def strength(scores: np.ndarray, graded: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from unrolled.analysis.hypotheses import Hypothesis
-from unrolled.analysis.scores import Labels, shifted_spread, strength
+from unrolled.analysis.scores import Labels, one_thread_each, shifted_spread, strength
 from unrolled.analysis.states import trace
 from unrolled.errors import DataError
 from unrolled.layers.stack import unstack_states
@@ -164,7 +164,7 @@ def find_units(activations: Activations, hypotheses: Sequence[Hypothesis], seed:
         scores = Labels([columns[1][k]]).score(second[units], shifts[1])
         return scores[np.arange(len(places)), places, 0]
 
-    with ThreadPoolExecutor(2) as pool:  # most of the work is NumPy's, outside of Python's lock
+    with one_thread_each(), ThreadPoolExecutor(2) as pool:  # most of the work is outside of Python's lock
         units, scores = map(np.stack, zip(*pool.map(best_of, range(0, len(first), _AT_ONCE)), strict=True))
         block = strength(scores, labels.graded).argmax(0)[None]
         chosen, found = (np.take_along_axis(part, block, 0)[0] for part in (units, scores))
