@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from unrolled.analysis.gradients import gradient_flow, recurrent_matrices
+from unrolled.analysis.gradients import gradient_flow, largest_spectral_norm, recurrent_matrices
 from unrolled.analysis.states import every_state, trace
 from unrolled.cells import CELLS, Cell, find_cell
+from unrolled.cli.inspecting import flow_from_several_ends
 from unrolled.errors import ConfigurationError, ShapeError
 from unrolled.layers import Recurrent
 
@@ -55,6 +56,37 @@ def test_chosen_ends_and_means_over_distance():
     assert torch.allclose(some.spectral, every.spectral[[4, 7]], equal_nan=True)
     two = some.by_distance(some.spectral)[2]
     assert torch.allclose(two, (some.spectral[0, 3] * some.spectral[1, 6]).sqrt())
+
+
+def test_chosen_distances():
+    cell = find_cell("lstm")(3, 5, dtype=torch.float64)
+    inputs = torch.randn(9, 3, dtype=torch.float64)
+    every = gradient_flow(cell, inputs, ends=[9, 6])
+    some = gradient_flow(cell, inputs, ends=[9, 6], distances=[7, 0, 2])
+    assert some.distances == (0, 2, 7)
+    assert every.distances == tuple(range(10))
+    for norms, wanted in ((some.spectral, every.spectral), (some.frobenius, every.frobenius)):
+        assert torch.allclose(some.by_distance(norms), every.by_distance(wanted)[[0, 2, 7]])
+        assert int(norms.isfinite().sum()) == 5  # 7 back is before the start of the shorter one
+    with pytest.raises(ConfigurationError, match="from 0 to 9"):
+        gradient_flow(cell, inputs, distances=[10])
+
+
+def test_a_large_cell_is_looked_at_from_its_end():
+    cell = find_cell("lstm")(3, 130)
+    flow = flow_from_several_ends(cell, torch.randn(30, 3), None, None)
+    assert flow.ends == (30,)
+    assert flow.distances == (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22, 27, 30)
+    assert flow_from_several_ends(cell, torch.randn(9, 3), None, None).distances == (*range(9), 9)
+
+
+def test_the_largest_of_many_norms():
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn(20, 6, 6, generator=generator) * torch.rand(20, 1, 1, generator=generator)
+    matrices[3] = 0
+    expected = torch.linalg.matrix_norm(matrices, 2).max()
+    assert largest_spectral_norm(matrices) == pytest.approx(expected.item(), rel=1e-5)
+    assert largest_spectral_norm(matrices[3:4]) == 0.0
 
 
 def test_the_vanilla_bound_is_the_largest_singular_value():

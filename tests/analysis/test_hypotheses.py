@@ -111,3 +111,9 @@ def test_languages():
     assert guess_language("notes.zzz") == "text"
     with pytest.raises(ConfigurationError, match="no such language"):
         lex("x", "klingon!")
+
+
+def test_what_opened_before_the_text_does_not_count():
+    labels = {h.name: h.labels for h in hypotheses_for("a)]\nf(b)\n", "python")}
+    assert labels["depth of brackets"].tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0]
+    assert labels["inside brackets"].sum() == 2

@@ -5,7 +5,18 @@ import math
 import pytest
 import torch
 
-from unrolled.analysis.memory import NAMES, PREVIOUS_INPUT, SYMBOLS, TASKS, PreviousInputCell, chance, train_memory
+from unrolled.analysis.memory import (
+    NAMES,
+    PREVIOUS_INPUT,
+    SYMBOLS,
+    TASKS,
+    MemoryMean,
+    MemoryResult,
+    PreviousInputCell,
+    average,
+    chance,
+    train_memory,
+)
 from unrolled.errors import ConfigurationError
 
 
@@ -92,3 +103,8 @@ def test_numbers_are_right_within_four_hundredths():
 def test_a_task_that_is_none():
     with pytest.raises(ConfigurationError, match="choose from recall"):
         train_memory("remember", "gru", 3)
+
+
+def test_means_over_nets():
+    results = [MemoryResult("gru", 5, 1.0, 40), MemoryResult("gru", 5, 0.5, 600), MemoryResult("lstm", 9, 0.2, 7)]
+    assert average(results) == {"gru": {5: MemoryMean(0.75, 320.0)}, "lstm": {9: MemoryMean(0.2, 7.0)}}

@@ -19,13 +19,25 @@ def test_auc_and_correlation(values, seed):
     activations = np.array([values, values[::-1]], dtype=np.float16)
     label = generator.random(len(values)) < 0.5
     graded = generator.standard_normal(len(values))
-    found = Labels([label, graded]).score(activations)
+    found = Labels([label, graded]).score(activations)[0]
     for row, scores in zip(activations, found, strict=True):
         expected = plain_auc(row, label) if 0 < label.sum() < len(label) else 0.5
         assert scores[0] == pytest.approx(expected, abs=1e-5)
         r = np.corrcoef(row.astype(float), graded)[0, 1] if row.astype(float).std() > 1e-3 else None
         if r is not None:
             assert scores[1] == pytest.approx(r, abs=1e-3)
+
+
+def test_scores_under_shifts_are_those_of_shifted_labels():
+    generator = np.random.default_rng(4)
+    activations = generator.standard_normal((3, 50)).astype(np.float16)
+    columns = [generator.random(50) < 0.4, generator.standard_normal(50), np.zeros(50, dtype=bool)]
+    shifts = [0, 1, 17, 49]
+    found = Labels(columns).score(activations, shifts)
+    assert found.shape == (4, 3, 3)
+    for shift, scores in zip(shifts, found, strict=True):
+        expected = Labels([np.roll(column, shift) for column in columns]).score(activations)[0]
+        assert np.allclose(scores, expected, atol=1e-6)
 
 
 def test_ranks_share_ties():
@@ -44,6 +56,6 @@ def test_the_spread_over_shifts_is_that_of_shifting(graded):
     values = np.convolve(generator.standard_normal(600), np.ones(20), "same").astype(np.float16)
     label = np.convolve(generator.standard_normal(600), np.ones(30), "same")
     label = label if graded else label > 0
-    every = [Labels([np.roll(label, k)]).score(values[None])[0, 0] for k in range(6, 594)]
+    every = [Labels([np.roll(label, k)]).score(values[None])[0, 0, 0] for k in range(6, 594)]
     assert shifted_spread(values, label) == pytest.approx(np.std(every), rel=1e-3)
     assert shifted_spread(values, np.zeros(600, dtype=bool)) == 0.0

@@ -37,7 +37,28 @@ def test_planted_units_are_found_and_chance_is_not():
     assert not found["noise"].confirmed
     assert found["noise"].p > 0.05
     for finding in found.values():
-        assert abs(finding.control - (0.0 if finding.graded else 0.5)) < 0.1
+        chance = 0.0 if finding.graded else 0.5
+        assert chance <= finding.control <= finding.control_high
+        assert finding.control < chance + 0.1
+
+
+def test_the_control_is_what_chance_gives():
+    """Labels that stay on for a tenth of the text are told by slow noise now and then; short ones never."""
+    generator = np.random.default_rng(3)
+    length = 20_000
+
+    def slow(steps):
+        return np.convolve(generator.standard_normal(length + steps - 1), np.ones(steps), "valid") / steps**0.5
+
+    values = np.stack([slow(400) for _ in range(30)]).astype(np.float16)
+    activations = Activations(tuple(Unit(1, "h", k) for k in range(30)), values)
+    labels = [Hypothesis("long", slow(2000) > 0), Hypothesis("short", slow(3) > 0), Hypothesis("graded", slow(2000))]
+    found = {finding.hypothesis: finding for finding in find_units(activations, labels)}
+    assert found["long"].control > 0.52
+    assert found["long"].control_high > 0.6
+    assert found["short"].control_high < 0.53
+    assert 0.05 < found["graded"].control < found["graded"].control_high
+    assert not any(finding.confirmed for finding in found.values())
 
 
 def test_too_short_a_text():

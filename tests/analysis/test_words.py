@@ -1,10 +1,12 @@
 """Neighbours, analogies and maps of vectors that were made up so that the answers are known."""
 
+import re
+
 import numpy as np
 import pytest
 
 from tests.cli.shared import SMALL, error_of
-from unrolled.analysis.words import Neighbours, flatten, score_analogies
+from unrolled.analysis.words import AnalogyScore, Neighbours, flatten, score_analogies
 from unrolled.cli import main
 from unrolled.data.vectors import WordVectors, read_vectors
 from unrolled.errors import ConfigurationError, DataError
@@ -31,9 +33,13 @@ def test_neighbours_and_analogies(made):
 
 def test_questions(made, tmp_path):
     path = tmp_path / "questions.txt"
-    path.write_text(": family\nman king woman queen\nMan King woman queen\nman king woman duchess\n")
-    score = score_analogies(made, path)
-    assert (score.right, score.asked, score.left_out) == (2, 2, 1)
+    family = ": family\nman king woman queen\nMan King woman queen\nman king woman duchess\n"
+    path.write_text(f"man king woman pear\n{family}: of tea and cake\ntea cake woman man\n")
+    assert score_analogies(made, path) == {
+        "": AnalogyScore(0, 1, 0),
+        "family": AnalogyScore(2, 2, 1),
+        "of tea and cake": AnalogyScore(0, 0, 1),
+    }
     path.write_text("one two\n")
     with pytest.raises(DataError, match=r"questions.txt:1: four words"):
         score_analogies(made, path)
@@ -51,8 +57,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     lines = [f"{word} {' '.join(map(str, row))}" for word, row in zip(WORDS, VALUES, strict=True)]
     (tmp_path / "glove.txt").write_text("\n".join(lines) + "\n")
     words = ["inspect", "words", "glove.txt", "--nearest", "apple", "--analogy", "king", "man", "woman"]
+    (tmp_path / "questions.txt").write_text(": family\nman king woman queen\nman king woman apple\n")
+    words += ["--questions", "questions.txt"]
     assert main([*words, "--map", *WORDS, "--export", "copy.txt", "--count", "2"]) == 0
     out = capsys.readouterr().out
+    assert re.search(r"family +1 +2 +50.0% +0\nall +1 +2 +50.0% +0", out)
     assert "pear" in out
     assert "queen" in out
     assert (tmp_path / "words.png").exists()

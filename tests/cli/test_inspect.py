@@ -67,15 +67,25 @@ def test_sensitivity(trained, tmp_path, capsys):
 
 def test_memory(tmp_path, capsys):
     words = ["--task", "copying", "--cells", "gru", "previous-input", "--delays", "3", "1", "--updates", "3"]
-    assert main(["inspect", "memory", *words, "--hidden-size", "4"]) == 0
+    assert main(["inspect", "memory", *words, "--hidden-size", "4", "--nets", "2"]) == 0
     out = capsys.readouterr().out
     assert out.count("(3)") == 4
     assert is_figure("memory", tmp_path)
 
 
+def test_codes(tmp_path, capsys):
+    assert main(["inspect", "codes", "--nets", "1", "--unseen", "vertical-ellipse"]) == 0
+    out = capsys.readouterr().out
+    assert "distributed, unseen" in out
+    assert "small-square" in out
+    assert is_figure("codes", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["codes", "--unseen", "sphere"], "--unseen: unknown value 'sphere'"),
+        (["codes", "--nets", "0"], "--nets must be"),
         (["memory", "--task", "forget"], "--task: unknown value 'forget'"),
         (["memory", "--delays", "-1"], "--delays must be"),
         (["memory", "--cells", "grue"], "did you mean 'gru'"),

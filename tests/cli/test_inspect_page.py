@@ -33,7 +33,7 @@ def test_the_data(page):
     assert data["units"][0] == "h1.0"
     assert len(data["units"]) == 32
     assert len(base64.b64decode(data["activations"])) == 32 * len(data["text"])
-    assert len(data["scales"]) == 32
+    assert len(data["scales"]) == len(data["centres"]) == 32
     assert {"times", "inside comment", "position in line"} <= {found["hypothesis"] for found in data["findings"]}
     assert {part["gate"] for part in data["saturation"]} == {"f", "i", "o"}
     assert list(data["gradients"]) == ["layer 1", "layer 2"]

@@ -62,10 +62,21 @@ def direct(finding: Finding) -> bool:
     return finding.held_out > (0.0 if finding.graded else 0.5)
 
 
-def shown_values(activations: Activations, finding: Finding) -> np.ndarray:
-    """The unit's activations as they are coloured, from -1 to 1: a cell state through tanh, as the lectures show it."""
-    row = activations.row(finding.unit).astype(np.float32)
-    return np.tanh(row) if np.abs(row).max() > 1 else row
+def to_colour(row: np.ndarray) -> tuple[np.ndarray, float]:
+    """A unit's activations `[N]` as they are coloured, float32, and what was taken from them.
+
+    A cell state that leaves ±1 is shown through tanh, as the lectures show it. One that is so far from zero that tanh
+    is nearly the same everywhere is shown by its distance from its median.
+    """
+    values = row.astype(np.float32)
+    if np.abs(values).max() <= 1:
+        return values, 0.0
+    bounded = np.tanh(values)
+    low, high = np.quantile(bounded[:: max(1, len(bounded) // 10_000)], (0.05, 0.95))
+    if high - low > 0.2:
+        return bounded, 0.0
+    centre = float(np.median(values))
+    return values - centre, centre
 
 
 def telling_stretch(labels: np.ndarray, text: str, length: int) -> int:
@@ -87,7 +98,7 @@ def draw_units(examination: Examination, hypotheses: Sequence[Hypothesis], text:
     figure = canvas(11, 0.3 + 1.05 * max(1, len(chosen)))
     every = figure.subplots(max(1, len(chosen)), 1, squeeze=False)[:, 0]
     for axes, finding in zip(every, chosen, strict=False):
-        values = shown_values(examination.activations, finding)
+        values, _ = to_colour(examination.activations.row(finding.unit))
         scale = max(float(np.quantile(np.abs(values), 0.99)), 1e-6)
         start = telling_stretch(labels[finding.hypothesis], text, wide * high)
         row = column = 0

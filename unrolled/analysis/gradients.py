@@ -16,8 +16,8 @@ from unrolled.analysis.states import before_each, every_state
 from unrolled.cells import Cell, ElmanCell, State
 from unrolled.errors import ConfigurationError, ShapeError
 
-#: Numbers that the Jacobians of the steps in hand may take up while they are made.
-_AT_ONCE = 1 << 26
+#: Numbers that Jacobians may take up while they are made: few, so that they stay in the caches.
+_AT_ONCE = 1 << 23
 
 
 def step_jacobians(cell: Cell, inputs: Tensor, before: State) -> Tensor:
@@ -48,14 +48,28 @@ def spectral_norm(matrices: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(scaled.mT @ scaled)[..., -1].clamp_min(0).sqrt() * scale
 
 
+def largest_spectral_norm(matrices: Tensor) -> float:
+    """The largest singular value of all of `[T, M, N]`: of those alone whose cheap bounds leave them a chance."""
+    sums = (matrices.abs().sum(dim).amax(-1) for dim in (-1, -2))
+    bounds = torch.minimum(torch.linalg.matrix_norm(matrices), torch.stack([*sums]).prod(0).sqrt())
+    best = 0.0
+    for k in bounds.argsort(descending=True).tolist():
+        if bounds[k] <= best:
+            break
+        best = max(best, float(spectral_norm(matrices[k])))
+    return best
+
+
 @dataclass(frozen=True)
 class GradientFlow:
     """Norms of `∂s_t/∂s_k`, row e for t = `ends[e]` and column k, both counted from 0, the state before the first step.
 
-    `spectral` and `frobenius` are `[E, T+1]`, NaN where k > t. No spectral norm is above `rate ** (t-k)`.
+    `spectral` and `frobenius` are `[E, T+1]`, NaN where t-k is none of `distances`. No spectral norm is above
+    `rate ** (t-k)`.
     """
 
     ends: tuple[int, ...]
+    distances: tuple[int, ...]
     spectral: Tensor
     frobenius: Tensor
     rate: float
@@ -63,9 +77,9 @@ class GradientFlow:
     rate_of: str
 
     def by_distance(self, norms: Tensor) -> Tensor:
-        """The geometric mean of `norms` over all pairs with t-k = 0, 1, ...: `[max(ends) + 1]`."""
+        """The geometric mean of `norms` over all pairs with t-k of each of `distances`: `[D]`."""
         means = []
-        for distance in range(max(self.ends) + 1):
+        for distance in self.distances:
             found = [norms[e, t - distance] for e, t in enumerate(self.ends) if t >= distance]
             means.append(torch.stack(found).log().mean().exp())
         return torch.stack(means)
@@ -79,6 +93,7 @@ def gradient_flow(
     *,
     of: str | None = None,
     ends: Sequence[int] | None = None,
+    distances: Sequence[int] | None = None,
 ) -> GradientFlow:
     """How the state after `t` steps depends on that after `k`, for all k ≤ t and each t of `ends`.
 
@@ -86,22 +101,33 @@ def gradient_flow(
     of: one of the cell's states, which is then varied and looked at alone, while it acts through all of them; None:
         the whole state.
     ends: from 1 to T; None: all of them.
+    distances: the t-k to look at; None: all. A norm is the most that is to be done about a large cell.
     """
     if inputs.dim() != 2 or not len(inputs):
         raise ShapeError(f"inputs must be one sequence, [T, {cell.input_size}], got {list(inputs.shape)}")
     start = cell.initial_state(1, like=inputs) if first is None else tuple(part.unsqueeze(0) for part in first)
     after = every_state(cell, inputs.unsqueeze(1), start, backend="eager")  # one short sequence: not worth compiling
     before = tuple(part.squeeze(1) for part in before_each(after, start))
-    return flow_of(step_jacobians(cell, inputs, before), cell, of=of, ends=ends)
+    return flow_of(step_jacobians(cell, inputs, before), cell, of=of, ends=ends, distances=distances)
 
 
 @torch.no_grad()
-def flow_of(jacobians: Tensor, cell: Cell, *, of: str | None = None, ends: Sequence[int] | None = None) -> GradientFlow:
+def flow_of(
+    jacobians: Tensor,
+    cell: Cell,
+    *,
+    of: str | None = None,
+    ends: Sequence[int] | None = None,
+    distances: Sequence[int] | None = None,
+) -> GradientFlow:
     """The flow that `jacobians [T, S, S]` of a cell's steps make; see `gradient_flow`."""
     steps = len(jacobians)
     ends = tuple(range(1, steps + 1)) if ends is None else tuple(sorted(ends))
     if not ends or not 1 <= ends[0] <= ends[-1] <= steps:
         raise ConfigurationError(f"ends must be steps from 1 to {steps}, got {ends}")
+    distances = tuple(range(ends[-1] + 1)) if distances is None else tuple(sorted({*distances}))
+    if not distances or not 0 <= distances[0] <= distances[-1] <= ends[-1]:
+        raise ConfigurationError(f"distances must be from 0 to {ends[-1]}, got {distances}")
     part = _part(cell, of)
     size = jacobians.size(1)
     products = torch.eye(size, dtype=jacobians.dtype)[part].expand(len(ends), -1, -1).clone()
@@ -110,12 +136,13 @@ def flow_of(jacobians: Tensor, cell: Cell, *, of: str | None = None, ends: Seque
         if k < ends[-1]:
             live = next(e for e, t in enumerate(ends) if t > k)
             products[live:] = products[live:] @ jacobians[k]
-        live = next(e for e, t in enumerate(ends) if t >= k)
-        shown = products[live:, :, part]
-        norms[0, live:, k] = spectral_norm(shown)
-        norms[1, live:, k] = torch.linalg.matrix_norm(shown, "fro")
+        asked = [e for e, t in enumerate(ends) if t - k in distances]
+        if asked:
+            shown = products[asked][:, :, part]
+            norms[0, asked, k] = spectral_norm(shown)
+            norms[1, asked, k] = torch.linalg.matrix_norm(shown, "fro")
     rate, rate_of = _rate(jacobians, cell, of)
-    return GradientFlow(ends, norms[0], norms[1], rate, rate_of)
+    return GradientFlow(ends, distances, norms[0], norms[1], rate, rate_of)
 
 
 def _part(cell: Cell, of: str | None) -> slice:
@@ -133,7 +160,7 @@ def _rate(jacobians: Tensor, cell: Cell, of: str | None) -> tuple[float, str]:
     recurring = cell.state_names[cell.recurring]
     if isinstance(cell, ElmanCell) and (of or "".join(cell.state_names)) == recurring:
         return float(spectral_norm(cell.weight_hh.to(jacobians.dtype))), "β_W β_h"
-    return float(spectral_norm(jacobians).max()), "largest step"
+    return largest_spectral_norm(jacobians), "largest step"
 
 
 @dataclass(frozen=True)
@@ -170,9 +197,8 @@ def draw_flows(flows: dict[str, GradientFlow], title: str):
     for number, (name, flow) in enumerate(flows.items()):
         norms = flow.by_distance(flow.spectral)
         color, style = f"C{number % 10}", "-" if number < 10 else "--"
-        distance = range(len(norms))
-        axes.plot(distance, norms.clamp_min(tiny), label=name, linewidth=1.6, color=color, linestyle=style)
-        axes.plot(distance, [flow.rate**n for n in distance], color=color, linestyle=":", linewidth=0.8)
+        axes.plot(flow.distances, norms.clamp_min(tiny), label=name, linewidth=1.6, color=color, linestyle=style)
+        axes.plot(flow.distances, [flow.rate**n for n in flow.distances], color=color, linestyle=":", linewidth=0.8)
     shown = torch.cat([flow.by_distance(flow.spectral) for flow in flows.values()])
     axes.set_yscale("log")
     axes.set_ylim(max(float(shown.min()) / 3, tiny), max(float(shown.max()) * 30, 10))

@@ -120,7 +120,7 @@ def of_code(text: str, language: str) -> list[Hypothesis]:
         elif kind in Name.Function or kind in Name.Class:
             name[span] = True
     code = ~(string | comment)
-    brackets = np.cumsum(_signs(text, "([", 1, code) + _signs(text, ")]", -1, code))
+    brackets = _depth(_signs(text, "([", 1, code) + _signs(text, ")]", -1, code))
     hypotheses = [
         Hypothesis("inside comment", comment),
         Hypothesis("inside string (docstrings too)", string),
@@ -131,13 +131,13 @@ def of_code(text: str, language: str) -> list[Hypothesis]:
         Hypothesis("name being defined", name),
         Hypothesis("inside if or while condition", _conditions(text, kinds, code, python)),
         Hypothesis("inside brackets", brackets > 0),
-        Hypothesis("depth of brackets", np.maximum(brackets, 0).astype(np.float64)),
+        Hypothesis("depth of brackets", brackets.astype(np.float64)),
     ]
     if python:
         hypotheses.append(Hypothesis("depth of indentation", _indentation(text, code)))
     else:
-        braces = np.cumsum(_signs(text, "{", 1, code) + _signs(text, "}", -1, code))
-        hypotheses.append(Hypothesis("depth of braces", np.maximum(braces, 0).astype(np.float64)))
+        braces = _depth(_signs(text, "{", 1, code) + _signs(text, "}", -1, code))
+        hypotheses.append(Hypothesis("depth of braces", braces.astype(np.float64)))
     return hypotheses
 
 
@@ -175,6 +175,12 @@ def hypotheses_for(text: str, language: str) -> list[Hypothesis]:
 def _signs(text: str, characters: str, value: int, where: np.ndarray) -> np.ndarray:
     found = np.array([character in characters for character in text], dtype=bool)
     return np.where(found & where, value, 0)
+
+
+def _depth(signs: np.ndarray) -> np.ndarray:
+    """How many brackets are open; those that close what opened before the text do not count."""
+    sums = np.cumsum(signs)
+    return sums - np.minimum(np.minimum.accumulate(sums), 0)
 
 
 def _conditions(text: str, kinds, code: np.ndarray, python: bool) -> np.ndarray:

@@ -6,8 +6,10 @@ lectures (the alphabet backwards, "Jane said hi to __").
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -255,21 +257,57 @@ def chance(task_name: str) -> float:
     return 1 / classes if classes else 0.0
 
 
-def draw_memory(results: list[MemoryResult], title: str, by_chance: float):
-    """Accuracy against delay, a line for each cell."""
+@dataclass(frozen=True)
+class MemoryMean:
+    """The means of one cell's nets at one delay."""
+
+    accuracy: float
+    updates: float
+
+
+def average(results: Sequence[MemoryResult]) -> dict[str, dict[int, MemoryMean]]:
+    """By cell and delay, the means over the nets that differ in their seed alone."""
+    groups: dict[str, dict[int, list[MemoryResult]]] = {}
+    for result in results:
+        groups.setdefault(result.cell, {}).setdefault(result.delay, []).append(result)
+    return {
+        cell: {
+            delay: MemoryMean(fmean(one.accuracy for one in nets), fmean(one.updates for one in nets))
+            for delay, nets in by_delay.items()
+        }
+        for cell, by_delay in groups.items()
+    }
+
+
+def draw_memory(results: Sequence[MemoryResult], title: str, by_chance: float):
+    """Accuracy against delay, and the updates that were needed, a line for each cell."""
     from unrolled.analysis.figures import canvas
 
-    figure = canvas(8.5, 5)
-    axes = figure.add_subplot()
-    cells = list(dict.fromkeys(result.cell for result in results))
-    for number, cell in enumerate(cells):
-        points = [(r.delay, r.accuracy) for r in results if r.cell == cell]
-        style = ("-", "--")[number // 10 % 2]
-        axes.plot(*zip(*points, strict=True), label=cell, marker="o", markersize=3.5, linestyle=style, alpha=0.85)
+    figure = canvas(11, 5)
+    accuracy, updates = figure.subplots(1, 2)
+    for number, (cell, means) in enumerate(average(results).items()):
+        style: dict[str, Any] = {
+            "color": f"C{number % 10}",
+            "marker": "os^v"[number % 4],
+            "markersize": 4,
+            "label": cell,
+        }
+        # Thinner and thinner, so that one line does not hide another.
+        style |= {"linestyle": ("-", "--")[number // 10 % 2], "linewidth": max(1.0, 4 - 0.25 * number), "alpha": 0.85}
+        accuracy.plot(list(means), [mean.accuracy for mean in means.values()], **style)
+        updates.plot(list(means), [mean.updates for mean in means.values()], **style)
     if by_chance:
-        axes.axhline(by_chance, color="grey", linestyle=":", linewidth=1, label="chance")
-    axes.set(xlabel="delay", ylabel="accuracy on new sequences", ylim=(-0.03, 1.03))
-    axes.set_title(title, fontsize=10)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, ncols=2)
+        accuracy.axhline(by_chance, color="grey", linestyle=":", linewidth=1, label="chance")
+    delays = sorted({result.delay for result in results})
+    for axes in (accuracy, updates):
+        axes.set_xlabel("delay")
+        if delays[0] > 0:
+            axes.set_xscale("log")
+        axes.minorticks_off()
+        axes.set_xticks(delays, map(str, delays))
+        axes.grid(alpha=0.3)
+    accuracy.set(ylabel="accuracy on new sequences", ylim=(-0.03, 1.03))
+    updates.set(ylabel="updates until it was right, or the limit", yscale="log")
+    figure.suptitle(title, fontsize=10)
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unrolled.analysis.examine import Examination, draw_units, telling_stretch
+from unrolled.analysis.examine import Examination, draw_units, telling_stretch, to_colour
 from unrolled.analysis.figures import canvas, svg
 from unrolled.analysis.gates import draw_saturation
 from unrolled.analysis.gradients import GradientFlow, draw_flows
@@ -29,18 +29,21 @@ def report_data(
 ) -> dict[str, Any]:
     """All that the page shows, in JSON's types.
 
-    The activations of all units over an excerpt are int8 in base64, `units × characters`; times the unit's scale they
-    are its values (a cell state's through tanh where it leaves ±1).
+    The activations of all units over an excerpt are int8 in base64, `units × characters`; times the unit's scale, and
+    behind its centre, they are its values (a cell state's through tanh where it leaves ±1 and its centre is 0).
     """
     length = min(EXCERPT, len(text))
     labels = {hypothesis.name: hypothesis.labels for hypothesis in hypotheses}
     first = found.findings[0].hypothesis if found.findings else hypotheses[0].name
     half = len(text) // 2
     start = half + telling_stretch(labels[first][half:], text[half:], length) if len(text) >= 2 * length else 0
-    values = found.activations.values.astype(np.float32)
-    bounded = np.where(np.abs(values).max(1, keepdims=True) > 1, np.tanh(values), values)
-    scales = np.maximum(np.quantile(np.abs(bounded), 0.995, axis=1), 1e-6)
-    excerpt = np.clip(np.round(bounded[:, start : start + length] / scales[:, None] * 127), -127, 127).astype(np.int8)
+    coloured, scales, centres = [], [], []
+    for row in found.activations.values:
+        shown, centre = to_colour(row)
+        scale = max(float(np.quantile(np.abs(shown), 0.995)), 1e-6)
+        coloured.append(np.clip(np.round(shown[start : start + length] / scale * 127), -127, 127).astype(np.int8))
+        scales.append(round(scale / 127, 8))
+        centres.append(round(centre, 4))
     return {
         **facts,
         "loss": found.loss,
@@ -52,6 +55,7 @@ def report_data(
                 "found": finding.found,
                 "held_out": finding.held_out,
                 "control": finding.control,
+                "control_high": finding.control_high,
                 "p": finding.p,
                 "confirmed": finding.confirmed,
                 "share": finding.share,
@@ -70,13 +74,18 @@ def report_data(
             for part in found.saturation
         ],
         "gradients": {
-            name: {"norms": flow.by_distance(flow.spectral).tolist(), "bound": flow.rate}
+            name: {
+                "distances": list(flow.distances),
+                "norms": flow.by_distance(flow.spectral).tolist(),
+                "bound": flow.rate,
+            }
             for name, flow in flows.items()
         },
         "text": text[start : start + length],
         "units": [str(unit) for unit in found.activations.units],
-        "scales": [round(float(scale) / 127, 8) for scale in scales],
-        "activations": base64.b64encode(excerpt.tobytes()).decode("ascii"),
+        "scales": scales,
+        "centres": centres,
+        "activations": base64.b64encode(np.stack(coloured).tobytes()).decode("ascii"),
     }
 
 
@@ -103,7 +112,7 @@ def report_page(
 
 
 def _draw_scores(found: Examination):
-    """How far each hypothesis's unit is from chance: found, held out, and its control."""
+    """How far each hypothesis's unit is from chance: found, held out, and its median control."""
     figure = canvas(9, 0.8 + 0.32 * max(1, len(found.findings)))
     axes = figure.add_subplot()
     names = [f"{finding.hypothesis} ({finding.unit})" for finding in found.findings]

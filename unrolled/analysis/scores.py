@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -29,7 +31,7 @@ class Labels:
         self.graded = np.array([column.dtype != np.bool_ for column in columns])
         self.count = len(columns[0]) if columns else 0
         # Rows, as matrix products want them: the text is by far the longest side.
-        self._rows = np.zeros((len(columns), self.count), dtype=np.float32)
+        rows = np.zeros((len(columns), self.count), dtype=np.float32)
         #: False where a column says the same of every character, so that nothing can tell it.
         self.usable = np.zeros(len(columns), dtype=bool)
         self._shares = np.zeros(len(columns))
@@ -39,27 +41,51 @@ class Labels:
             self.usable[k] = spread > 0
             self._shares[k] = numbers.mean()
             if spread > 0:
-                self._rows[k] = (numbers - numbers.mean()) / (spread if self.graded[k] else 1.0)
+                rows[k] = (numbers - numbers.mean()) / (spread if self.graded[k] else 1.0)
+        # Twice over, so that any circular shift is a slice.
+        self._yes, self._numbers = (np.tile(rows[kind], 2) for kind in (~self.graded, self.graded))
 
-    def score(self, activations: np.ndarray) -> np.ndarray:
-        """Of `activations [U, N]`, float16, the score `[U, K]`: AUC from 0 to 1, or Pearson's r from -1 to 1.
+    def score(self, activations: np.ndarray, shifts: Sequence[int] = (0,)) -> np.ndarray:
+        """Of `activations [U, N]`, float16, the score `[S, U, K]` of the labels as they are after each circular shift
+        of `shifts`, to later places: AUC from 0 to 1, or Pearson's r from -1 to 1.
 
         A column or a unit that never changes scores 0.5, or 0.
         """
-        by_rank = np.stack([ranks(row) for row in activations])
+        scores = np.zeros((len(shifts), len(activations), len(self.graded)))
+        starts = [-shift % max(self.count, 1) for shift in shifts]
         yes = ~self.graded
-        scores = np.zeros((len(activations), len(self.graded)))
-        # AUC = (mean rank of yes - mean rank of no) + 1/2, both from 0 to 1.
-        sums = (self._rows[yes] @ by_rank.T).T
-        pairs = self.count * self._shares[yes] * (1 - self._shares[yes])
-        scores[:, yes] = 0.5 + np.divide(sums, pairs, out=np.zeros(sums.shape), where=pairs > 0)
+        if yes.any():
+            by_rank = np.stack([ranks(row) for row in activations])
+            # AUC = (mean rank of yes - mean rank of no) + 1/2, both from 0 to 1.
+            pairs = self.count * self._shares[yes] * (1 - self._shares[yes])
+            for place, start in enumerate(starts):
+                sums = _products(by_rank, self._yes[:, start : start + self.count])
+                scores[place][:, yes] = 0.5 + np.divide(sums, pairs, out=np.zeros(sums.shape), where=pairs > 0)
         if self.graded.any():
             values = activations.astype(np.float32)
             values -= values.mean(1, keepdims=True)
             spread = values.std(1, keepdims=True)
             values /= np.where(spread > 0, spread, 1.0)
-            scores[:, self.graded] = (self._rows[self.graded] @ values.T).T / self.count
+            for place, start in enumerate(starts):
+                sums = _products(values, self._numbers[:, start : start + self.count])
+                scores[place][:, self.graded] = sums / self.count
         return scores
+
+
+def _products(units: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`units [U, N]` times `labels [K, N]`: `[U, K]`. By PyTorch, which can be told how many threads to use."""
+    return (torch.from_numpy(labels) @ torch.from_numpy(units).T).T.numpy()
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let products run in the thread that asks for them: where several ask, more would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def strength(scores: np.ndarray, graded: np.ndarray) -> np.ndarray:

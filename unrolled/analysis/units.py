@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from unrolled.analysis.hypotheses import Hypothesis
-from unrolled.analysis.scores import Labels, shifted_spread, strength
+from unrolled.analysis.scores import Labels, one_thread_each, shifted_spread, strength
 from unrolled.analysis.states import trace
 from unrolled.errors import DataError
 from unrolled.layers.stack import unstack_states
@@ -23,6 +23,8 @@ from unrolled.models import LanguageModel
 
 #: Units scored at a time: what is made of them in between should stay small.
 _AT_ONCE = 32
+#: Shifts of the labels that the control is taken from.
+CONTROLS = 50
 #: Steps read at a time, and tokens that each stream but the first reads early, so that none begins without memory.
 _WINDOW = 256
 
@@ -95,10 +97,13 @@ def read_activations(
 class Finding:
     """The unit that told a hypothesis best on the first half of the text, and how it did on the second.
 
-    Scores are AUC, or Pearson's r for graded hypotheses. found: on the first half. held_out: on the second. control:
-    the best of all units for the labels shifted along the text, chosen and confirmed in the same way. p: the chance of
-    a score like `held_out` for any of all the units and hypotheses that were tried (Bonferroni), by the spread of the
-    unit's scores over all shifts of the labels.
+    Scores are AUC, or Pearson's r for graded hypotheses. found: on the first half. held_out: on the second. p: the
+    chance of a score like `held_out` for any of all the units and hypotheses that were tried (Bonferroni), by the
+    spread of the unit's scores over all shifts of the labels.
+
+    control: the same search where there is nothing to find: the labels of each half are shifted along it, by another
+    way, the best of all units is chosen on the first and scored on the second; so `CONTROLS` times. It is their median,
+    by distance from chance: AUC above 0.5, r above 0. control_high: 95% of them are at or below it.
     """
 
     hypothesis: str
@@ -107,6 +112,7 @@ class Finding:
     found: float
     held_out: float
     control: float
+    control_high: float
     p: float
     #: Share of the second half's characters that are labelled yes; for graded labels their mean.
     share: float
@@ -139,37 +145,52 @@ def find_units(activations: Activations, hypotheses: Sequence[Hypothesis], seed:
     half = values.shape[1] // 2
     if half < 100:
         raise DataError(f"{values.shape[1]} characters are too few to tell units apart; give at least 200")
-    halves = (values[:, :half], values[:, half : 2 * half])
-    generator = np.random.default_rng(seed)
+    first, second = values[:, :half], values[:, half : 2 * half]
     columns = [[h.labels[:half] for h in hypotheses], [h.labels[half : 2 * half] for h in hypotheses]]
-    shifted = [[np.roll(column, generator.integers(half // 4, 3 * half // 4)) for column in part] for part in columns]
-    labels = [Labels([*real, *control]) for real, control in zip(columns, shifted, strict=True)]
+    labels = Labels(columns[0])
+    generator = np.random.default_rng(seed)
+    # The first is no shift: what is really there.
+    shifts = [[0, *generator.integers(half // 20, half - half // 20, CONTROLS).tolist()] for _ in range(2)]
 
-    def score(part: np.ndarray, of_half: Labels) -> np.ndarray:
-        return np.concatenate([of_half.score(part[k : k + _AT_ONCE]) for k in range(0, len(part), _AT_ONCE)])
+    def best_of(start: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of a few units the best for each shift and hypothesis, `[S, K]`, and its score."""
+        scores = labels.score(first[start : start + _AT_ONCE], shifts[0])
+        best = strength(scores, labels.graded).argmax(1)
+        return best + start, np.take_along_axis(scores, best[:, None], 1)[:, 0]
 
-    with ThreadPoolExecutor(2) as pool:  # a half each: most of the work is NumPy's, outside of Python's lock
-        scores = list(pool.map(score, halves, labels))
-    best = strength(scores[0], labels[0].graded).argmax(0)
-    count, tried = len(hypotheses), len(values) * len(hypotheses)
+    def confirm(k: int) -> np.ndarray:
+        """The scores on the second half of the units that were chosen for hypothesis k, each under its shift, `[S]`."""
+        units, places = np.unique(chosen[:, k], return_inverse=True)
+        scores = Labels([columns[1][k]]).score(second[units], shifts[1])
+        return scores[np.arange(len(places)), places, 0]
+
+    with one_thread_each(), ThreadPoolExecutor(2) as pool:  # most of the work is outside of Python's lock
+        units, scores = map(np.stack, zip(*pool.map(best_of, range(0, len(first), _AT_ONCE)), strict=True))
+        block = strength(scores, labels.graded).argmax(0)[None]
+        chosen, found = (np.take_along_axis(part, block, 0)[0] for part in (units, scores))
+        confirmed = list(pool.map(confirm, range(len(hypotheses))))
+    tried = len(values) * len(hypotheses)
     findings = []
     for k, hypothesis in enumerate(hypotheses):
-        if not (labels[0].usable[k] and labels[1].usable[k]):
+        label = columns[1][k]
+        if not labels.usable[k] or label.min() == label.max():
             continue
-        chosen, other = int(best[k]), int(best[count + k])
-        held_out = float(scores[1][chosen, k])
-        spread = shifted_spread(halves[1][chosen], columns[1][k])
+        unit, held_out = int(chosen[0, k]), float(confirmed[k][0])
+        controls = strength(confirmed[k][1:], np.array(hypothesis.graded))
+        controls = controls if hypothesis.graded else (1 + controls) / 2
+        spread = shifted_spread(second[unit], label)
         away = abs(held_out - (0.0 if hypothesis.graded else 0.5))
         findings.append(
             Finding(
                 hypothesis.name,
                 hypothesis.graded,
-                activations.units[chosen],
-                float(scores[0][chosen, k]),
+                activations.units[unit],
+                float(found[0, k]),
                 held_out,
-                float(scores[1][other, count + k]),
+                float(np.median(controls)),
+                float(np.quantile(controls, 0.95)),
                 min(1.0, tried * math.erfc(away / spread / math.sqrt(2))) if spread > 0 else 1.0,
-                float(columns[1][k].mean()),
+                float(label.mean()),
             )
         )
     return sorted(findings, key=lambda finding: -finding.strength)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,11 @@ class Neighbours:
             raise ConfigurationError(f"no vector of {word!r}{hint}")
         return self.values[self._number[word]]
 
+    def places(self, words: Sequence[str]) -> tuple[int, ...] | None:
+        """The rows of the words in `values`; None where one is not known."""
+        found = [self._number.get(word) for word in words]
+        return None if None in found else tuple(place for place in found if place is not None)
+
     def nearest(self, direction: np.ndarray, count: int, without: Iterable[str] = ()) -> list[tuple[str, float]]:
         """The `count` words whose cosine with `direction` is highest, and that cosine."""
         cosines = self.values @ (direction / max(float(np.linalg.norm(direction)), 1e-12))
@@ -55,25 +61,49 @@ class AnalogyScore:
     asked: int
     left_out: int
 
+    def __add__(self, other: AnalogyScore) -> AnalogyScore:
+        return AnalogyScore(self.right + other.right, self.asked + other.asked, self.left_out + other.left_out)
 
-def score_analogies(neighbours: Neighbours, path: Path) -> AnalogyScore:
-    """The questions of a file as word2vec's: `a b c d` in a line asks for b - a + c = d; a line with `:` is a title."""
+
+def score_analogies(neighbours: Neighbours, path: Path) -> dict[str, AnalogyScore]:
+    """The questions of a file as word2vec's: `a b c d` in a line asks for b - a + c = d.
+
+    A line with `:` is the title of those behind it, by which the scores are; "" for those before the first.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    right = asked = left_out = 0
+    asked: dict[str, list[tuple[int, ...]]] = {}
+    left_out: Counter[str] = Counter()
+    title = ""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         words = line.split()
-        if not words or words[0] == ":":
-            continue
-        if len(words) != 4:
-            raise DataError(f"{path}:{number}: four words are expected, got {len(words)}")
-        a, b, c, d = (word if word in neighbours else word.lower() for word in words)
-        if not all(word in neighbours for word in (a, b, c, d)):
-            left_out += 1
-            continue
-        asked += 1
-        right += neighbours.analogy(b, a, c)[0][0] == d
-    return AnalogyScore(right, asked, left_out)
+        if words[:1] == [":"]:
+            title = " ".join(words[1:])
+        elif words:
+            if len(words) != 4:
+                raise DataError(f"{path}:{number}: four words are expected, got {len(words)}")
+            asked.setdefault(title, [])
+            places = neighbours.places([word if word in neighbours else word.lower() for word in words])
+            if places is None:
+                left_out[title] += 1
+            else:
+                asked[title].append(places)
+    return {
+        title: AnalogyScore(_count_right(neighbours.values, questions), len(questions), left_out[title])
+        for title, questions in asked.items()
+    }
+
+
+def _count_right(values: np.ndarray, questions: list[tuple[int, ...]], at_once: int = 256) -> int:
+    """How many of the questions `a b c d`, places in `values [N, width]`, are answered by d."""
+    right = 0
+    for first in range(0, len(questions), at_once):
+        a, b, c, d = np.array(questions[first : first + at_once]).T
+        cosines = (values[b] - values[a] + values[c]) @ values.T
+        for given in (a, b, c):
+            cosines[np.arange(len(d)), given] = -np.inf
+        right += int((cosines.argmax(1) == d).sum())
+    return right
 
 
 def flatten(values: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "inspect_sensitivity",
         "how long the first input is felt, by nets with gates set by hand and trained",
     ),
+    "inspect codes": ("inspect_codes", "one unit an object against one a property: what nets say of the unseen"),
     "inspect words": ("inspect_words", "word vectors: nearest neighbours, analogies, a map; export"),
     "inspect": ("inspect", "write a page about the inside of a trained run"),
     "info": ("info", "tell what a run is, how good it got, and how to sample from it"),

@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,8 @@ from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.tasks.language import LanguageTask
 from unrolled.tasks.pairs import TASKS
+from unrolled.tasks.sentiment import TASK as TREES
+from unrolled.tasks.sentiment import SentimentTask, TreeScore, read_labelled_trees
 from unrolled.tasks.translation import TranslationTask, Which
 from unrolled.tasks.translator import evaluate
 from unrolled.training import Run
@@ -29,12 +31,14 @@ from unrolled.training.config import require
 @dataclass(frozen=True)
 class Arguments:
     """Score a run: a language model on the part of its text that was kept for it, or on other text; a translator, by
-    BLEU, chrF and perplexity, on --source and --target, or without them on the pairs that it was validated on."""
+    BLEU, chrF and perplexity, on --source and --target, or without them on the pairs that it was validated on; a net on
+    trees by its accuracy at roots and at all nodes, on --data or without it on its dev part."""
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""
     data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
-    """Files, folders, or - for standard input; none: the run's test part, or else its validation part."""
+    """Files, folders, or - for standard input; none: the run's test part, or else its validation part. Of trees: a file
+    of them, or a folder with test.txt or dev.txt."""
     glob: Annotated[str | None, arg(metavar="PATTERN")] = None
     """Which files of a folder: '*.py'."""
     source: Annotated[str, arg(metavar="FILE")] = ""
@@ -60,6 +64,8 @@ def main(words: Sequence[str], prog: str) -> int:
     run = Run.open(arguments.run)
     if run.task in TASKS:
         return _translator(run, arguments)
+    if run.task == TREES:
+        return _trees(run, arguments)
     if arguments.source or arguments.target or arguments.checkpoint == "average":
         raise ConfigurationError(f"{arguments.run}: a {run.task} has no use for --source, --target, or an average")
     task = LanguageTask(run, arguments.device).load(arguments.checkpoint)
@@ -124,6 +130,42 @@ def _translator(run: Run, arguments: Arguments) -> int:
     print(f"chrF2       {score.chrf}\n            {score.chrf.signature}")
     print(f"perplexity  {score.perplexity:.3f} a token of the {task.config.pairs.level} vocabulary")
     return 0
+
+
+def _trees(run: Run, arguments: Arguments) -> int:
+    if arguments.source or arguments.target or arguments.glob or arguments.checkpoint == "average":
+        raise ConfigurationError(
+            f"{arguments.run}: a run on trees has no use for --source, --target, --glob, an average"
+        )
+    task = SentimentTask(run, arguments.device).load(arguments.checkpoint)
+    what, trees = "dev", task.dev
+    if arguments.data:
+        files = [_treebank(Path(given)) for given in arguments.data]
+        what, trees = ", ".join(map(str, files)), [tree for file in files for tree in read_labelled_trees(file)]
+    score = task.score(trees)
+    if arguments.json:
+        print(json.dumps({"run": arguments.run, "checkpoint": arguments.checkpoint, "text": what, **asdict(score)}))
+    else:
+        print("\n".join(tree_lines(score, what)))
+    return 0
+
+
+def _treebank(path: Path) -> Path:
+    """The file to score on: `path`, or in a folder test.txt or else dev.txt."""
+    if not path.is_dir():
+        return path
+    return path / "test.txt" if (path / "test.txt").exists() else path / "dev.txt"
+
+
+def tree_lines(score: TreeScore, what: str) -> list[str]:
+    """A score as it is told at the terminal."""
+    lines = [f"{what}: {score.trees:,} trees, {score.all_nodes.nodes:,} nodes; loss at the root {score.loss:.4f}"]
+    for name, part in (("roots", score.root), ("all nodes", score.all_nodes)):
+        lines.append(
+            f"{name:10} {part.fine:6.1%} of five labels, {part.binary:6.1%} of negative and positive "
+            f"({part.polar:,} that are not neutral)"
+        )
+    return lines
 
 
 def _tokens(task: LanguageTask, arguments: Arguments, scratch: Path):

@@ -11,8 +11,11 @@ from rich.text import Text
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
+from unrolled.cli.training import Task
 from unrolled.tasks.language import TASK, LanguageTask
 from unrolled.tasks.pairs import REPLY, TASKS, TRANSLATION
+from unrolled.tasks.sentiment import TASK as TREES
+from unrolled.tasks.sentiment import SentimentTask
 from unrolled.tasks.translation import TranslationTask
 from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import WHICH
@@ -31,18 +34,20 @@ class Arguments:
 def main(words: Sequence[str], prog: str) -> int:
     path = parse(Arguments, words, prog).run
     run = Run.open(path)
-    task = TranslationTask(run, "cpu") if run.task in TASKS else LanguageTask(run, "cpu")
+    kind = TranslationTask if run.task in TASKS else SentimentTask if run.task == TREES else LanguageTask
+    task = kind(run, "cpu")
     console = Console(highlight=False, soft_wrap=True)  # a command to copy must not be broken by a narrow terminal
     for name, value in _facts(task, path):
         console.print(Text(f"{name:13}", style="bold") + Text(value))
     return 0
 
 
-def _facts(task: LanguageTask | TranslationTask, path: str) -> list[tuple[str, str]]:
+def _facts(task: Task, path: str) -> list[tuple[str, str]]:
     run, training = task.run, task.config.training
     facts = [("run", str(run.path)), ("task", f"{run.task}, format {FORMAT}"), *task.facts()]
     facts.append(("optimizer", f"{training.optimizer}, learning rate {training.learning_rate:g}"))
-    unit = "pairs" if isinstance(task, TranslationTask) else f"streams × {training.seq_length} steps"
+    units = {TranslationTask: "pairs", SentimentTask: "trees"}
+    unit = units.get(type(task), f"streams × {training.seq_length} steps")
     facts.append(("batches", f"{training.batch_size} {unit}"))
     records = run.metrics()
     checkpoints = {which: found for which in WHICH if (found := Checkpoints(run).find(which))}
@@ -72,4 +77,5 @@ _COMMANDS = {
     TASK: ("sample", "train lm"),
     TRANSLATION: ("translate", "train translate"),
     REPLY: ("reply", "train reply"),
+    TREES: ("eval", "train tree"),
 }

@@ -111,10 +111,9 @@ def _trained(arguments: Arguments):
 def _print_flows(flows: dict[str, GradientFlow], cells: dict[str, Cell]) -> None:
     reached = []
     for name, flow in flows.items():
-        norms = flow.by_distance(flow.spectral).tolist()
-        reached.append(
-            [name, *(norms[min(n, len(norms) - 1)] for n in (1, 10, len(norms) - 1)), flow.rate, flow.rate_of]
-        )
+        norms = dict(zip(flow.distances, flow.by_distance(flow.spectral).tolist(), strict=True))
+        last = flow.distances[-1]
+        reached.append([name, *(norms[min(n, last)] for n in (1, 10, last)), flow.rate, flow.rate_of])
     steps = max(max(flow.ends) for flow in flows.values())
     print_table(("norm", "1 back", "10 back", f"{steps} back", "bound a step", "from"), reached)
     print()

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from tyro.conf import arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.analysis.memory import PREVIOUS_INPUT, TASKS, MemoryResult, chance, draw_memory, train_memory
+from unrolled.analysis.memory import PREVIOUS_INPUT, TASKS, MemoryResult, average, chance, draw_memory, train_memory
 from unrolled.cells import CELLS, find_cell
 from unrolled.cli.inspecting import print_table
 from unrolled.cli.parsing import parse
@@ -39,6 +40,8 @@ class Arguments:
     )
     delays: tuple[int, ...] = (5, 10, 20, 50, 100)
     """Steps to remember."""
+    nets: int = 3
+    """Nets for each cell and delay, over which the figures are means."""
     hidden_size: int = 32
     """Units."""
     updates: int = 600
@@ -50,7 +53,7 @@ class Arguments:
     open_gates: bool = True
     """Start the gates that keep at a bias of log(delay), in cells that have such gates."""
     seed: int = 1
-    """Seed of weights and sequences."""
+    """Seed of the first net's weights and sequences."""
     out: Annotated[Path, arg(metavar="FIGURE")] = Path("memory")
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
@@ -66,31 +69,31 @@ def main(words: Sequence[str], prog: str) -> int:
     cells = list(dict.fromkeys(arguments.cells))
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
+    work = list(product(cells, delays, range(arguments.seed, arguments.seed + arguments.nets)))
     with console.status("") as status:
-        for cell in cells:
-            for delay in delays:
-                status.update(f"{cell}, delay {delay}: net {len(results) + 1} of {len(cells) * len(delays)}")
-                results.append(
-                    train_memory(
-                        arguments.task,
-                        cell,
-                        delay,
-                        hidden_size=arguments.hidden_size,
-                        updates=arguments.updates,
-                        batch_size=arguments.batch_size,
-                        learning_rate=arguments.learning_rate,
-                        keep_bias=math.log(delay) if arguments.open_gates and delay else None,
-                        seed=arguments.seed,
-                    )
+        for number, (cell, delay, seed) in enumerate(work, 1):
+            status.update(f"{cell}, delay {delay}: net {number} of {len(work)}")
+            results.append(
+                train_memory(
+                    arguments.task,
+                    cell,
+                    delay,
+                    hidden_size=arguments.hidden_size,
+                    updates=arguments.updates,
+                    batch_size=arguments.batch_size,
+                    learning_rate=arguments.learning_rate,
+                    keep_bias=math.log(delay) if arguments.open_gates and delay else None,
+                    seed=seed,
                 )
-    rows = []
-    for cell in cells:
-        found = [result for result in results if result.cell == cell]
-        rows.append([cell, *(f"{result.accuracy:.3f} ({result.updates})" for result in found)])
+            )
+    rows = [
+        [cell, *(f"{mean.accuracy:.3f} ({mean.updates:.0f})" for mean in means.values())]
+        for cell, means in average(results).items()
+    ]
     print(f"{arguments.task}: accuracy on 1,000 new sequences (updates)")
     print_table(("delay", *map(str, delays)), rows)
     how = "gates that keep start at log(delay)" if arguments.open_gates else "gates start as drawn"
-    title = f"{arguments.task}: {arguments.hidden_size} units, {how}"
+    title = f"{arguments.task}: {arguments.hidden_size} units, {how}; mean of {arguments.nets}"
     save(draw_memory(results, title, chance(arguments.task)), paths)
     print(f"figure {' '.join(map(str, paths))}")
     print(f"took {clock(time.monotonic() - started)}")
@@ -104,7 +107,7 @@ def _check(arguments: Arguments) -> None:
             find_cell(name)
     for delay in arguments.delays:
         require(0 <= delay <= 100_000, "delays", "from 0 to 100,000", delay)
-    for name, most in (("hidden_size", 4096), ("updates", 1_000_000), ("batch_size", 4096)):
+    for name, most in (("nets", 1000), ("hidden_size", 4096), ("updates", 1_000_000), ("batch_size", 4096)):
         value = getattr(arguments, name)
         require(1 <= value <= most, name, f"from 1 to {most:,}", value)
     require(0 < arguments.learning_rate <= 1000, "learning_rate", "above 0 and at most 1000", arguments.learning_rate)

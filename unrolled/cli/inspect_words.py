@@ -11,7 +11,7 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import check_target, save, targets
-from unrolled.analysis.words import Neighbours, draw_map, score_analogies
+from unrolled.analysis.words import AnalogyScore, Neighbours, draw_map, score_analogies
 from unrolled.cli.inspecting import open_task, print_table
 from unrolled.cli.parsing import parse
 from unrolled.data.vectors import WordVectors, read_vectors, write_vectors
@@ -66,9 +66,19 @@ def main(words: Sequence[str], prog: str) -> int:
         a, b, c = arguments.analogy
         _print_list(f"{a} - {b} + {c}", neighbours.analogy(a, b, c, arguments.count))
     if arguments.questions is not None:
-        score = score_analogies(neighbours, arguments.questions)
-        share = f", {score.right / score.asked:.1%}" if score.asked else ""
-        print(f"analogies: {score.right:,} of {score.asked:,} right{share}; {score.left_out:,} ask for unknown words")
+        scores = score_analogies(neighbours, arguments.questions)
+        scores["all"] = sum(scores.values(), AnalogyScore(0, 0, 0))
+        rows = [
+            [
+                title,
+                score.right,
+                score.asked,
+                f"{score.right / score.asked:.1%}" if score.asked else "-",
+                score.left_out,
+            ]
+            for title, score in scores.items()
+        ]
+        print_table(("analogies", "right", "asked", "", "with unknown words"), rows)
     if arguments.map:
         save(draw_map(neighbours, arguments.map), paths)
         print(f"figure {' '.join(map(str, paths))}")
@@ -89,4 +99,4 @@ def _vectors(arguments: Arguments) -> WordVectors:
 
 
 def _print_list(title: str, found: list[tuple[str, float]]) -> None:
-    print_table((title, "cosine"), [[repr(word)[1:-1], round(cosine, 3)] for word, cosine in found])
+    print_table((title, "cosine"), [[repr(word)[1:-1], f"{cosine:6.3f}"] for word, cosine in found])

@@ -31,19 +31,20 @@ def open_task(path: str | Path, checkpoint: Which = "best") -> LanguageTask:
     return LanguageTask(Run.open(path), "cpu").load(checkpoint)
 
 
-def held_out_text(task: LanguageTask) -> str:
-    """The text that the run was not trained on: its test part, or else its validation part."""
+def held_out_text(task: LanguageTask, limit: int) -> str:
+    """The first `limit` characters that the run was not trained on: of its test part, or else its validation part."""
     split = task.split()
     tokens = split.test if len(split.test) else split.validation
     if not len(tokens):
         raise ConfigurationError(f"{task.run.path}: no text was held out (--val-fraction 0); give --text FILE")
-    return task.vocabulary.decode(tokens)
+    # A token is a character or more, but for bytes, of which a character may take four.
+    return task.vocabulary.decode(tokens[: 4 * limit])[:limit]
 
 
 def text_for(task: LanguageTask, file: str | None, limit: int) -> str:
     """The first `limit` characters of `file`, or of the run's held-out text; what the vocabulary lacks is named."""
     if file is None:
-        return held_out_text(task)[:limit]
+        return held_out_text(task, limit)
     parts, count = [], 0
     for block in read_text(find_sources([file])):
         parts.append(block)
@@ -65,10 +66,16 @@ def encode(task: LanguageTask, text: str, at_least: int):
 
 
 def flow_from_several_ends(cell: Cell, inputs: Tensor, first: State | None, of: str | None) -> GradientFlow:
-    """Gradient flow over one sequence `[T, I]`, from several ends where the cell is small enough not to take long."""
+    """Gradient flow over one sequence `[T, I]`: of a small cell from several ends, at all distances; of a large one
+    from its end, at distances that lie the further apart the larger they are.
+    """
     length = len(inputs)
-    count = 1 if sum(cell.state_sizes) > 256 else 5
-    return gradient_flow(cell, inputs, first, of=of, ends=list({length - k * (length // 10) for k in range(count)}))
+    if sum(cell.state_sizes) <= 256:
+        return gradient_flow(cell, inputs, first, of=of, ends=list({length - k * (length // 10) for k in range(5)}))
+    distances = [0]
+    while distances[-1] < length:
+        distances.append(min(length, max(distances[-1] + 1, distances[-1] * 5 // 4)))
+    return gradient_flow(cell, inputs, first, of=of, ends=[length], distances=[*distances, min(10, length)])
 
 
 @torch.no_grad()

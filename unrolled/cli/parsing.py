@@ -23,7 +23,7 @@ _PLAINER = (
     (r"no type matching \S+ could be instantiated from \[(.*?)\]\. .*", r"cannot read \1"),
     (r"Could not find valid parse for arguments: \[(.*?)\]", r"cannot read \1"),
     (r"^Missing from unrolled [\w -]+: (\S+) (.*) \(required\)$", r"\1 is missing: \2"),
-    (r"^(text|pairs|model|training): ", ""),
+    (r"^(text|pairs|trees|model|training): ", ""),
     (
         r"^invalid choice (\S+) for argument '(--[\w-]+)'\. Expected one of \((.*?),?\)",
         r"\2 cannot be \1, only one of \3",

@@ -124,7 +124,7 @@ def _units(model: dict[str, Any]) -> str:
     """The widths of the layers; an encoder's and a decoder's are one number, a language model's a list."""
     sizes = model.get("hidden_size") or ()
     sizes = [sizes] if isinstance(sizes, int) else [*sizes]
-    return "+".join(map(str, sizes * ((model.get("num_layers") or 2) if len(sizes) == 1 else 1)))
+    return "+".join(map(str, sizes * ((model.get("num_layers", 1) or 2) if len(sizes) == 1 else 1)))
 
 
 def _state(run: Run) -> str:

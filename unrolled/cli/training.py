@@ -17,6 +17,7 @@ from unrolled.data.tokens import Progress as Told
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.tasks.language import LanguageConfig, LanguageTask
 from unrolled.tasks.pairs import TranslationConfig
+from unrolled.tasks.sentiment import SentimentConfig, SentimentTask
 from unrolled.tasks.translation import TranslationTask
 from unrolled.training import Outcome, Run, Trainer
 from unrolled.training.config import FIXED_TRAINING, flag, to_json
@@ -24,8 +25,8 @@ from unrolled.training.optimisation import find_device
 from unrolled.training.processes import Processes, join
 from unrolled.training.progress import clock
 
-Task = LanguageTask | TranslationTask
-Config = LanguageConfig | TranslationConfig
+Task = LanguageTask | TranslationTask | SentimentTask
+Config = LanguageConfig | TranslationConfig | SentimentConfig
 
 #: A limit given anew takes the place of those before it.
 _LIMITS = ("epochs", "max_steps", "max_time")
@@ -39,6 +40,7 @@ class Command:
     name: as it is typed. task: of its runs. make: opens one. read: its settings.
     create: makes a new run of the arguments, telling how far it is, and returns its path.
     use: the word and the command for a run that is trained, `{run}` being its path.
+    closing: what is said of it in the end, where a checkpoint was written; the task is then no longer trained.
     """
 
     kind: type
@@ -48,6 +50,7 @@ class Command:
     read: Callable[[Run], Config]
     create: Callable[[Any, Told], Path]
     use: tuple[str, str]
+    closing: Callable[[Any], list[str]] = lambda task: []
 
     def main(self, words: Sequence[str], prog: str) -> int:
         """Train anew or go on; the exit code."""
@@ -117,6 +120,8 @@ class Command:
         console.print(f"{outcome.reason} after {at.step:,} steps, {clock(at.seconds)}")
         if at.best_step:
             console.print(f"best validation at step {at.best_step:,}: {task.describe(at.best_loss)}")
+            for line in self.closing(task):
+                console.print(line)
         console.print(f"curve  {path / 'loss.png'}")
         if outcome.reason == "interrupted":
             console.print(f"go on  unrolled {self.name} --resume {path}")

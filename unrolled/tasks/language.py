@@ -9,8 +9,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tyro.conf import arg
@@ -19,13 +17,13 @@ from unrolled.cells import CELLS, find_cell
 from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
 from unrolled.data.streams import Split, Streams, check_tokens, split_tokens
 from unrolled.data.tokens import LEVELS, Progress
-from unrolled.data.vectors import read_vectors
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.layers.stack import map_state
 from unrolled.metrics import LanguageScore, bits, perplexity
 from unrolled.models import LanguageModel
+from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Checkpoints, Run, TrainingConfig
 from unrolled.training.checkpoint import Which
 from unrolled.training.config import from_json, require, require_choice, to_json
@@ -35,7 +33,7 @@ from unrolled.training.randomness import seed_all
 TASK = "language model"
 #: Trained by a loop of its own, but sampled and scored like any other language model.
 MIN_CHAR_RNN_TASK = "min-char-rnn"
-VOCABULARY_FILE, TOKENS_FILE, VECTORS_FILE = "vocabulary.json", "tokens.bin", "vectors.safetensors"
+VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.bin"
 
 
 @dataclass(frozen=True)
@@ -178,27 +176,8 @@ def prepare_vectors(run: Run, config: LanguageConfig) -> None:
         raise ConfigurationError(f"--vectors are of words; the text's level is {config.text.level}: add --level word")
     vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
     number = {vocabulary.decode([k]): k for k in range(len(vocabulary))}
-    vectors = read_vectors(config.model.vectors, only=set(number))
-    size = config.model.build(len(vocabulary)).embedding
-    if size is None or vectors.width != size.embedding_dim:
-        raise ConfigurationError(
-            f"{config.model.vectors}: vectors of {vectors.width} numbers; add --embedding-size {vectors.width}"
-        )
-    places = torch.tensor([number[word] for word in vectors.words])
-    tensors = {"tokens": places, "vectors": torch.from_numpy(vectors.values)}
-    save_file(tensors, str(run.path / VECTORS_FILE))
-
-
-def start_embedding(model: LanguageModel, path: Path, *, fixed: bool) -> None:
-    """Put the vectors of `prepare_vectors` into a model's embedding, and keep it as it is where `fixed`."""
-    assert model.embedding is not None
-    try:
-        stored = load_file(str(path))
-        with torch.no_grad():
-            model.embedding.weight[stored["tokens"]] = stored["vectors"].to(model.embedding.weight)
-    except (OSError, SafetensorError, KeyError, IndexError, RuntimeError) as error:
-        raise RunError(f"{path}: missing or damaged ({error})") from error
-    model.embedding.weight.requires_grad_(not fixed)
+    embedding = config.model.build(len(vocabulary)).embedding
+    store_vectors(run.path, config.model.vectors, number, embedding.embedding_dim if embedding is not None else None)
 
 
 class LanguageTask:
@@ -212,8 +191,8 @@ class LanguageTask:
         self.device = find_device(device or self.config.training.device)
         seed_all(self.config.training.seed)
         self.model = self.config.model.build(len(self.vocabulary)).to(self.device)
-        if self.config.model.vectors is not None:
-            start_embedding(self.model, run.path / VECTORS_FILE, fixed=self.config.model.fix_vectors)
+        if self.config.model.vectors is not None and self.model.embedding is not None:
+            start_embedding(self.model.embedding, run.path, fixed=self.config.model.fix_vectors)
 
     def load(self, which: Which = "best") -> LanguageTask:
         """Put a checkpoint's weights in, and the model into evaluation mode."""

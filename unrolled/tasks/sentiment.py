@@ -7,22 +7,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tyro.conf import arg
+from tyro.conf import Suppress, arg
 
 from unrolled.cells.tree import TREE_CELLS
 from unrolled.data.trees import Tree, TreeBatch, batch_trees, read_trees
-from unrolled.data.vectors import read_vectors
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.models.tree import TreeClassifier
+from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Checkpoints, Run, TrainingConfig
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import from_json, require, require_choice
+from unrolled.training.config import from_json, require, require_choice, to_json
 from unrolled.training.optimisation import find_device
 
 TASK = "sentiment"
@@ -61,8 +61,29 @@ class TreeModelConfig:
         require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
 
 
-#: A tree is read whole: the settings of streams of text have no meaning here.
-TREE_TRAINING = TrainingConfig(learning_rate=2e-3, weight_decay=1e-3, eval_every=267, sample_every=0, epochs=8)
+@dataclass(frozen=True)
+class TreeTraining(TrainingConfig):
+    """Training."""
+
+    batch_size: int = 32
+    """Trees an update."""
+    learning_rate: float = 2e-3
+    """Peak learning rate."""
+    weight_decay: float = 1e-3
+    """Decay of weight matrices, not of biases."""
+    epochs: Annotated[float | None, arg(metavar="N")] = None
+    """Stop after this many passes over the trees (8, where no limit is set)."""
+    eval_every: int = 267
+    """Updates between two validations, each with a checkpoint."""
+    sample_every: int = 0
+    """Updates between two samples; 0: none."""
+    # A tree is read whole: what belongs to streams of text has no meaning.
+    accumulate: Suppress[int] = 1
+    seq_length: Suppress[int] = 1
+    backward_length: Suppress[int] = 0
+    carry_state: Suppress[bool] = False
+
+    default_epochs: ClassVar[float] = 8.0
 
 
 @dataclass(frozen=True)
@@ -71,30 +92,53 @@ class SentimentConfig:
 
     trees: TreeConfig = field(default_factory=TreeConfig)
     model: TreeModelConfig = field(default_factory=TreeModelConfig)
-    training: TrainingConfig = TREE_TRAINING
+    training: TreeTraining = field(default_factory=TreeTraining)
+
+
+def read_config(run: Run) -> SentimentConfig:
+    """The settings of a run on trees; RunError where it is a run of something else."""
+    if run.task != TASK:
+        raise RunError(f"{run.path}: a run of task {run.task!r}, not of {TASK}")
+    return from_json(SentimentConfig, run.config, str(run.path / "config.json"))
 
 
 @dataclass(frozen=True)
-class RootAccuracy:
-    """Shares of trees whose root was labelled right.
+class Accuracy:
+    """Shares of nodes that were labelled right.
 
-    fine: of five labels. binary: of negative and positive, over the trees whose root is not neutral, by which of the
-    two pairs of labels is more probable.
+    fine: of five labels. binary: of negative and positive, over the nodes that are not neutral (`polar` many), by which
+    of the two pairs of labels is more probable; 0 where all are neutral.
     """
 
     fine: float
     binary: float
+    nodes: int
+    polar: int
+
+
+@dataclass(frozen=True)
+class TreeScore:
+    """How well `trees` trees were labelled: their roots, all their nodes; and the mean cross-entropy of a root."""
+
+    trees: int
+    root: Accuracy
+    all_nodes: Accuracy
     loss: float
+
+
+def read_labelled_trees(path: Path) -> list[Tree]:
+    """The trees of a file; DataError where one has a label that the treebank does not have."""
+    trees = read_trees(path)
+    if any(label >= CLASSES for tree in trees for label in tree.labels):
+        raise DataError(f"{path}: labels go from 0 to {CLASSES - 1}")
+    return trees
 
 
 def prepare(run: Run, config: TreeConfig) -> None:
     """Copy the trees into a new run's directory, so that it needs nothing else."""
     if not config.data:
         raise ConfigurationError("--data: name the folder with train.txt and dev.txt (the Stanford Sentiment Treebank)")
-    parts = {name: read_trees(Path(config.data) / f"{name}.txt") for name in ("train", "dev")}
-    for name, trees in parts.items():
-        if any(label >= CLASSES for tree in trees for label in tree.labels):
-            raise DataError(f"{config.data}/{name}.txt: labels go from 0 to {CLASSES - 1}")
+    parts = {name: read_labelled_trees(Path(config.data) / f"{name}.txt") for name in ("train", "dev")}
     words = Counter(word.lower() for tree in parts["train"] for word in tree.words if word)
     stored = {
         "words": [UNKNOWN, *words],
@@ -122,10 +166,8 @@ class SentimentTask:
     """A run's tree classifier with its trees: what the training loop works on."""
 
     def __init__(self, run: Run, device: str | None = None) -> None:
-        if run.task != TASK:
-            raise RunError(f"{run.path}: a run of task {run.task!r}, not of {TASK}")
         self.run = run
-        self.config: SentimentConfig = from_json(SentimentConfig, run.config, str(run.path / "config.json"))
+        self.config = read_config(run)
         try:
             stored = json.loads((run.path / TREES_FILE).read_text(encoding="utf-8"))
             self.words: list[str] = stored["words"]
@@ -144,6 +186,8 @@ class SentimentTask:
             hidden_size=model.hidden_size,
             dropout=model.dropout,
         ).to(self.device)
+        vectors = self.config.trees.vectors
+        self._started = 0 if vectors is None else start_embedding(self.model.embedding, run.path)
         self._tokens = {id(part): [self.encode(tree) for tree in part] for part in (self.train, self.dev)}
 
     def load(self, which: Which = "best") -> SentimentTask:
@@ -152,17 +196,16 @@ class SentimentTask:
         self.model.eval()
         return self
 
-    def start_from(self, path: str) -> int:
-        """Put word vectors into the embedding; how many words had one. Their values are scaled to the others' size."""
-        vectors = read_vectors(path, only=set(self.words))
-        width = self.config.model.embedding_size
-        if vectors.width != width:
-            raise ConfigurationError(f"{path}: vectors of {vectors.width} numbers, and --embedding-size is {width}")
-        with torch.no_grad():
-            rows = torch.tensor([self._number[word] for word in vectors.words], dtype=torch.long)
-            values = torch.from_numpy(vectors.values)
-            self.model.embedding.weight[rows] = (values / values.std() * 0.1).to(self.device)
-        return len(vectors.words)
+    def verify(self) -> None:
+        """RunError where the run's trees cannot be those that were prepared."""
+        for tree in (*self.train, *self.dev):
+            places = range(len(tree))
+            leaves = all(
+                (left < 0) == (right < 0) == (word is not None) and max(left, right) < place
+                for place, left, right, word in zip(places, tree.left, tree.right, tree.words, strict=True)
+            )
+            if not (leaves and all(0 <= label < CLASSES for label in tree.labels)):
+                raise RunError(f"{self.run.path / TREES_FILE}: damaged, it holds what is no labelled tree")
 
     def encode(self, tree: Tree) -> np.ndarray:
         """The token of every node, int64; words that training has not seen are unknown, as are inner nodes."""
@@ -177,24 +220,24 @@ class SentimentTask:
         return cross_entropy(self.model(inputs), targets, reduction="sum"), ()
 
     @torch.no_grad()
-    def score(self, trees: Sequence[Tree] | None = None, batch_size: int = 128) -> RootAccuracy:
-        """How well the roots of `trees` (the dev part) are labelled."""
+    def score(self, trees: Sequence[Tree] | None = None, batch_size: int = 128) -> TreeScore:
+        """How well `trees` (the dev part) are labelled."""
         trees = self.dev if trees is None else trees
-        fine = binary = polar = 0
         loss = 0.0
+        judged: dict[str, list[Tensor]] = {"root": [], "all_nodes": []}
         for first in range(0, len(trees), batch_size):
             part = trees[first : first + batch_size]
             batch, labels = batch_trees(part, [self.encode(tree) for tree in part])
-            logits = self.model(batch.to(self.device))[batch.roots.to(self.device)].cpu()
-            wanted = labels[batch.roots]
-            loss += float(cross_entropy(logits, wanted, reduction="sum"))
-            fine += int((logits.argmax(-1) == wanted).sum())
+            logits = self.model(batch.to(self.device)).cpu()
+            loss += float(cross_entropy(logits[batch.roots], labels[batch.roots], reduction="sum"))
             chances = logits.softmax(-1)
             positive = chances[:, NEUTRAL + 1 :].sum(-1) > chances[:, :NEUTRAL].sum(-1)
-            counted = wanted != NEUTRAL
-            binary += int((positive == (wanted > NEUTRAL))[counted].sum())
-            polar += int(counted.sum())
-        return RootAccuracy(fine / len(trees), binary / polar if polar else 0.0, loss / len(trees))
+            found = torch.stack([labels, logits.argmax(-1), positive], 1)
+            judged["root"].append(found[batch.roots])
+            judged["all_nodes"].append(found)
+        return TreeScore(
+            len(trees), **{name: _accuracy(torch.cat(parts)) for name, parts in judged.items()}, loss=loss / len(trees)
+        )
 
     def validate(self, step: int | None = None) -> float:
         return self.score().loss
@@ -210,5 +253,35 @@ class SentimentTask:
             f"{sentence}\nlabel {tree.labels[-1]}, chances {' '.join(f'{chance:.2f}' for chance in chances.tolist())}"
         )
 
+    def facts(self) -> list[tuple[str, str]]:
+        """What a person may want to know of the run, by name."""
+        model, trees = self.config.model, self.config.trees
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        start = f", {self._started:,} of them started from {trees.vectors}" if trees.vectors else ""
+        return [
+            ("trees", f"{len(self.train):,} to train on, {len(self.dev):,} of dev; {len(self.words):,} words{start}"),
+            ("model", f"{model.cell}, {model.hidden_size} units, {parameters:,} parameters, on {self.device}"),
+        ]
+
     def describe(self, loss: float) -> str:
         return f"loss {loss:.4f}"
+
+
+def _accuracy(judged: Tensor) -> Accuracy:
+    """Of `judged [N, 3]`: the label, the one that was found, and whether positive was more probable than negative."""
+    labels, found, positive = judged.unbind(1)
+    polar = labels != NEUTRAL
+    binary = (positive == (labels > NEUTRAL))[polar].double().mean() if polar.any() else 0.0
+    return Accuracy(float((labels == found).double().mean()), float(binary), len(labels), int(polar.sum()))
+
+
+def create_run(path: Path, config: SentimentConfig) -> SentimentTask:
+    """A new run directory with its trees; nothing is left behind where that fails."""
+    with Run.create(path, TASK, to_json(config)) as run:
+        find_device(config.training.device)
+        prepare(run, config.trees)
+        if config.trees.vectors is not None:
+            words = json.loads((run.path / TREES_FILE).read_text(encoding="utf-8"))["words"]
+            number = {word: k for k, word in enumerate(words)}
+            store_vectors(run.path, config.trees.vectors, number, config.model.embedding_size, std=0.1)
+        return SentimentTask(run)

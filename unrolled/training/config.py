@@ -8,7 +8,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from tyro.conf import arg
 
@@ -79,6 +79,9 @@ class TrainingConfig:
     precision: str = "float32"
     """float32; bf16: products in bfloat16, weights and recurrence in float32."""
 
+    #: Passes over the data where nothing limits the run.
+    default_epochs: ClassVar[float] = 10.0
+
     def __post_init__(self) -> None:
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_choice("lr-schedule", self.lr_schedule, SCHEDULES)
@@ -110,7 +113,7 @@ class TrainingConfig:
         """The limit in epochs, the default where nothing else limits the run."""
         if self.epochs is not None:
             return self.epochs
-        return 10.0 if self.max_steps is None and self.max_time is None else math.inf
+        return self.default_epochs if self.max_steps is None and self.max_time is None else math.inf
 
     @property
     def max_seconds(self) -> float:
