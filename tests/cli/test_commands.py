@@ -113,6 +113,14 @@ def test_resuming_extends_a_run(trained, tmp_path, capsys):
     assert "finished after 410 steps" in capsys.readouterr().out
 
 
+def test_commands_that_are_offered_can_be_pasted(train, tmp_path, capsys):
+    assert train("--max-steps", "5", "--out", "my run") == 0
+    assert "unrolled sample 'my run'" in capsys.readouterr().out
+    assert main(["info", "my run"]) == 0
+    assert "unrolled train lm --resume 'my run'" in capsys.readouterr().out
+    assert "or continue that one with --resume 'my run'" in error_of(["train", "lm", "--out", "my run"], capsys)
+
+
 def test_a_limit_given_anew_replaces_the_old_one(trained, tmp_path, capsys):
     run = tmp_path / "copy"
     shutil.copytree(trained, run)

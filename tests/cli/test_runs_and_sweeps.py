@@ -57,6 +57,34 @@ def test_a_table_of_runs(folder, capsys):
         assert rows(capsys, folder / "b")[0]["state"] == "training"
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "shown"),
+    [
+        (("task",), ["x"], "its task must be a word"),
+        (("config",), 3, "its config an object"),
+        (("config", "model"), "small", "at step 45"),
+        (("config", "model", "cell"), ["x"], "['x']"),
+        (("config", "model", "hidden_size"), {"a": None}, "at step 45"),
+        (("config", "model", "num_layers"), "two", "at step 45"),
+    ],
+)
+def test_settings_that_make_no_sense_leave_the_other_runs_their_rows(path, value, shown, folder, capsys):
+    file = folder / "b" / "config.json"
+    stored = json.loads(file.read_text())
+    part = stored
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    file.write_text(json.dumps(stored))
+    for sort in ("task", "cell", "units"):
+        assert main(["runs", str(folder), "--sort", sort]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 5
+        assert any(line.startswith("b ") and shown in line for line in lines)
+    assert error_of(["info", folder / "b"], capsys)
+    assert error_of(["eval", folder / "b"], capsys)
+
+
 def test_mistakes_with_runs(folder, capsys):
     assert "none: no such folder" in error_of(["runs", folder / "none"], capsys)
     assert "--sort cannot be 'beauty'" in error_of(["runs", folder, "--sort", "beauty"], capsys)
@@ -116,6 +144,8 @@ def test_processes_share_a_study_and_a_stopped_trial_goes_on(text_file, tmp_path
         (["--search", "seed=1,2"], "an option of its own"),
         (["--search", "num_layers=1:3"], "write num_layers=A,B,C"),
         (["--search", "dropout=2,3"], "--dropout must be from 0"),
+        (["--search", "dropout=0.5:1.5"], "--dropout must be from 0"),
+        (["--search", "hidden_size=8,abc"], "--search: hidden_size cannot be abc"),
         (["--trials", "0"], "--trials must be at least 1"),
         (["--storage", "oracle-of-delphi://x"], "--storage oracle-of-delphi://x: cannot be opened"),
         (["--task", "xml"], "makes its own text; leave out --data"),

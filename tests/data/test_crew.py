@@ -112,3 +112,12 @@ def test_the_cache_does_not_grow_for_ever(many, files, tmp_path, monkeypatch):
     monkeypatch.setattr(tokens, "CACHE_BYTES", total - 1)
     encode_files(files, vocabulary, tmp_path / "2.bin")
     assert 0 < sum(path.stat().st_size for path in many.iterdir()) < total
+
+
+def test_what_another_process_takes_from_the_cache_is_not_missed(many, files, tmp_path, monkeypatch):
+    many.mkdir(parents=True)
+    for name in ("part.tmp", "part.tokens"):  # as a file that was there when the folder was listed
+        (many / name).symlink_to(tmp_path / "gone")
+    monkeypatch.setattr(tokens, "CACHE_BYTES", 0)
+    vocabulary = build_vocabulary("char", files)
+    assert encode_files(files, vocabulary, tmp_path / "tokens.bin").count

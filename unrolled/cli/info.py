@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Annotated
 
 from rich.console import Console
@@ -66,9 +67,9 @@ def _facts(task: Task, path: str) -> list[tuple[str, str]]:
     if not checkpoints:
         return [*facts, ("use", "nothing yet: no checkpoint was written")]
     uses, resume = _COMMANDS.get(run.task, ("sample", None))
-    facts.append((uses, f"unrolled {uses} {path}"))
+    facts.append((uses, f"unrolled {uses} {quote(str(path))}"))
     if resume:
-        facts.append(("go on", f"unrolled {resume} --resume {path}"))
+        facts.append(("go on", f"unrolled {resume} --resume {quote(str(path))}"))
     return facts
 
 

@@ -98,7 +98,7 @@ def _row(path: Path, folder: Path) -> Row:
     changed = max(child.stat().st_mtime for child in path.iterdir())
     try:
         run, _ = Run.read(path)
-        model = run.config.get("model", {}) if isinstance(run.config, dict) else {}
+        cell, units = _model(run.config.get("model"))
         records = run.metrics()
     except RunError as error:
         return Row(name, changed=changed, state=str(error).removeprefix(f"{path}").lstrip(": /"))
@@ -108,8 +108,8 @@ def _row(path: Path, folder: Path) -> Row:
     return Row(
         name=name,
         task=run.task,
-        cell=model.get("cell", ""),
-        units=_units(model),
+        cell=cell,
+        units=units,
         steps=last.get("step"),
         epochs=last.get("epoch"),
         seconds=last.get("seconds"),
@@ -120,11 +120,18 @@ def _row(path: Path, folder: Path) -> Row:
     )
 
 
-def _units(model: dict[str, Any]) -> str:
-    """The widths of the layers; an encoder's and a decoder's are one number, a language model's a list."""
-    sizes = model.get("hidden_size") or ()
-    sizes = [sizes] if isinstance(sizes, int) else [*sizes]
-    return "+".join(map(str, sizes * ((model.get("num_layers", 1) or 2) if len(sizes) == 1 else 1)))
+def _model(model: Any) -> tuple[str, str]:
+    """The cell, and the widths of the layers: an encoder's and a decoder's are one number, a language model's a list.
+
+    Settings that somebody has edited need not make sense here: they are refused where the run is used.
+    """
+    if not isinstance(model, dict):
+        return "", ""
+    sizes, layers = model.get("hidden_size"), model.get("num_layers", 1)
+    sizes = sizes if isinstance(sizes, list) else [sizes] if sizes else []
+    if len(sizes) == 1:
+        sizes = sizes * (layers if isinstance(layers, int) and 0 < layers <= 100 else 2)
+    return str(model.get("cell", "")), "+".join(map(str, sizes))
 
 
 def _state(run: Run) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import torch
@@ -76,5 +77,5 @@ def main(words: Sequence[str], prog: str) -> int:
     draw_loss(task.run)
     console.print(f"{'interrupted' if interrupt.requested else 'finished'} after {done:,} iterations")
     console.print(f"smoothed loss {at.smooth_loss:.4f} ({at.smooth_loss / STEPS:.4f} nats a character)")
-    console.print(f"sample unrolled sample {path}")
+    console.print(f"sample unrolled sample {quote(str(path))}")
     return 130 if interrupt.requested else 0

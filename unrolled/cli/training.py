@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -124,9 +125,9 @@ class Command:
                 console.print(line)
         console.print(f"curve  {path / 'loss.png'}")
         if outcome.reason == "interrupted":
-            console.print(f"go on  unrolled {self.name} --resume {path}")
+            console.print(f"go on  unrolled {self.name} --resume {quote(str(path))}")
         word, command = self.use
-        console.print(f"{word:6} {command.format(run=path)}")
+        console.print(f"{word:6} {command.format(run=quote(str(path)))}")
 
 
 def _introduce(task: Task, trainer: Trainer, console: Console, resume: bool) -> None:

@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
@@ -191,8 +192,9 @@ def cache_folder() -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for old in folder.glob("*.tmp"):  # of processes that were killed; those at work are younger
-            if time.time() - old.stat().st_mtime > 3600:
-                old.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has just given it its name
+                if time.time() - old.stat().st_mtime > 3600:
+                    old.unlink()
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); set UNROLLED_CACHE") from error
     return folder
@@ -200,7 +202,11 @@ def cache_folder() -> Path:
 
 def _limit_cache(folder: Path) -> None:
     """Drop what was used longest ago, beyond `CACHE_BYTES`."""
-    parts = [(status.st_mtime, status.st_size, path) for path in folder.glob("*.tokens") if (status := path.stat())]
+    parts = []
+    for path in folder.glob("*.tokens"):
+        with suppress(FileNotFoundError):  # another process has just dropped it
+            status = path.stat()
+            parts.append((status.st_mtime, status.st_size, path))
     total = sum(size for _, size, _ in parts)
     for _, size, path in sorted(parts):
         if total <= CACHE_BYTES:

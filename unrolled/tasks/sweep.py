@@ -85,7 +85,8 @@ def configure(base: LanguageConfig, values: dict[str, Any]) -> LanguageConfig:
         try:
             parts[part] = dataclasses.replace(before, **changes)
         except TypeError as error:
-            raise ConfigurationError(f"--search: {changes} cannot be ({one_line(error)})") from error
+            said = ", ".join(f"{name} cannot be {value}" for name, value in values.items() if name in names)
+            raise ConfigurationError(f"--search: {said}") from error
     return LanguageConfig(base.text, parts["model"], parts["training"])
 
 
@@ -106,6 +107,9 @@ class Sweep:
         self.folder, self.cells, self.searches, self.base = folder, list(cells), searches, base
         for cell in cells:
             configure(base, {"cell": cell})
+        for search in searches:
+            for value in search.choices or (search.low, search.high):
+                configure(base, {search.name: value})
         self.storage = _open_storage(storage or f"sqlite:///{folder / 'study.db'}")
         self.study = optuna.create_study(
             study_name=folder.resolve().name,

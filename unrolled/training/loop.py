@@ -7,6 +7,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from shlex import quote
 from typing import Any, Protocol
 
 import numpy as np
@@ -160,7 +161,7 @@ class Trainer:
             if self.processes.size > 1 and (gone := lost(error)):
                 raise LostProcessError(
                     f"{gone} at step {self.position.step + 1}; {self._last_good()}; "
-                    f"go on with --resume {self.run.path}, with any number of processes"
+                    f"go on with --resume {quote(str(self.run.path))}, with any number of processes"
                 ) from error
             raise
         return Outcome(reason, self.position)
@@ -263,7 +264,7 @@ class Trainer:
 
     def _diverged(self, what: str, step: int) -> DivergenceError:
         rate = f"{self.config.learning_rate / 3:.1g}"
-        again = f"--resume {self.run.path} " if self.checkpoints.find("last") else ""
+        again = f"--resume {quote(str(self.run.path))} " if self.checkpoints.find("last") else ""
         clip = "" if self.config.clip_norm else " --clip-norm 1"
         return DivergenceError(f"{what} at step {step}; {self._last_good()}; try {again}--learning-rate {rate}{clip}")
 

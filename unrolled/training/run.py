@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -77,6 +78,8 @@ class Run:
         try:
             stored = json.loads((path / "config.json").read_text("utf-8", "surrogateescape"))
             version, run = stored["format"], cls(path, stored["task"], stored["config"])
+            if not isinstance(run.task, str) or not isinstance(run.config, dict):
+                raise ValueError("its task must be a word, and its config an object")
         except FileNotFoundError:
             raise RunError(f"{path}: not a run directory (it has no config.json)") from None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -102,7 +105,7 @@ class Run:
         if path.exists() and not path.is_dir():
             raise RunError(f"{path}: exists and is not a directory; choose another --out")
         if (path / "config.json").exists():
-            or_resume = f", or continue that one with --resume {path}" if resumable else ""
+            or_resume = f", or continue that one with --resume {quote(str(path))}" if resumable else ""
             raise RunError(f"{path}: holds another run; choose another --out{or_resume}")
         prepared_before = (path / _PREPARING).exists()
         if path.is_dir() and not prepared_before and any(child.name != ".lock" for child in path.iterdir()):
