@@ -287,6 +287,8 @@ def average(results: Sequence[MemoryResult]) -> dict[str, dict[int, MemoryMean]]
 
 def draw_memory(results: Sequence[MemoryResult], title: str, by_chance: float):
     """Accuracy against delay, and the updates that were needed, a line for each cell."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     from unrolled.analysis.figures import canvas
 
     figure = canvas(11, 5)
@@ -314,6 +316,9 @@ def draw_memory(results: Sequence[MemoryResult], title: str, by_chance: float):
         axes.grid(alpha=0.3)
     accuracy.set(ylabel="accuracy on new sequences", ylim=(-0.03, 1.03))
     updates.set(ylabel="updates until it was right, or the limit", yscale="log")
+    updates.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    updates.yaxis.set_major_formatter("{x:,.0f}")
+    updates.yaxis.set_minor_locator(NullLocator())
     figure.suptitle(title, fontsize=10)
     figure.legend(*accuracy.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
