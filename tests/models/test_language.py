@@ -38,8 +38,9 @@ def test_forget_bias_reaches_the_cells_that_have_one():
     LanguageModel(11, "gru", hidden_size=6, forget_bias=3.0)
 
 
-@pytest.mark.parametrize("cell", [*CELLS])
-@pytest.mark.parametrize("embedding_size", [0, 6])
+@pytest.mark.parametrize(
+    ("cell", "embedding_size"), [*((cell, 6) for cell in CELLS), ("elman", 0), ("ln-lstm", 0), ("gru", 0), ("mut1", 0)]
+)
 def test_text_written_in_native_code_is_the_eager_text(cell, embedding_size):
     model = LanguageModel(31, cell, embedding_size=embedding_size, hidden_size=[9, 14], zoneout=0.1).eval()
     for sampling in (Sampling(), Sampling(0.5, top_k=4), Sampling(1.2, top_p=0.7), Sampling(0)):

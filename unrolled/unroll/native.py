@@ -1,8 +1,8 @@
 """C to a loaded library: compiled once by the machine's own compiler, and kept in the user's cache.
 
 A library's name is a hash of its source, the compiler and the processor; beside it lies a hash of its own bytes, so
-that a torn or altered one is noticed and made anew. It is written under a temporary name and then renamed: any number
-of processes may compile the same source at once.
+that a torn or altered one is noticed and made anew. It is written under a temporary name and then renamed. Of several
+processes that need it at once, one compiles and the others wait.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from unrolled.cache import cache_directory
@@ -28,6 +30,8 @@ _ALWAYS = (
 )
 #: Tried one after the other: some compilers have no OpenMP, or do not know their own processor.
 _CHOICES = (("-march=native", "-fopenmp"), ("-march=native", "-fopenmp-simd"), ("-fopenmp-simd",), ())
+#: Seconds that a process waits for another one's compiler.
+_PATIENCE = 60
 
 
 def build(source: str) -> ctypes.CDLL:
@@ -51,6 +55,29 @@ def build(source: str) -> ctypes.CDLL:
 def _compile(source: str, directory: Path, library: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_owner(directory)
+    with _turn(directory, library.name):
+        if not _intact(library):
+            _make(source, directory, library)
+
+
+@contextmanager
+def _turn(directory: Path, name: str) -> Iterator[None]:
+    """Wait while another process makes a library, this one perhaps; but not for ever, should it be stopped."""
+    from filelock import FileLock, Timeout  # which takes longer to import than a kept library to load
+
+    lock = FileLock(directory / f".lock-{name[0]}", timeout=_PATIENCE)  # sixteen files, not one a library
+    try:
+        lock.acquire()
+    except (Timeout, NotImplementedError):  # the latter on disks that know no locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make(source: str, directory: Path, library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=directory, prefix="building-") as workplace:
         code, built = Path(workplace, "step.c"), Path(workplace, "step.so")
         code.write_text(source, encoding="utf-8")
