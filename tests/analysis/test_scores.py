@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.analysis.scores import Labels, ranks, shifted_spread, strength
+from unrolled.analysis.scores import Labels, can_be_told, ranks, shifted_spread, strength
 
 
 def plain_auc(values, label):
@@ -38,6 +38,22 @@ def test_scores_under_shifts_are_those_of_shifted_labels():
     for shift, scores in zip(shifts, found, strict=True):
         expected = Labels([np.roll(column, shift) for column in columns]).score(activations)[0]
         assert np.allclose(scores, expected, atol=1e-6)
+
+
+def test_labels_that_hardly_change_tell_nothing_and_scores_stay_in_their_range():
+    ends = np.ones(20_002, dtype=bool)
+    ends[[0, 1, -1]] = False
+    often = np.arange(20_002) % 2000 < 3
+    numbers = ends.astype(float)
+    activations = np.stack([ends, often, ~ends]).astype(np.float16)
+    labels = Labels([ends, often, numbers, np.zeros(20_002)])
+    assert labels.usable.tolist() == [False, True, True, False]
+    assert not can_be_told(often[:8000])
+    scores = labels.score(activations)
+    assert scores[..., :2].min() >= 0
+    assert scores.max() <= 1
+    assert scores.min() >= -1
+    assert scores[0, 1, 1] == pytest.approx(1)
 
 
 def test_ranks_share_ties():

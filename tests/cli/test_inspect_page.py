@@ -87,6 +87,8 @@ def test_cells(trained, tmp_path, monkeypatch, capsys):
         (["inspect", "cells", "RUN", "--language", "klingon"], "Pygments knows no such language"),
         (["inspect", "cells", "RUN", "--hypothesis", "x"], "write NAME=PATTERN"),
         (["inspect", "cells", "RUN", "--hypothesis", "x=("], "no regular expression"),
+        (["inspect", "cells", "RUN", "--hypothesis", "newline=x"], "there is one of this name"),
+        (["inspect", "cells", "RUN", "--hypothesis", "x=exits.py:label"], "SystemExit: 3"),
         (["inspect", "cells"], "RUN is missing"),
     ],
 )
@@ -95,6 +97,7 @@ def test_mistakes(words, expected, trained, tmp_path, monkeypatch, capsys):
     (tmp_path / "taken.json").write_text("{}")
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "brief.txt").write_text("def f(x):\n" * 9)
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit(3)\n")
     words = [str(trained) if word == "RUN" else word for word in words]
     assert expected in error_of(words, capsys)
 

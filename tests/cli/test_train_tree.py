@@ -107,7 +107,7 @@ def test_eval_of_a_folder_of_a_file_and_of_a_test_part(trained, capsys):
     assert main(["eval", "run", "--data", "test.txt", "dev.txt"]) == 0
     assert capsys.readouterr().out.startswith("test.txt, dev.txt: 62 trees")
     (trained / "six.txt").write_text("(6 good)")
-    assert "labels go from 0 to 4" in error_of(["eval", "run", "--data", "six.txt"], capsys)
+    assert "where they go from 0 to 4" in error_of(["eval", "run", "--data", "six.txt"], capsys)
     assert "no use for" in error_of(["eval", "run", "--source", "dev.txt"], capsys)
     assert "none: no such file" in error_of(["eval", "run", "--data", "none"], capsys)
 
@@ -148,7 +148,7 @@ def test_vectors_to_start_from(trees, capsys):
         ([], "name the folder"),
         (["--data", "none"], "train.txt: no such file"),
         (["--data", "bad"], "train.txt:1: a label"),
-        (["--data", "six"], "labels go from 0 to 4"),
+        (["--data", "six"], "label 6, where they go from 0 to 4"),
         (["--data", ".", "--cell", "tree"], "--cell: unknown value"),
         (["--data", ".", "--vectors", "none.txt"], "none.txt: no such file"),
         (["--resume", "none"], "no such run"),

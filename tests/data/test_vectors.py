@@ -1,5 +1,6 @@
 """Word vectors in and out of files."""
 
+import gzip
 import json
 
 import numpy as np
@@ -37,9 +38,12 @@ def test_words_with_spaces_and_json(tmp_path):
         ("v.txt", b"one 1 x\n", "not word vectors"),
         ("v.txt", b"one 1 nan\n", "finite"),
         ("v.txt", b"", "holds no vector"),
-        ("v.txt", b"\xff\xfe 1 2\n", "not word vectors"),
+        ("v.txt", b"\xff\xfe 1 2\n", "not text in UTF-8"),
+        ("v.txt", b"9 2\none 1 2\ntwo 1 2\n", "tells of 9 words, and 2 are there"),
+        ("v.txt.gz", gzip.compress(b"one 1 2\n")[:-9], "cannot be read"),
+        ("v.txt.gz", b"one 1 2\n", "cannot be read"),
         ("v.json", b"[1]", "expected an object"),
-        ("v.json", b'{"a": [1], "b": [1, 2]}', "v.json:2: 2 numbers, and 1 before"),
+        ("v.json", b'{"a": [1], "b": [1, 2]}', "v.json:'b': 2 numbers, and 1 before"),
     ],
 )
 def test_files_that_are_none(name, content, expected, tmp_path):
@@ -49,3 +53,9 @@ def test_files_that_are_none(name, content, expected, tmp_path):
         read_vectors(path)
     with pytest.raises(DataError, match="no such file"):
         read_vectors(tmp_path / "none.txt")
+
+
+def test_packed_by_gzip(tmp_path):
+    path = tmp_path / "vectors.txt.gz"
+    path.write_bytes(gzip.compress("2 3\none 1 2 3\nzwölf 4 5 6\n".encode()))
+    assert read_vectors(path).words == ("one", "zwölf")

@@ -51,7 +51,7 @@ def of_function(name: str, where: str, text: str) -> Hypothesis:
     try:
         spec.loader.exec_module(module)
         labels = np.asarray(getattr(module, function)(text))
-    except Exception as error:  # whatever the user's code raises is said as it is
+    except (Exception, SystemExit) as error:  # whatever the user's code raises is said as it is
         raise ConfigurationError(f"hypothesis {name!r}: {where}: {type(error).__name__}: {error}") from error
     if labels.shape != (len(text),) or labels.dtype.kind not in "biuf":
         raise ConfigurationError(

@@ -24,6 +24,18 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return mean.astype(np.float32)[keys]
 
 
+#: Separate stretches of yes, and of no, that a label must have.
+STRETCHES = 5
+
+
+def can_be_told(label: np.ndarray) -> bool:
+    """False where a label says the same of every character, or nearly: a yes, or a no, that comes in fewer than
+    `STRETCHES` stretches is told by any unit that happens to differ there."""
+    if label.dtype != np.bool_:
+        return bool(label.size and label.min() < label.max())
+    return int(np.count_nonzero(np.diff(label))) >= 2 * STRETCHES - 1
+
+
 class Labels:
     """Label columns `[N, K]`, each yes-or-no (bool) or graded (float), prepared for scoring."""
 
@@ -32,13 +44,12 @@ class Labels:
         self.count = len(columns[0]) if columns else 0
         # Rows, as matrix products want them: the text is by far the longest side.
         rows = np.zeros((len(columns), self.count), dtype=np.float32)
-        #: False where a column says the same of every character, so that nothing can tell it.
-        self.usable = np.zeros(len(columns), dtype=bool)
+        #: Those of which something can be said.
+        self.usable = np.array([can_be_told(column) for column in columns], dtype=bool)
         self._shares = np.zeros(len(columns))
         for k, column in enumerate(columns):
             numbers = column.astype(np.float64)
             spread = numbers.std()
-            self.usable[k] = spread > 0
             self._shares[k] = numbers.mean()
             if spread > 0:
                 rows[k] = (numbers - numbers.mean()) / (spread if self.graded[k] else 1.0)
@@ -60,7 +71,8 @@ class Labels:
             pairs = self.count * self._shares[yes] * (1 - self._shares[yes])
             for place, start in enumerate(starts):
                 sums = _products(by_rank, self._yes[:, start : start + self.count])
-                scores[place][:, yes] = 0.5 + np.divide(sums, pairs, out=np.zeros(sums.shape), where=pairs > 0)
+                centred = np.divide(sums, pairs, out=np.zeros(sums.shape), where=pairs > 0)
+                scores[place][:, yes] = np.clip(0.5 + centred, 0, 1)  # in float32 it may come out a little beyond
         if self.graded.any():
             values = activations.astype(np.float32)
             values -= values.mean(1, keepdims=True)
@@ -68,7 +80,7 @@ class Labels:
             values /= np.where(spread > 0, spread, 1.0)
             for place, start in enumerate(starts):
                 sums = _products(values, self._numbers[:, start : start + self.count])
-                scores[place][:, self.graded] = sums / self.count
+                scores[place][:, self.graded] = np.clip(sums / self.count, -1, 1)
         return scores
 
 

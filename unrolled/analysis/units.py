@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from unrolled.analysis.hypotheses import Hypothesis
-from unrolled.analysis.scores import Labels, one_thread_each, shifted_spread, strength
+from unrolled.analysis.scores import Labels, can_be_told, one_thread_each, shifted_spread, strength
 from unrolled.analysis.states import trace
 from unrolled.errors import DataError
 from unrolled.layers.stack import unstack_states
@@ -173,7 +173,7 @@ def find_units(activations: Activations, hypotheses: Sequence[Hypothesis], seed:
     findings = []
     for k, hypothesis in enumerate(hypotheses):
         label = columns[1][k]
-        if not labels.usable[k] or label.min() == label.max():
+        if not labels.usable[k] or not can_be_told(label):
             continue
         unit, held_out = int(chosen[0, k]), float(confirmed[k][0])
         controls = strength(confirmed[k][1:], np.array(hypothesis.graded))

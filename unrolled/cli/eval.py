@@ -161,10 +161,10 @@ def tree_lines(score: TreeScore, what: str) -> list[str]:
     """A score as it is told at the terminal."""
     lines = [f"{what}: {score.trees:,} trees, {score.all_nodes.nodes:,} nodes; loss at the root {score.loss:.4f}"]
     for name, part in (("roots", score.root), ("all nodes", score.all_nodes)):
-        lines.append(
-            f"{name:10} {part.fine:6.1%} of five labels, {part.binary:6.1%} of negative and positive "
-            f"({part.polar:,} that are not neutral)"
-        )
+        line = f"{name:10} {part.fine:6.1%} of five labels"
+        if part.polar:
+            line += f", {part.binary:6.1%} of negative and positive ({part.polar:,} that are not neutral)"
+        lines.append(line)
     return lines
 
 

@@ -143,6 +143,8 @@ def labelled_text(
         name, equals, what = definition.partition("=")
         if not (name and equals and what):
             raise ConfigurationError(f"--hypothesis {definition!r}: write NAME=PATTERN or NAME=FILE.py:FUNCTION")
+        if name in {hypothesis.name for hypothesis in hypotheses}:
+            raise ConfigurationError(f"--hypothesis {name}: there is one of this name; choose another")
         make = of_function if re.fullmatch(r".+\.py:\w+", what) else of_pattern
         hypotheses.append(make(name, what, text))
     tokens = encode(task, text, 200)

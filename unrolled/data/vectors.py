@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +28,9 @@ class WordVectors:
 def read_vectors(path: str | Path, only: set[str] | None = None) -> WordVectors:
     """The vectors of a file, of all its words or of those in `only`.
 
-    The text format of GloVe, a word and its numbers a line; that of word2vec, which has a first line with two counts;
-    or a JSON object of lists. DataError, with the line, where it is none of these. Of a word that comes twice the
-    first counts.
+    The text format of GloVe, a word and its numbers a line; that of word2vec, which has a first line with two counts,
+    both by gzip too (`.gz`); or a JSON object of lists. DataError, with the line, where it is none of these. Of a word
+    that comes twice the first counts.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,7 +50,11 @@ def read_vectors(path: str | Path, only: set[str] | None = None) -> WordVectors:
                     raise DataError(f"{path}:{where}: not all numbers are finite")
                 words[word] = len(rows)
                 rows.append(row)
-    except (UnicodeDecodeError, ValueError, TypeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not text in UTF-8; of word2vec's binary form, write the text form first") from error
+    except (EOFError, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    except (ValueError, TypeError) as error:
         raise DataError(f"{path}: not word vectors as text or JSON ({error})") from error
     if not rows:
         raise DataError(f"{path}: holds no vector" + (" of a word that is known here" if only is not None else ""))
@@ -57,26 +62,29 @@ def read_vectors(path: str | Path, only: set[str] | None = None) -> WordVectors:
 
 
 def _text_entries(path: Path):
-    with path.open(encoding="utf-8", newline="\n") as file:
-        width = 0
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8", newline="\n") as file:
+        width, told, number = 0, None, 0
         for number, line in enumerate(file, 1):
             parts = line.rstrip("\r\n ").split(" ")
             if number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts):
-                width = int(parts[1])
+                told, width = int(parts[0]), int(parts[1])
                 continue
             width = width or len(parts) - 1
             if width < 1 or len(parts) <= width:
                 raise DataError(f"{path}:{number}: {len(parts) - 1} numbers, and {width} are expected")
             # A word may hold spaces: its numbers are the last ones.
-            yield number, " ".join(parts[:-width]), parts[-width:]
+            yield str(number), " ".join(parts[:-width]), parts[-width:]
+        if told not in (None, number - 1):
+            raise DataError(f"{path}: its first line tells of {told:,} words, and {number - 1:,} are there")
 
 
 def _json_entries(path: Path):
     stored = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(stored, dict):
         raise DataError(f"{path}: expected an object of lists of numbers by word")
-    for number, (word, numbers) in enumerate(stored.items(), 1):
-        yield number, word, numbers
+    for word, numbers in stored.items():
+        yield repr(word), word, numbers
 
 
 def write_vectors(path: Path, words: Sequence[str], values: np.ndarray, header: bool = True) -> None:

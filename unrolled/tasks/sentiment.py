@@ -129,8 +129,9 @@ class TreeScore:
 def read_labelled_trees(path: Path) -> list[Tree]:
     """The trees of a file; DataError where one has a label that the treebank does not have."""
     trees = read_trees(path)
-    if any(label >= CLASSES for tree in trees for label in tree.labels):
-        raise DataError(f"{path}: labels go from 0 to {CLASSES - 1}")
+    for number, tree in enumerate(trees, 1):
+        if max(tree.labels) >= CLASSES:
+            raise DataError(f"{path}: tree {number:,}: label {max(tree.labels)}, where they go from 0 to {CLASSES - 1}")
     return trees
 
 
