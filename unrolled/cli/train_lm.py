@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import arg
-
-from unrolled.cli.training import Command
+from unrolled.cli.training import Command, RunArguments
 from unrolled.data.tokens import Progress
 from unrolled.tasks.language import (
     TASK,
@@ -26,7 +23,7 @@ from unrolled.training.run import next_free
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(RunArguments):
     """Train a recurrent language model on text.
 
     With no --data it learns the source code of the running Python's standard library.
@@ -35,10 +32,6 @@ class Arguments:
     text: TextConfig = field(default_factory=TextConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    out: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Directory of the new run (runs/NAME-1, or the next free number)."""
-    resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
 
 
 def _create(arguments: Arguments, progress: Progress) -> Path:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import arg
-
-from unrolled.cli.training import Command, default_name
+from unrolled.cli.training import Command, RunArguments, default_name
 from unrolled.data.tokens import Progress
 from unrolled.tasks.pairs import REPLY, MailsConfig, ModelConfig, ReplyConfig, SentenceTraining, read_config
 from unrolled.tasks.reply import create_reply_run
@@ -18,7 +15,7 @@ from unrolled.training.run import next_free
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(RunArguments):
     """Train an encoder and a decoder to answer short mails.
 
     With no --pairs it learns 6,000 made mails and answers (python -m unrolled.data.mails prints them).
@@ -27,10 +24,6 @@ class Arguments:
     pairs: MailsConfig = field(default_factory=MailsConfig)
     model: ModelConfig = field(default_factory=lambda: ReplyConfig().model)
     training: SentenceTraining = field(default_factory=lambda: ReplyConfig().training)
-    out: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Directory of the new run (runs/NAME-1, or the next free number)."""
-    resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
 
 
 def _create(arguments: Arguments, progress: Progress) -> Path:

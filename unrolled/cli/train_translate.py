@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import arg
-
-from unrolled.cli.training import Command, default_name
+from unrolled.cli.training import Command, RunArguments, default_name
 from unrolled.data.tokens import Progress
 from unrolled.tasks.pairs import (
     TRANSLATION,
@@ -24,16 +21,12 @@ from unrolled.training.run import next_free
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(RunArguments):
     """Train an encoder and a decoder to translate, from two files whose lines belong together."""
 
     pairs: PairsConfig = field(default_factory=PairsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: SentenceTraining = field(default_factory=SentenceTraining)
-    out: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Directory of the new run (runs/NAME-1, or the next free number)."""
-    resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
 
 
 def _create(arguments: Arguments, progress: Progress) -> Path:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from tyro.conf import arg
 
 from unrolled.cli.eval import tree_lines
-from unrolled.cli.training import Command
+from unrolled.cli.training import Command, RunArguments
 from unrolled.data.tokens import Progress
 from unrolled.errors import ConfigurationError
 from unrolled.tasks.sentiment import (
@@ -28,16 +25,12 @@ from unrolled.training.run import next_free
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(RunArguments):
     """Train a recursive net on labelled trees, sentiment at every node, and tell its accuracy on dev."""
 
     trees: TreeConfig = field(default_factory=TreeConfig)
     model: TreeModelConfig = field(default_factory=TreeModelConfig)
     training: TreeTraining = field(default_factory=TreeTraining)
-    out: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Directory of the new run (runs/NAME-1, or the next free number)."""
-    resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
 
 
 def _create(arguments: Arguments, progress: Progress) -> Path:

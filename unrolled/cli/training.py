@@ -8,10 +8,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from tyro.conf import arg
 
 from unrolled.cli.parsing import parse
 from unrolled.data.tokens import Progress as Told
@@ -34,17 +35,27 @@ _LIMITS = ("epochs", "max_steps", "max_time")
 
 
 @dataclass(frozen=True)
+class RunArguments:
+    """The flags of every such command that are no settings."""
+
+    out: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Directory of the new run (runs/NAME-1, or the next free number)."""
+    resume: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
+
+
+@dataclass(frozen=True)
 class Command:
     """A command that trains.
 
-    kind: its flags: the sections of a run's configuration by their names there, `out` and `resume`.
+    kind: its flags, a RunArguments: the sections of a run's configuration by their names there, `out` and `resume`.
     name: as it is typed. task: of its runs. make: opens one. read: its settings.
     create: makes a new run of the arguments, telling how far it is, and returns its path.
     use: the word and the command for a run that is trained, `{run}` being its path.
     closing: what is said of it in the end, where a checkpoint was written; the task is then no longer trained.
     """
 
-    kind: type
+    kind: type[RunArguments]
     name: str
     task: str
     make: Callable[[Run], Task]
@@ -94,7 +105,7 @@ class Command:
         stored = self.read(run)
         names = [section.name for section in dataclasses.fields(stored)]
         before = {name: getattr(stored, name) for name in names}
-        after = parse(self.kind, words, prog, default=self.kind(**before, resume=arguments.resume))
+        after: Any = parse(self.kind, words, prog, default=self.kind(**before, resume=arguments.resume))
         given = {name: _differences(before[name], getattr(after, name)) for name in names}
         fixed = [name for part in names for name in given[part] if part != "training" or name in FIXED_TRAINING]
         if fixed:
