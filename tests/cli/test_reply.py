@@ -83,8 +83,8 @@ def test_files_of_mails(tmp_path):
     path.write_text('a b\tc\n\n{"message": "d", "reply": "e"}\n')
     assert read_mails(str(path)) == (["a b", "d"], ["c", "e"])
     for bad, said_of_it in (
-        ("a", "1 columns"),
-        ("a\tb\tc", "3 columns"),
+        ("a", "0 tabs"),
+        ("a\tb\tc", "2 tabs"),
         ('{"message": "a"}', "reply"),
         ('{"message": 1, "reply": "b"}', "must be text"),
         ("{", "not JSON"),
@@ -108,6 +108,8 @@ def test_shown_answers_differ():
 def test_mistakes(run, tmp_path, capsys):
     assert "message is empty" in error_of(["reply", run, " "], capsys)
     assert "--count" in error_of(["reply", run, "a", "--count", "0"], capsys)
+    assert "not UTF-8" in error_of(["reply", run, "a\udcff"], capsys)
+    assert "--length-penalty" in error_of(["reply", run, "a", "--length-penalty", "1e9"], capsys)
     (tmp_path / "none").write_text("\n")
     assert "no responses" in error_of(["reply", run, "a", "--responses", tmp_path / "none"], capsys)
     assert "nothing to learn from" in error_of(["train", "reply", "--pairs", tmp_path / "none"], capsys)

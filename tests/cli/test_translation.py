@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -189,7 +190,7 @@ def test_what_reads_the_translations_may_stop(run, tmp_path):
 def test_outputs_that_read_the_same_are_one(run, monkeypatch):
     translator = Translator([TranslationTask(Run.open(run)).load()])
     spelt = translator_module.decode_line
-    monkeypatch.setattr(translator_module, "decode_line", lambda *given: spelt(*given)[:4])
+    monkeypatch.setattr(translator_module, "decode_line", lambda *given: str(len(spelt(*given)) % 3))
     (found,) = translator.translate(["one two three."], BeamSearch(beam=8, n_best=8))
     assert 1 < len(found) < 8
     assert len({one.text for one in found}) == len(found)
@@ -257,6 +258,43 @@ def test_diverse_groups_and_the_tree(run, tmp_path, capsys):
     assert {child["group"] for child in tree["children"]} == {0, 1, 2, 3}
     assert said(capsys, *words, "--tree", tmp_path / "tree.svg").out
     assert "eins" in "".join(ElementTree.parse(tmp_path / "tree.svg").getroot().itertext())
+
+
+def test_a_tree_takes_the_place_of_nothing(run, tmp_path, capsys):
+    (tmp_path / "in.json").write_text("one two three.\n")
+    words = ["translate", run, "--source", tmp_path / "in.json"]
+    for mine in (tmp_path / "in.json", Path(run) / "config.json"):
+        before = mine.read_bytes()
+        assert "is there already" in error_of([*words, "--tree", mine], capsys)
+        assert mine.read_bytes() == before
+    (tmp_path / "none").write_text("")
+    nothing = ["translate", run, "--source", tmp_path / "none", "--tree", tmp_path / "tree.svg"]
+    assert "no first line" in error_of(nothing, capsys)
+
+
+def test_what_stands_between_fields_stands_in_no_translation(run, tmp_path, capsys, monkeypatch):
+    spelt = translator_module.decode_line
+    monkeypatch.setattr(translator_module, "decode_line", lambda *given: spelt(*given).replace(" ", " ||| "))
+    (tmp_path / "in").write_text("one two three.\n")
+    out = said(capsys, "translate", run, "--source", tmp_path / "in", "--n-best", "1").out
+    assert out.startswith("0 ||| eins | | | zwei | | | drei. ||| -")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--no-bidirectional"], False),
+        (["--bidirectional"], True),
+        (["--bidirectional", "False"], False),
+        (["--bidirectional=True"], True),
+        ([], None),
+    ],
+)
+def test_one_way_or_both(flags, expected, pairs, tmp_path, capsys):
+    words = ["train", "translate", *pairs, *flags, "--hidden-size", "4", "--max-steps", "1", "--sample-every", "0"]
+    assert main([*map(str, words), "--out", str(tmp_path / "run")]) == 0
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert stored["config"]["model"]["bidirectional"] is expected
 
 
 def test_scores(run, pairs, tmp_path, capsys):
@@ -346,14 +384,20 @@ def test_mistakes_with_runs(run, pairs, tmp_path, capsys):
     rescore = ["rescore", run, *source, "--n-best", tmp_path / "list"]
     assert "line 2 belongs to source line 1 (from 0), but the source has 1" in error_of(rescore, capsys)
     (tmp_path / "list").write_text("0 ||| eins\n")
-    assert "has no score" in error_of(rescore, capsys)
+    assert "has no finite score" in error_of(rescore, capsys)
+    (tmp_path / "list").write_text("0 ||| eins ||| inf\n")
+    assert "has no finite score" in error_of(rescore, capsys)
+    (tmp_path / "list").write_text("0 ||| eins\n")
     assert said(capsys, *rescore, "--weight", "1").out == "eins\n"
     for bad in ("eins\n", "0 || eins || -1\n", "-1 ||| eins ||| -1\n"):
         (tmp_path / "list").write_text(bad)
         assert "is not of the form" in error_of(rescore, capsys)
     (tmp_path / "list").write_bytes(b"\r\n0 ||| eins ||| LM0= -3 ||| -1\r\n\r\n")
     assert said(capsys, *rescore).out == "eins\n"
-    assert "--length-penalty" in error_of([*rescore, "--length-penalty", "nan"], capsys)
+    for odd in ("nan", "1e9", "-11"):
+        assert "--length-penalty" in error_of([*rescore, "--length-penalty", odd], capsys)
+        assert "--length-penalty" in error_of(["translate", run, *source, "--length-penalty", odd], capsys)
+    assert "beam must be at most 10,000" in error_of(["translate", run, *source, "--beam", "1000000000"], capsys)
     assert "--weight" in error_of([*rescore, "--weight", "nan"], capsys)
 
 

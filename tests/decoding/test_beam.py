@@ -321,6 +321,8 @@ def test_a_recorded_search_is_a_tree(groups):
         {"diversity": -1.0},
         {"diversity": float("nan")},
         {"length_penalty": float("inf")},
+        {"length_penalty": -11.0},
+        {"beam": 1_000_000},
     ],
 )
 def test_impossible_searches(bad):

@@ -33,6 +33,7 @@ _PLAINER = (
 
 def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
     """`words` as a `kind`; `default` replaces the class's own defaults. ConfigurationError on what it cannot read."""
+    words = _spelt_out(words)
     _check_words(words)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     start = tyro.MISSING_NONPROP if default is None else default
@@ -45,6 +46,15 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Argum
             sys.stdout.flush()
             raise
         raise ConfigurationError(_in_one_line(said.getvalue(), prog)) from None
+
+
+def _spelt_out(words: Sequence[str]) -> list[str]:
+    """With a value behind the one flag that has three: tyro has `--x` and `--no-x` for flags of two alone."""
+    made: list[str] = []
+    for word, following in pairwise([*words, ""]):
+        flag = word == "--bidirectional" and following not in ("True", "False", "None")
+        made += ["--bidirectional", str(flag)] if flag or word == "--no-bidirectional" else [word]
+    return made
 
 
 def _check_words(words: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from unrolled.cli.parsing import parse
 from unrolled.data.pairs import open_lines
 from unrolled.data.vocabulary import unknown_note
+from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import DataError, RunError
 from unrolled.tasks.pairs import REPLY
 from unrolled.tasks.reply import choose_diverse, rank_replies, read_responses
@@ -51,7 +52,11 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     require(arguments.count >= 1, "count", "at least 1", arguments.count)
     require(0 <= arguments.diversity < inf, "diversity", "0 or above", arguments.diversity)
-    require(abs(arguments.length_penalty) < inf, "length_penalty", "a number", arguments.length_penalty)
+    require_length_penalty(arguments.length_penalty)
+    try:
+        arguments.message.encode()
+    except UnicodeEncodeError as error:
+        raise DataError("the message is not UTF-8 text") from error
     run = Run.open(arguments.run)
     if run.task != REPLY:
         raise RunError(f"{run.path}: a {run.task} run, not one of `unrolled train reply`")

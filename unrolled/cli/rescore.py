@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import isfinite
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from unrolled.cli.parsing import parse
 from unrolled.cli.translate import open_translator
 from unrolled.data.pairs import open_lines
+from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import DataError
 from unrolled.tasks.translation import Which
 from unrolled.training.config import require
@@ -45,7 +46,7 @@ class Arguments:
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     require(0 <= arguments.weight <= 1, "weight", "from 0 to 1", arguments.weight)
-    require(abs(arguments.length_penalty) < inf, "length_penalty", "a number", arguments.length_penalty)
+    require_length_penalty(arguments.length_penalty)
     sources = list(open_lines(arguments.source))
     lists = read_lists(arguments.n_best, len(sources), scored=arguments.weight < 1)
     translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device)
@@ -84,7 +85,7 @@ def read_lists(name: str, count: int, scored: bool) -> list[list[tuple[str, floa
                 score = float(fields[-1]) if len(fields) > 2 else float("nan")
             except ValueError:
                 score = float("nan")
-            if score != score:
-                raise DataError(f"{where} has no score behind the translation; add one, or give --weight 1")
+            if not isfinite(score):
+                raise DataError(f"{where} has no finite score behind the translation; add one, or give --weight 1")
         lists[int(fields[0])].append((fields[1], score))
     return lists

@@ -68,6 +68,8 @@ def main(words: Sequence[str], prog: str) -> int:
         raise ConfigurationError(f"--n-best must be 0 (the best alone) or above, got {arguments.n_best}")
     if arguments.tree is not None and arguments.tree.suffix not in (".json", ".svg"):
         raise ConfigurationError(f"--tree {arguments.tree}: the name must end in .json or .svg")
+    if arguments.tree is not None and arguments.tree.exists():
+        raise ConfigurationError(f"--tree {arguments.tree}: is there already; name another file, or remove it")
     translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device, arguments.mean)
     at_terminal = arguments.source == "-" and sys.stdin is not None and sys.stdin.isatty()
     if at_terminal:
@@ -81,11 +83,14 @@ def main(words: Sequence[str], prog: str) -> int:
             for line, found in zip(block, translator.translate(block, how), strict=True):
                 if arguments.n_best:
                     for one in found:
-                        print(f"{seen.lines} ||| {one.text} ||| {one.score:.6f}")
+                        text = one.text.replace("|||", "| | |")  # what stands between the fields
+                        print(f"{seen.lines} ||| {text} ||| {one.score:.6f}")
                 else:
                     print(found[0].text)
                 seen.add(line, translator)
             sys.stdout.flush()
+    if arguments.tree is not None and not seen.lines:
+        raise DataError("--tree: there is no first line to search for")
     seen.say(translator)
     return 0
 

@@ -186,7 +186,7 @@ def _read_mail(line: str, where: str) -> tuple[str, str]:
         return pair
     columns = line.split("\t")
     if len(columns) != 2:
-        raise DataError(f"{where} has {len(columns)} columns; a message, a tab and a reply are needed, or JSON")
+        raise DataError(f"{where} has {len(columns) - 1} tabs; a message, one tab and a reply are needed, or JSON")
     return columns[0], columns[1]
 
 

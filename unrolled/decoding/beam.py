@@ -18,6 +18,7 @@ from unrolled.errors import ConfigurationError
 from unrolled.layers.stack import map_state
 
 NEVER = -torch.inf
+MOST_HYPOTHESES = 10_000
 _PARTS = 64
 
 
@@ -71,8 +72,11 @@ class BeamSearch:
             raise ConfigurationError(f"the beam ({self.beam}) must be a multiple of the groups ({self.groups})")
         if not 0 <= self.diversity < float("inf"):
             raise ConfigurationError(f"diversity must be 0 or above, got {self.diversity}")
-        if not abs(self.length_penalty) < float("inf"):
-            raise ConfigurationError(f"the length penalty must be a number, got {self.length_penalty}")
+        if self.beam > MOST_HYPOTHESES:
+            raise ConfigurationError(
+                f"beam must be at most {MOST_HYPOTHESES:,}, got {self.beam:,}: it would take too long"
+            )
+        require_length_penalty(self.length_penalty)
 
     @torch.no_grad()
     def search(
@@ -329,6 +333,12 @@ class _Searching:
             self.results[number] = [found for *_, found in sorted(ranked, key=lambda entry: entry[:3])][
                 : self.how.n_best
             ]
+
+
+def require_length_penalty(exponent: float) -> None:
+    """ConfigurationError where a power of a length would be no number."""
+    if not abs(exponent) <= 10:
+        raise ConfigurationError(f"the length penalty (--length-penalty) must be from -10 to 10, got {exponent}")
 
 
 def reorder(model: StepModel, state: Any, rows: Tensor) -> Any:
