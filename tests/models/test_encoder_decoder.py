@@ -9,6 +9,7 @@ from unrolled.models import EncoderDecoder
 from unrolled.models.attention import AdditiveAttention
 
 SIZES = {"embedding_size": 5, "hidden_size": 6}
+ROOT = 5**0.5
 
 
 def make(cell="gru", **options):
@@ -48,13 +49,13 @@ def test_several_queries_a_sentence_are_as_many_single_ones():
 def test_the_decoder_is_bahdanaus():
     model = make()
     source, inputs = torch.randint(7, (4, 2)), torch.randint(9, (3, 2))
-    annotations, final = model.encoder(model.source_embedding(source))
+    annotations, final = model.encoder(ROOT * model.source_embedding(source))
     state = torch.tanh(model.bridges[0](torch.cat([final[0], final[1]], -1)))
     attention = model.attending.attention
     memory = attention.remember(annotations, torch.tensor([4, 4]))
     expected = []
     for token in inputs:
-        word = model.target_embedding(token)
+        word = ROOT * model.target_embedding(token)
         context, _ = attention(state, memory)
         (state,) = model.attending.cell(torch.cat([word, context], -1), (state,))
         pairs = linear(
@@ -67,8 +68,8 @@ def test_the_decoder_is_bahdanaus():
 def test_without_attention_the_encoders_state_is_all_that_the_decoder_sees():
     model = make("lstm", attention=False, bidirectional=False, num_layers=2)
     source, inputs = torch.randint(7, (4, 2)), torch.randint(9, (3, 2))
-    _, final = model.encoder(model.source_embedding(source))
-    outputs, _ = model.decoder(model.target_embedding(inputs), final)
+    _, final = model.encoder(ROOT * model.source_embedding(source))
+    outputs, _ = model.decoder(ROOT * model.target_embedding(inputs), final)
     hidden = model.before_readout(outputs).view(3, 2, -1, 2).amax(-1)
     torch.testing.assert_close(model(source, inputs), model.readout(hidden))
 
@@ -99,11 +100,40 @@ def test_cells_of_every_form_write_step_by_step_what_they_write_at_once(cell, at
         steps.append(log_probs)
     whole = model(source, inputs)
     torch.testing.assert_close(torch.stack(steps), torch.log_softmax(whole, -1))
+    with torch.no_grad():  # as a search goes, which keeps what the first layer makes of the embeddings
+        state = model.start(source)
+        for token, expected in zip(inputs, steps, strict=True):
+            log_probs, state = model.step(token, state)
+            assert (state.kept is not None) == (not attention)
+            torch.testing.assert_close(log_probs, expected)
+            state = model.reorder(state, torch.arange(3).unsqueeze(-1))
     counted = torch.rand(4, 3) < 0.5
     torch.testing.assert_close(model(source, inputs, counted), whole[counted])
     model.train()
     cross_entropy(model(source, inputs).flatten(0, 1), inputs.flatten()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_embeddings_need_not_be_scaled():
+    scaled, plain = make(), make(scale_embeddings=False)
+    source, inputs = torch.randint(7, (4, 2)), torch.randint(9, (3, 2))
+    assert not torch.allclose(scaled(source, inputs), plain(source, inputs))
+    with torch.no_grad():
+        for embedding in (plain.source_embedding, plain.target_embedding):
+            embedding.weight *= ROOT
+        plain.readout.weight = torch.nn.Parameter(scaled.readout.weight)
+    torch.testing.assert_close(scaled(source, inputs), plain(source, inputs))
+
+
+def test_a_step_with_gradients_keeps_nothing():
+    model = make("lstm", attention=False, bidirectional=False)
+    source, token = torch.randint(7, (4, 2)), torch.tensor([1, 2])
+    with torch.no_grad():
+        _, searched = model.step(token, model.start(source))
+    log_probs, state = model.step(token, searched)
+    assert state.kept is None
+    (gradient,) = torch.autograd.grad(log_probs.sum(), model.decoder.cells[0][0].weight_ih)
+    assert gradient.abs().max() > 0
 
 
 def test_encoder_and_decoder_may_have_different_cells():

@@ -1,12 +1,16 @@
 """What a translation run learns from and is measured by, against the plain way to compute it."""
 
 import dataclasses
+import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from unrolled.cli import main
 from unrolled.decoding import forced_log_probs
 from unrolled.errors import RunError
 from unrolled.tasks.pairs import ModelConfig, PairsConfig, SentenceTraining, TranslationConfig
@@ -163,3 +167,28 @@ def test_separate_vocabularies(tmp_path):
         made.model.eval()
         assert "\n= " in made.sample(0)
         assert Translator([made]).is_long("é" * 60) == (level == "bpe")  # of which each is two bytes
+
+
+@pytest.fixture
+def unscaled(tmp_path):
+    """A run of before `scale_embeddings`, whose embeddings were not scaled."""
+    return Path(shutil.copytree(Path(__file__).parent / "runs" / "unscaled-embeddings", tmp_path / "old"))
+
+
+def test_an_old_run_scores_as_it_did_and_stays_as_it_is(unscaled, capsys):
+    before = (unscaled / "config.json").read_bytes()
+    assert main(["eval", str(unscaled), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["perplexity"] == pytest.approx(10.779949, rel=1e-4)  # as the version of then said
+    assert scores["bleu"] == pytest.approx(15.973578, rel=1e-4)
+    assert (unscaled / "config.json").read_bytes() == before
+
+
+def test_an_old_run_goes_on_as_it_is(unscaled, capsys):
+    for limit in ("50", "60"):
+        assert main(["train", "translate", "--resume", str(unscaled), "--max-steps", limit]) == 0
+        assert f"finished after {limit} steps" in capsys.readouterr().out
+        model = json.loads((unscaled / "config.json").read_text())["config"]["model"]
+        assert model["scale_embeddings"] is False
+    assert main(["train", "translate", "--resume", str(unscaled), "--scale-embeddings", "--max-steps", "70"]) == 2
+    assert "--scale-embeddings cannot change" in capsys.readouterr().err

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from unrolled.cells import CELLS
 from unrolled.layers import Recurrent
 from unrolled.unroll import unroll
-from unrolled.unroll.embedded import Embedded, feed
+from unrolled.unroll.embedded import Embedded, feed, keep_rows
+from unrolled.unroll.signature import describe
 
 
 @settings(max_examples=40, deadline=None)
@@ -58,3 +59,73 @@ def test_in_a_layer(cell, noise):
         outputs, _ = layer(given_input)
         found.append([outputs, *torch.autograd.grad(outputs.square().sum(), [table, *layer.parameters()])])
     torch.testing.assert_close(*found)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    name=st.sampled_from(sorted(CELLS)), rows=st.integers(1, 9), batch=st.sampled_from([1, 5]), layers=st.integers(1, 2)
+)
+def test_rows_that_are_kept_give_every_step_of_the_dense_input(name, rows, batch, layers):
+    torch.manual_seed(3)
+    layer = Recurrent(name, 3, 4, layers, input_projection=True, dtype=torch.float64)
+    table = torch.randn(rows, 3, dtype=torch.float64)
+    state = other = None
+    with torch.no_grad():
+        kept = layer.keep_rows(table, 1.5)
+        assert kept is not None
+        for tokens in torch.randint(rows, (4, 1, batch)):
+            outputs, state = layer(kept.at(tokens), state)
+            expected, other = layer(1.5 * table[tokens], other)
+            torch.testing.assert_close(outputs, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_every_row_is_hoisted_once(monkeypatch):
+    table = torch.randn(6, 4)
+    kept = keep_rows(CELLS["lstm"](4, 5), table, 1.0, torch.nn.Identity())
+    hoist, asked = kept.cell.hoist, []
+    monkeypatch.setattr(kept.cell, "hoist", lambda given, some: asked.append(len(some)) or hoist(given, some))
+    for tokens in ([[1, 1, 2]], [[2, 1, 1]], [[2, 5, 0]]):
+        kept.at(torch.tensor(tokens))
+    assert asked == [2, 2]
+    table.mul_(2)
+    kept.at(torch.tensor([[2, 5, 0]]))
+    assert asked == [2, 2, 3]
+
+
+@pytest.mark.parametrize("change", ["weight_ih", "table", "projection"])
+def test_rows_are_made_anew_when_a_weight_changes(change):
+    torch.manual_seed(4)
+    layer, table, tokens = Recurrent("mut1", 3, 4, input_projection=True), torch.randn(5, 3), torch.randint(5, (1, 2))
+    weights = {"table": table, "projection": layer.projections[0].weight, "weight_ih": next(layer.cells.parameters())}
+    with torch.no_grad():
+        kept = layer.keep_rows(table)
+        before, _ = layer(kept.at(tokens))
+        weights[change] += 0.5
+        torch.testing.assert_close(layer(kept.at(tokens)), layer(table[tokens]))
+        assert not torch.allclose(before, layer(table[tokens])[0])
+
+
+def test_rows_can_be_kept_in_and_out_of_inference_mode():
+    layer, table, tokens = Recurrent("lstm", 3, 4, batch_first=True), torch.randn(5, 3), torch.randint(5, (2, 1))
+    with torch.inference_mode():
+        kept = layer.keep_rows(table)
+        inside, _ = layer(kept.at(tokens[:1]))
+    with torch.no_grad():
+        outside, _ = layer(kept.at(tokens))
+        torch.testing.assert_close(outside, layer(table[tokens])[0])
+    torch.testing.assert_close(inside.clone(), outside[:1])
+
+
+def test_rows_are_not_kept_where_native_code_does_not_serve():
+    table = torch.randn(6, 4)
+    assert Recurrent("lstm", 4, 5, backend="eager").keep_rows(table) is None
+    assert Recurrent("lstm", 4, 5, bidirectional=True).keep_rows(table) is None
+    assert Recurrent("lstm", 4, 5).keep_rows(table.half()) is None
+
+
+def test_cells_that_are_fed_alike_share_one_plan():
+    cell, table = CELLS["lstm"](6, 5), torch.randn(8, 6)
+    inputs = Embedded(table, torch.randint(8, (8, 2)))
+    fed = [feed(cell, inputs, "native")[0] for _ in range(2)]
+    fed += [keep_rows(cell, table, 1.0, torch.nn.Identity()).cell for _ in range(2)]
+    assert len({describe(one)[0] for one in fed}) == 1

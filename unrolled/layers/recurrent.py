@@ -12,7 +12,7 @@ from unrolled.cells import Cell, find_cell
 from unrolled.errors import ConfigurationError
 from unrolled.layers.noise import probability, zoneout_rates
 from unrolled.layers.stack import Batch, Regularisation, Stacked, run_layer
-from unrolled.unroll.embedded import Embedded
+from unrolled.unroll.embedded import Embedded, Hoisted, KeptRows, keep_rows
 
 
 class Recurrent(nn.Module):
@@ -29,9 +29,9 @@ class Recurrent(nn.Module):
     options: passed to the cell's constructor (`forget_bias=1.0`, `full=True`, `device=`, `dtype=`).
 
     `forward(input, hx=None, *, lengths=None)` takes `[T, B, I]` (`[B, T, I]` with `batch_first`), `[T, I]`, a
-    PackedSequence, or rows of a table, `Embedded(table, tokens)`, and returns `(output, hx)`: `output [T, B, D·H]` in
-    the form of the input; `hx` is one tensor `[L·D, B, H]`, or a tuple of one a state for cells with several, each a
-    tuple over layers where widths differ.
+    PackedSequence, rows of a table, `Embedded(table, tokens)`, or what `keep_rows` keeps of them. It returns
+    `(output, hx)`: `output [T, B, D·H]` in the form of the input; `hx` is one tensor `[L·D, B, H]`, or a tuple of one a
+    state for cells with several, each a tuple over layers where widths differ.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Recurrent(nn.Module):
 
     def forward(
         self,
-        input: Tensor | PackedSequence | Embedded,
+        input: Tensor | PackedSequence | Embedded | Hoisted,
         hx: Stacked | Sequence[Stacked] | None = None,
         *,
         lengths: Tensor | None = None,
@@ -89,6 +89,16 @@ class Recurrent(nn.Module):
         batch = Batch.open(input, self.batch_first, lengths)
         cells: Any = list(self.cells)
         return run_layer(cells, batch, hx, self.noise, self.backend, list(self.projections), self.recompute_every)
+
+    def keep_rows(self, table: Tensor, scale: float = 1.0) -> KeptRows | None:
+        """Keeps what the first layer computes of each row of `scale * table`, for steps that want no gradient.
+
+        `layer(kept.at(tokens), state)` is then `layer(scale * table[tokens], state)`. None for bidirectional layers,
+        and where native code does not serve.
+        """
+        if self.bidirectional:
+            return None
+        return keep_rows(self.cells[0][0], table, scale, self.projections[0], self.backend)  # type: ignore[index]
 
     def extra_repr(self) -> str:
         return (

@@ -14,7 +14,7 @@ from unrolled.errors import ShapeError
 from unrolled.layers.dropout import dropout
 from unrolled.layers.noise import with_noise
 from unrolled.unroll import check_inputs, unroll
-from unrolled.unroll.embedded import Embedded, feed
+from unrolled.unroll.embedded import Embedded, Hoisted, feed
 
 #: What a layer takes and returns for one state name: `[L·D, B, H]`, or one `[B, H_l]` a layer where widths differ.
 Stacked = Tensor | tuple[Tensor, ...]
@@ -31,7 +31,7 @@ class Regularisation:
 
 def run_stack(
     cells: Sequence[Sequence[Cell]],
-    inputs: Tensor | Embedded,
+    inputs: Tensor | Embedded | Hoisted,
     states: Sequence[State | None],
     lengths: Tensor | None,
     noise: Regularisation,
@@ -42,7 +42,7 @@ def run_stack(
     """Run `cells[layer][direction]` over `inputs [T, B, I]`; states in and out are listed layer by layer."""
     finals: list[State] = []
     for layer, directions in enumerate(cells):
-        if isinstance(inputs, Embedded):
+        if isinstance(inputs, Embedded | Hoisted):
             inputs = inputs.through(projections[layer]) if projections else inputs
         else:
             if layer and noise.dropout and directions[0].training:
@@ -51,7 +51,7 @@ def run_stack(
         outputs = []
         for direction, cell in enumerate(directions):
             start = states[layer * len(directions) + direction]
-            inner, fed = feed(cell, inputs, backend) if isinstance(inputs, Embedded) else (cell, inputs)
+            inner, fed = (cell, inputs) if isinstance(inputs, Tensor) else feed(cell, inputs, backend)
             check_inputs(inner, fed)  # before draws lie behind them
             noisy, fed = with_noise(inner, fed, noise.recurrent_dropout, noise.zoneout)
             output, final = unroll(
@@ -114,17 +114,25 @@ def unstack_states(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...
 class Batch:
     """Inputs in the engine's layout, and how to give results back in the caller's.
 
-    `inputs` is `[T, B, I]`, or embedded; `lengths [B]` or None.
+    `inputs` is `[T, B, I]`, or embedded, or hoisted; `lengths [B]` or None.
     """
 
-    inputs: Tensor | Embedded
+    inputs: Tensor | Embedded | Hoisted
     lengths: Tensor | None
     batch_first: bool
     batched: bool
     packed: PackedSequence | None
 
     @classmethod
-    def open(cls, given: Tensor | PackedSequence | Embedded, batch_first: bool, lengths: Tensor | None = None) -> Batch:
+    def open(
+        cls,
+        given: Tensor | PackedSequence | Embedded | Hoisted,
+        batch_first: bool,
+        lengths: Tensor | None = None,
+    ) -> Batch:
+        if isinstance(given, Hoisted):
+            values = given.values.transpose(0, 1) if batch_first else given.values
+            return cls(Hoisted(given.cell, values), lengths, batch_first, True, None)
         if isinstance(given, Embedded):
             tokens = given.tokens.t() if batch_first else given.tokens
             return cls(Embedded(given.table, tokens), lengths, batch_first, True, None)

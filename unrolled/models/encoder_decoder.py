@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -14,14 +15,20 @@ from unrolled.layers.dropout import Dropout
 from unrolled.layers.stack import stack_states, unstack_states
 from unrolled.models.attention import AttendingLayer, Memory
 from unrolled.models.parts import named_cell
+from unrolled.unroll.embedded import Hoisted, KeptRows
+from unrolled.unroll.fallback import is_transformed
 
 
 @dataclass(frozen=True)
 class DecoderState:
-    """The decoder between two steps: each layer's states, `[N, size]` each, and the memory of the sentences."""
+    """The decoder between two steps: each layer's states, `[N, size]` each, and the memory of the sentences.
+
+    kept: in a search, what the first layer computes of the embedding's rows.
+    """
 
     layers: list[State]
     memory: Memory | None
+    kept: KeptRows | None = None
 
 
 class EncoderDecoder(nn.Module):
@@ -42,6 +49,8 @@ class EncoderDecoder(nn.Module):
     dropout: on embeddings, between layers, on what is attended to, and before the readout.
     shared: one embedding for both sides, whose vocabulary is one.
     forget_bias: the first bias of the forget gate, in cells that have one.
+    scale_embeddings: multiply embeddings by the square root of their width (Vaswani et al. 2017, 3.4). They start as
+        small as the readout's weights, and unscaled the cells hardly see them at first.
 
     The encoder's last states start the decoder: as they are where its layers have the same form, else through a bridge,
     `tanh(W [all states of the layer] + b)`. The target's embedding is the readout's matrix too.
@@ -64,11 +73,13 @@ class EncoderDecoder(nn.Module):
         dropout: float = 0.0,
         shared: bool = False,
         forget_bias: float = 1.0,
+        scale_embeddings: bool = True,
     ) -> None:
         super().__init__()
         if shared and source_size != target_size:
             raise ConfigurationError(f"a shared embedding needs one vocabulary, got {source_size} and {target_size}")
         self.reverse = reverse
+        self.scale = embedding_size**0.5 if scale_embeddings else 1.0
         self.dropout = Dropout(dropout)
         make, options, equal = named_cell(cell, forget_bias)
         self.encoder = Recurrent(
@@ -127,7 +138,7 @@ class EncoderDecoder(nn.Module):
         tokens = context.clamp(min=0)
         if self.reverse:
             tokens = tokens.gather(0, _backwards(lengths, len(tokens)))
-        embedded = self.dropout(self.source_embedding(tokens))
+        embedded = self.dropout(self._embed(self.source_embedding, tokens))
         annotations, final = self.encoder(embedded, lengths=lengths)
         directions = 2 if self.encoder.bidirectional else 1
         finals = unstack_states(final, self.encoder.state_names, self.encoder.num_layers * directions)
@@ -150,14 +161,27 @@ class EncoderDecoder(nn.Module):
         `[T, B, V]`; with `counted [T, B]`, those where it is true alone, `[N, V]`.
         """
         state = self.start(source)
-        embedded = self.dropout(self.target_embedding(inputs.clamp(min=0)))
+        embedded = self.dropout(self._embed(self.target_embedding, inputs.clamp(min=0)))
         features, _ = self._run(embedded, state)
         return self._logits(features if counted is None else features[counted])
 
     def step(self, token: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """`(log_probs [N, V], state)` after one more `token [N]`; rows of one sentence stand side by side."""
-        features, state = self._run(self.target_embedding(token.unsqueeze(0)), state)
+        tokens, kept = token.unsqueeze(0), self._keep(state)
+        inputs = self._embed(self.target_embedding, tokens) if kept is None else kept.at(tokens)
+        features, state = self._run(inputs, dataclasses.replace(state, kept=kept))
         return torch.log_softmax(self._logits(features[0]), -1), state
+
+    def _keep(self, state: DecoderState) -> KeptRows | None:
+        """What a search keeps from step to step; None where there is no search, or nothing to keep."""
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed():
+            return None
+        if state.kept is None and self.decoder is not None and self.attending is None:
+            return self.decoder.keep_rows(self.target_embedding.weight, self.scale)
+        return state.kept
+
+    def _embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
+        return table(tokens) * self.scale
 
     def reorder(self, state: DecoderState, rows: Tensor) -> DecoderState:
         """The state of `rows [B', n]`: n rows for each of B' sentences, all n from one and the same sentence."""
@@ -169,24 +193,30 @@ class EncoderDecoder(nn.Module):
             sentences = rows[:, 0] // each
             if len(sentences) != len(memory.mask) or not torch.equal(sentences, torch.arange(len(sentences)).to(rows)):
                 memory = memory.select(sentences)
-        return DecoderState(layers, memory)
+        return DecoderState(layers, memory, state.kept)
 
-    def _run(self, embedded: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+    def _run(self, embedded: Tensor | Hoisted, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Features `[T, N, F]` for the readout over embedded tokens `[T, N, E]`, and the state behind them."""
-        outputs, contexts, layers = embedded, None, []
-        rest = state.layers
-        if self.attending is not None:
+        if self.attending is None:
+            features, layers = self._run_layers(embedded, state.layers)
+        else:
             assert state.memory is not None
-            outputs, contexts, first = self.attending(embedded, rest[0], state.memory)
-            layers, rest = [first], rest[1:]
-        if self.decoder is not None:
-            stacked = stack_states(rest)
-            given = self.dropout(outputs) if contexts is not None else outputs
-            outputs, final = self.decoder(given, stacked[0] if len(stacked) == 1 else stacked)
-            layers = layers + [s for s in unstack_states(final, self.decoder.state_names, len(rest)) if s is not None]
-        if contexts is not None:
-            outputs = torch.cat([outputs, contexts, embedded], -1)
-        return outputs, DecoderState(layers, state.memory)
+            assert isinstance(embedded, Tensor)
+            outputs, contexts, first = self.attending(embedded, state.layers[0], state.memory)
+            layers = [first]
+            if self.decoder is not None:
+                outputs, rest = self._run_layers(self.dropout(outputs), state.layers[1:])
+                layers += rest
+            features = torch.cat([outputs, contexts, embedded], -1)
+        return features, DecoderState(layers, state.memory, state.kept)
+
+    def _run_layers(self, inputs: Tensor | Hoisted, states: list[State]) -> tuple[Tensor, list[State]]:
+        """The layers that do not attend."""
+        assert self.decoder is not None
+        stacked = stack_states(states)
+        outputs, final = self.decoder(inputs, stacked[0] if len(stacked) == 1 else stacked)
+        finals = unstack_states(final, self.decoder.state_names, len(states))
+        return outputs, [state for state in finals if state is not None]
 
     def _logits(self, features: Tensor) -> Tensor:
         """Maxout over pairs (Bahdanau et al. 2014, appendix A.2.2), then the readout."""

@@ -83,13 +83,16 @@ class ModelConfig:
     attention: bool = True
     """Let the decoder attend to the whole source (Bahdanau); without, one vector a layer joins the two (Sutskever)."""
     bidirectional: bool | None = None
-    """Read the source both ways (with --attention yes, without no)."""
+    """Read the source both ways; --no-bidirectional: one (with --attention both, without one)."""
     reverse: bool = False
     """Read the source's words from the last to the first."""
     dropout: float = 0.3
     """On embeddings, between layers, on what is attended to, and before the readout."""
     forget_bias: float = 1.0
     """First bias of the forget gate, in cells that have one."""
+    scale_embeddings: bool = True
+    """Multiply embeddings by the square root of their width: they start as small as the readout's weights, and unscaled
+    the cells hardly see them at first."""
 
     def __post_init__(self) -> None:
         find_cell(self.cell)
@@ -116,6 +119,7 @@ class ModelConfig:
             dropout=self.dropout,
             shared=shared,
             forget_bias=self.forget_bias,
+            scale_embeddings=self.scale_embeddings,
         )
 
 
@@ -194,4 +198,7 @@ def read_config(run: Run) -> TranslationConfig:
     """The settings of a run; RunError where it is a run of something else."""
     if run.task not in TASKS:
         raise RunError(f"{run.path}: a run of task {run.task!r}, not one of pairs")
-    return from_json(TASKS[run.task], run.config, str(run.path / "config.json"))
+    config, model = run.config, run.config.get("model")
+    if isinstance(model, dict):  # of November 2026, which had no such setting
+        config = {**config, "model": {"scale_embeddings": False, **model}}
+    return from_json(TASKS[run.task], config, str(run.path / "config.json"))

@@ -1,7 +1,8 @@
 """Inputs that are rows of a table: what is hoisted out of the loop is computed once a row of the table.
 
 A plan's hoisted values are made of each input by itself. Where T·B inputs are picked from a table of V rows, as
-embedded characters are, V of each hoisted value are enough; the loop is given those of its steps.
+embedded characters are, V of each hoisted value are enough; the loop is given those of its steps. And where a sequence
+is unrolled step by step with the same weights, as in a search, they can be kept from one step to the next.
 """
 
 from __future__ import annotations
@@ -40,21 +41,42 @@ class Embedded(NamedTuple):
         return 2 * len(self.table) <= self.tokens.numel()
 
 
-def feed(cell: Cell, inputs: Embedded, backend: str) -> tuple[Cell, Tensor]:
+class Hoisted(NamedTuple):
+    """What a layer's cell hoists of its input, `values [T, B, ·]`, and the cell that takes them in its place."""
+
+    cell: Cell
+    values: Tensor
+
+    def through(self, module: nn.Module) -> Hoisted:
+        """Itself: the values lie behind what there is between input and cell."""
+        return self
+
+
+def feed(cell: Cell, inputs: Embedded | Hoisted, backend: str) -> tuple[Cell, Tensor]:
     """A cell and an input `[T, B, ·]` that unroll to what `cell` does over `inputs`: as little as possible is left.
 
     That is the cell itself, over the dense input, where nothing can be gained or native code does not serve.
     """
-    plain = isinstance(cell, Around | WithOutput) or torch.compiler.is_compiling() or not inputs.repeats
-    if backend in ("auto", "native") and not plain and why_not_native(inputs.table, None) is None:
+    if isinstance(inputs, Hoisted):
+        return inputs
+    found = _split(cell, inputs.table, backend) if inputs.repeats else None
+    if found is None:
+        return cell, inputs.dense()
+    fed, parameters = found
+    return fed, embedding(inputs.tokens, fed.hoist(parameters, inputs.table))
+
+
+def _split(cell: Cell, table: Tensor, backend: str) -> tuple[_Fed, list[Tensor]] | None:
+    """The cell behind what it hoists of a row, and its parameters; None where nothing can be gained."""
+    plain = isinstance(cell, Around | WithOutput) or torch.compiler.is_compiling()
+    if backend in ("auto", "native") and not plain and why_not_native(table, None) is None:
         try:
-            planned, parameters = find_plan(cell, inputs.table.dtype, inputs.table.device, native=True)
+            planned, parameters = find_plan(cell, table.dtype, table.device, native=True)
         except (UntraceableError, CompilerError):  # which `unroll` will say
-            return cell, inputs.dense()
+            return None
         if planned.schedule.hoisted_sizes:
-            fed = _Fed(cell, planned.schedule)
-            return fed, embedding(inputs.tokens, fed.hoist(parameters, inputs.table))
-    return cell, inputs.dense()
+            return _Fed(cell, planned.schedule), parameters
+    return None
 
 
 class _Fed(Around):
@@ -74,3 +96,41 @@ class _Fed(Around):
         parts = self.schedule
         prepared = parts.prepare(len(x), *describe(self.cell)[1].values())[: parts.prepared]
         return tuple(parts.core(len(x), *prepared, *x.split(parts.hoisted_sizes, -1), *state))
+
+
+class KeptRows:
+    """What a cell hoists of each row of a table, made when it is asked for first: for searches, which go step by step.
+
+    They are made anew when a weight has changed in place. Nothing can be differentiated through them.
+    """
+
+    def __init__(
+        self, cell: _Fed, parameters: list[Tensor], table: Tensor, scale: float, projection: nn.Module
+    ) -> None:
+        self.cell, self._parameters = cell, parameters
+        self._table, self._scale, self._projection = table, scale, projection
+        self._versions: list[int] = []
+        with torch.inference_mode(False):  # they outlive this call, and are written to
+            self._values = torch.empty(len(table), cell.input_size, dtype=table.dtype, device=table.device)
+            self._made = torch.zeros(len(table), dtype=torch.bool, device=table.device)
+
+    @torch.no_grad()
+    def at(self, tokens: Tensor) -> Hoisted:
+        """The input of `tokens`, `[T, B]` or as the layer's inputs are."""
+        watched = [self._table, *self._projection.parameters(), *self._parameters]
+        versions = [tensor._version for tensor in watched if not tensor.is_inference()]
+        if versions != self._versions:
+            self._made.zero_()
+            self._versions = versions
+        missing = tokens[~self._made[tokens]].unique()
+        if len(missing):
+            rows = self._projection(self._scale * self._table[missing])
+            self._values[missing] = self.cell.hoist(self._parameters, rows)
+            self._made[missing] = True
+        return Hoisted(self.cell, embedding(tokens, self._values))
+
+
+def keep_rows(cell: Cell, table: Tensor, scale: float, projection: nn.Module, backend: str = "auto") -> KeptRows | None:
+    """For a cell that is fed rows of `projection(scale * table)`; None where native code does not serve."""
+    found = _split(cell, table, backend)
+    return None if found is None else KeptRows(*found, table, scale, projection)
