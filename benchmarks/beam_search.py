@@ -41,13 +41,13 @@ def lstm_of(layers: nn.ModuleList) -> nn.LSTM:
 def search(model: EncoderDecoder, encoder: nn.LSTM, decoder: nn.LSTM, tokens: list[int], end: int, beam: int):
     """The best output for one sentence, its log-probability divided by its length."""
     words = tokens[::-1] if model.reverse else tokens
-    _, (h, c) = encoder(model.source_embedding(torch.tensor([*words, end])).unsqueeze(1))
+    _, (h, c) = encoder(model.scale * model.source_embedding(torch.tensor([*words, end])).unsqueeze(1))
     alive: list[tuple[list[int], float]] = [([], 0.0)]
     finished: list[tuple[float, list[int]]] = []
     token = torch.tensor([end])
     limit = 2 * len(tokens) + 10
     for step in range(limit + 1):
-        output, (h, c) = decoder(model.target_embedding(token).unsqueeze(0), (h, c))
+        output, (h, c) = decoder(model.scale * model.target_embedding(token).unsqueeze(0), (h, c))
         hidden: Tensor = model.before_readout(output[0]).unflatten(-1, (-1, 2)).amax(-1)
         log_probs = torch.log_softmax(model.readout(hidden), -1)
         if step == limit:
