@@ -8,8 +8,9 @@ from hypothesis import settings
 # Compiled cells stay from run to run, apart from the user's own.
 os.environ.setdefault("UNROLLED_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "unrolled"))
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core to itself
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core to itself, and so have the programs it starts
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 # Elsewhere every run looks at other examples; continuous integration at the same ones.
 settings.register_profile("unrolled", deadline=None, max_examples=30, print_blob=True, derandomize="CI" in os.environ)

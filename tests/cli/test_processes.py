@@ -44,7 +44,7 @@ def wait_for_step(process, run, step):
 def test_ctrl_c_saves_everything_and_resuming_gives_the_same_weights(text_file, tmp_path):
     limit = ["--max-steps", "600", "--log-every", "1", "--eval-every", "200", "--sample-every", "0"]
     whole = start_training(text_file, tmp_path / "whole", *limit)
-    whole.communicate(timeout=120)
+    whole.communicate(timeout=240)
     assert whole.returncode == 0
     stopped = start_training(text_file, tmp_path / "parts", *limit)
     wait_for_step(stopped, tmp_path / "parts", 20)
