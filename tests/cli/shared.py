@@ -20,6 +20,14 @@ SMALL = [
 ]
 
 
+def trained_on(folder, name, text, *words):
+    """The run of a small model of this text, which lies beside it."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    assert main(["train", "lm", "--data", str(path), *SMALL, *words, "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
 def error_of(words, capsys):
     """The single line that a mistake is answered with."""
     capsys.readouterr()

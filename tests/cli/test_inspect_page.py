@@ -6,18 +6,15 @@ import json
 import pytest
 
 from tests.browser import open_page
-from tests.cli.shared import SMALL, error_of
+from tests.cli.shared import SMALL, error_of, trained_on
 from unrolled.cli import main
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inspected")
-    text = folder / "text.py"
-    text.write_text('def f(x):\n    # twice "<b>"\n    return "two times", 2 * x\n\n' * 150, encoding="utf-8")
-    words = ["train", "lm", "--data", str(text), *SMALL, "--max-steps", "60", "--num-layers", "2"]
-    assert main([*words, "--learning-rate", "0.03", "--out", str(folder / "run")]) == 0
-    return folder / "run"
+    text = 'def f(x):\n    # twice "<b>"\n    return "two times", 2 * x\n\n' * 150
+    words = ["--max-steps", "60", "--num-layers", "2", "--learning-rate", "0.03"]
+    return trained_on(tmp_path_factory.mktemp("inspected"), "text.py", text, *words)
 
 
 @pytest.fixture(scope="module")

@@ -42,12 +42,12 @@ def run_stack(
     """Run `cells[layer][direction]` over `inputs [T, B, I]`; states in and out are listed layer by layer."""
     finals: list[State] = []
     for layer, directions in enumerate(cells):
-        if isinstance(inputs, Embedded | Hoisted):
-            inputs = inputs.through(projections[layer]) if projections else inputs
-        else:
+        if isinstance(inputs, Tensor):
             if layer and noise.dropout and directions[0].training:
                 inputs = dropout(inputs, noise.dropout)
             inputs = projections[layer](inputs) if projections else inputs
+        elif projections:
+            inputs = inputs.through(projections[layer])
         outputs = []
         for direction, cell in enumerate(directions):
             start = states[layer * len(directions) + direction]
