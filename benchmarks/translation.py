@@ -24,6 +24,7 @@ from pathlib import Path
 from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 
+from unrolled.data.crew import processors
 from unrolled.data.pairs import open_lines
 from unrolled.decoding import BeamSearch
 from unrolled.metrics.translation import bleu, oracle
@@ -48,7 +49,7 @@ class Table:
 
     def train(self, models: dict[str, list[str]], jobs: int) -> None:
         """Train the named models, with these options, as far as the limits go."""
-        cores = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+        cores = str(max(1, processors() // jobs))
         waiting, running = list(models), dict[str, subprocess.Popen]()
         try:
             while waiting or running:
