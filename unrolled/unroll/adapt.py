@@ -87,11 +87,11 @@ def step(cell: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
     """One step of a cell: its output, and its new state."""
     if isinstance(cell, WithOutput):
         return cell.step(x, state)
-    new = new_state(cell, x, state)
+    new = new_state(cell, x, state)  # type: ignore[arg-type]
     return new[0], new
 
 
-def new_state(cell: nn.Module, x: Tensor, state: State) -> State:
+def new_state(cell: Cell, x: Tensor, state: State) -> State:
     """What a cell's `forward` returns, as a tuple: a bare tensor is the new state of a cell that has one.
 
     ConfigurationError where it is no state of that cell.
@@ -240,10 +240,18 @@ def _read(module: nn.Module, made: Any, form: Form) -> tuple[Tensor, State]:
 
 def _leaves(made: Any, form: pytree.TreeSpec) -> State | None:
     """The tensors of a state of that form, or of another sequence in place of one; None where it is neither."""
-    if isinstance(made, list | tuple) and len(made) == form.num_leaves and all(isinstance(each, Tensor) for each in made):
+    if (
+        isinstance(made, list | tuple)
+        and len(made) == form.num_leaves
+        and all(isinstance(each, Tensor) for each in made)
+    ):
         return tuple(made)
     try:
         found = form.flatten_up_to(made)
     except ValueError:
         return None
-    return tuple(found) if all(isinstance(each, Tensor) for each in found) else None
+    return tuple(found) if all(map(_is_tensor, found)) else None
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)

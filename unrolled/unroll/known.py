@@ -74,9 +74,7 @@ class Known(Generic[T]):
     def clear(self) -> None:
         self._families.clear()
 
-    def find(
-        self, cell: Any, extra: Hashable, make: Callable[[Any], tuple[T, Watch]]
-    ) -> tuple[T, list[Tensor], Any]:
+    def find(self, cell: Any, extra: Hashable, make: Callable[[Any], tuple[T, Watch]]) -> tuple[T, list[Tensor], Any]:
         """What `make` made for `cell` now or before; its tensors; and the cell that these belong to.
 
         extra: what decides besides the cell. make: gives a value and what the step reads, or raises UntraceableError
@@ -119,16 +117,16 @@ class Known(Generic[T]):
         except (UntraceableError, CompilerError) as error:
             self._fail(family, described.modules, error)
             raise
-        same = [each for each in family.settings if (each.watch.names, each.watch.spaces) == (watch.names, watch.spaces)]
-        if not same:
-            same = [_Settings(watch)]
-            family.settings += same
-        same[0].kept[content] = _Kept(value, watch.alive, next(_clock))
+        alike = [each for each in family.settings if each.watch.reads == watch.reads]
+        if not alike:
+            alike = [_Settings(watch)]
+            family.settings += alike
+        alike[0].kept[content] = _Kept(value, watch.alive, next(_clock))
         self._bound()
         return value, list(described.tensors.values()), cell
 
     def _lifted(self, settings: _Settings[T], content: Any, cell, modules, extra, make):
-        """As `find`, with numbers that vary as arguments; None where no content that is known differs in these alone."""
+        """As `find`, with numbers that vary as arguments; None where no content that is known is alike but for them."""
         for before in list(settings.kept):
             varying = _differing(before, content)
             if not varying:
@@ -180,8 +178,8 @@ def _count(cell: Any, key: Hashable) -> None:
     made[key] = made.get(key, 0) + 1
     if made[key] > MOST_SETTINGS:
         raise UntraceableError(
-            f"its settings have had {MOST_SETTINGS} different values, each of which needs a plan of its own: a float that "
-            "is only computed with, or a buffer, may change freely"
+            f"its settings have had {MOST_SETTINGS} different values, each of which needs a plan of its own; a float "
+            "that is only computed with, or a buffer, may change freely"
         )
 
 

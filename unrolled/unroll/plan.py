@@ -244,7 +244,7 @@ class Plan:
         if summed:
             users = [user for k in summed for user in placeholders(self._core_of_rows)[k].users]
             raise operation(
-                "uses a parameter, or what is made of parameters alone, in a way whose gradient must be summed up step by step",
+                "uses a parameter in a way whose gradient must be summed up step by step",
                 users[0] if users else joint.graph.output_node(),
                 "a product [B, features] @ [features, features], or a product with a vector, compiles",
             )

@@ -108,9 +108,7 @@ def check_values(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: tor
         raise UntraceableError("its step depends on the size of the batch, or on something that is no argument of it")
 
 
-def _agrees(
-    schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None
-) -> bool:
+def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None) -> bool:
     """Whether two steps of the plan are what the cell computes; `seen` learns what those read."""
     described = describe(cell)
     named = described.tensors
@@ -123,7 +121,7 @@ def _agrees(
         inputs, *state = (torch.randn(size, generator=generator, dtype=dtype).to(device) for size in sizes)
         trial, uncopied = trial_copy(cell, {id(tensor): tensor for tensor in named.values()})
         with torch.no_grad(), Observer(uncopied) as observer:
-            outputs, expected = unroll_eager(trial, inputs, tuple(state), None, False)
+            _, expected = unroll_eager(trial, inputs, tuple(state), None, False)
         observer.settled()
         if seen is not None:
             seen.add(observer, described.modules, describe(trial).modules)

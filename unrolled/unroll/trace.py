@@ -68,7 +68,9 @@ def _trace(
             if node.target is aten.cumprod.default:  # PyTorch's derivative of it loops over the rows of the trace
                 raise operation("takes a cumulative product", node, "exp of a cumulative sum of logarithms compiles")
             if node.target is aten.copy.default:
-                raise operation("writes into a part of a tensor", node, "torch.cat of the parts, or torch.where, compiles")
+                raise operation(
+                    "writes into a part of a tensor", node, "torch.cat of the parts, or torch.where, compiles"
+                )
             if _changes(node):
                 raise operation("changes a tensor in place", node, "a new tensor in its place compiles")
     shorten_views(graph)

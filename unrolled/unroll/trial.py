@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from unrolled.unroll.watch import INTERNAL
 
+M = TypeVar("M", bound=nn.Module)
 #: What is shared for good: copying takes memory, or means nothing.
 _SHARED = (Tensor, type, str, int, float, bool, type(None))
 
 
-def trial_copy(cell: nn.Module, tensors: dict[int, Tensor]) -> tuple[nn.Module, dict[str, str]]:
+def trial_copy(cell: M, tensors: dict[int, Tensor]) -> tuple[M, dict[str, str]]:
     """A copy of `cell` and its parts, and the attributes that could not be copied: their names, and what they are.
 
     tensors: what takes the place of parameters and buffers, by `id`; one that is not there is shared.
@@ -38,7 +39,7 @@ def trial_copy(cell: nn.Module, tensors: dict[int, Tensor]) -> tuple[nn.Module, 
             elif not isinstance(value, _SHARED):
                 value = _copied(value, name, memo, uncopied)
             made.__dict__[name] = value
-    return pairs[0][1], uncopied
+    return memo[id(cell)], uncopied
 
 
 def _copied(value: Any, name: str, memo: dict[int, Any], uncopied: dict[str, str]) -> Any:

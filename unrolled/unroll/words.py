@@ -34,7 +34,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "writes into a part of a tensor",
         "torch.cat of the parts, or torch.where, compiles",
     ),
-    (r"nonzero|DynamicOutputShape", "makes a tensor whose shape depends on values", "a mask of zeros and ones compiles"),
+    (
+        r"nonzero|DynamicOutputShape",
+        "makes a tensor whose shape depends on values",
+        "a mask of zeros and ones compiles",
+    ),
     (r"[Ss]parse", "computes with a sparse tensor", "a dense one compiles"),
     (r"numpy", "leaves PyTorch for NumPy", "the function of torch of the same name compiles"),
 )
