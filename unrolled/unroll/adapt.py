@@ -47,7 +47,12 @@ class WithOutput(Cell):
 
 
 class Foreign(WithOutput):
-    """Somebody else's module, `(x, state) -> state` or `(x, state) -> (output, state)`, as a cell."""
+    """Somebody else's module, `(x, state) -> state` or `(x, state) -> (output, state)`, as a cell.
+
+    own_output: in a layer, the width of an output that is not the first state.
+    """
+
+    own_output: int | None = None
 
     def __init__(self, module: nn.Module, form: Form, input_size: int, state_sizes: tuple[int, ...]) -> None:
         nn.Module.__init__(self)

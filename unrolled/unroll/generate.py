@@ -49,7 +49,8 @@ class Generator:
         def make(cell: Cell) -> tuple[_Parts, Watch]:
             return guarded(_make, cell, embedding.dtype, embedding.device)
 
-        (prepare, self._loop), tensors, cell = _compiled.find(cell, embedding.dtype, make)
+        about = embedding.dtype, embedding.device, "generate", torch.get_default_dtype()
+        (prepare, self._loop), tensors, cell = _compiled.find(cell, about, make)
         with torch.no_grad():
             self._prepared = prepare(batch, *tensors)
         for k in self._loop.flat:

@@ -47,7 +47,8 @@ _AMBIENT = frozenset(
     | {"get_num_threads", "get_rng_state", "set_rng_state", "initial_seed", "seed", "manual_seed"}
     | {"get_default_dtype", "data_ptr", "register_hook", "retain_grad"}
 )
-_ASKS_TYPE = frozenset(map(id, (builtins.isinstance, builtins.issubclass, builtins.callable)))
+#: With these a step may tell a number from a tensor.
+_TYPES = frozenset({"type", "isinstance", "issubclass", "callable", "float", "int"})
 _PLAIN_OWNERS = (list, dict, set, frozenset, tuple, str, bytes, int, float, complex, range, slice, type, Tensor)
 _CHANGING = frozenset(
     {"append", "extend", "insert", "add", "update", "pop", "popitem", "popleft", "remove", "discard", "clear"}
@@ -147,6 +148,7 @@ class Observer:
         steps = list(dis.get_instructions(code))
         read = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
         wanted |= read
+        self.asks_type |= not _TYPES.isdisjoint(read)
         for name in (*read, *code.co_freevars):
             if random_source(space.get(name) if name in space else frame.f_locals.get(name)):
                 self._refuse(f"draws random numbers from `{name}`", frame)
@@ -163,7 +165,6 @@ class Observer:
         module = getattr(called, "__module__", None)
         if id(called) in _DYNAMIC_CALLS:
             self.dynamic = True
-        self.asks_type |= id(called) in _ASKS_TYPE
         root = (module or "").partition(".")[0]
         if id(called) in _FORBIDDEN_CALLS:
             self._refuse(f"calls {name}()", frame)

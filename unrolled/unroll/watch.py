@@ -43,7 +43,7 @@ _UNREAD = frozenset(
 #: What a class has that no step reads.
 _PASSED = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__slots__"})
 #: The attributes of a module that belong to PyTorch, or to what the engine puts around a cell.
-INTERNAL = frozenset([*vars(nn.Module()), "origin"])
+INTERNAL = frozenset([*vars(nn.Module()), "origin", "lifted"])
 #: Elements of an array, and values in all, that are looked at in every call.
 _MOST_ELEMENTS, _MOST_VALUES = 4096, 2000
 _MOST_GETTERS = 16
