@@ -50,7 +50,7 @@ def as_cell(made: Any, input_size: int, hidden_size: int) -> Cell:
             return found
     raise ConfigurationError(
         f"{title(made)} cannot be the cell of a layer: its forward must take (x [B, {input_size}], state) and return "
-        f"the new state, or (output, state), where a state is one or two tensors [B, {hidden_size}]; it says: {refused[1]}"
+        f"the new state, or (output, state), a state being one or two tensors [B, {hidden_size}]; it says: {refused[1]}"
     )
 
 
