@@ -178,7 +178,7 @@ def _tokens(task: LanguageTask, arguments: Arguments, scratch: Path):
         if len(split.validation):
             return "validation part", split.validation
         raise ConfigurationError(f"{arguments.run}: no text was held out (--val-fraction 0); give --data")
-    files = find_sources(arguments.data, arguments.glob)
+    files = find_sources(arguments.data, arguments.glob, unpack=task.config.text.level != "byte")
     if task.config.text.level in ("char", "word"):
         unknown = sorted({part for block in read_text(files) for part in task.vocabulary.unknown(block)})
         if note := task.unknown_note(unknown):

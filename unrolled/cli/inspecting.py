@@ -46,7 +46,7 @@ def text_for(task: LanguageTask, file: str | None, limit: int) -> str:
     if file is None:
         return held_out_text(task, limit)
     parts, count = [], 0
-    for block in read_text(find_sources([file])):
+    for block in read_text(find_sources([file], unpack=task.config.text.level != "byte")):
         parts.append(block)
         count += len(block)
         if count >= limit:

@@ -160,7 +160,7 @@ def text_name(data: Sequence[str]) -> str:
 
 def prepare(run: Run, config: TextConfig, progress: Progress = lambda what, share: None) -> None:
     """Learn the vocabulary and encode the text into a new run's directory."""
-    files = find_sources(config.data, config.glob)
+    files = find_sources(config.data, config.glob, unpack=config.level != "byte")
     vocabulary = build_vocabulary(
         config.level, files, size=config.vocab_size, min_count=config.min_count, progress=progress
     )
