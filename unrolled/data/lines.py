@@ -1,7 +1,7 @@
 """The one way in which text is read: UTF-8 with or without a byte order mark, plain or gzip, in lines.
 
-A line ends at `\\n` or `\\r\\n`, and nowhere else: not at U+2028, U+0085, a form feed or a lone `\\r`, so that line numbers
-agree with those of other tools. A byte order mark at the very start is passed over; elsewhere it is a character.
+A line ends at `\\n` or `\\r\\n`, and nowhere else: not at U+2028, U+0085, a form feed or a lone `\\r`, so that line
+numbers agree with those of other tools. A byte order mark at the very start is passed over; elsewhere it is text.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def open_lines(name: str | Path, advice: str = "") -> Iterator[str]:
     number = 0
     try:
         with _open(name) as file:
-            for number, line in enumerate(_byte_lines(file, str(name)), 1):
-                yield line.removesuffix(b"\n").removesuffix(b"\r").decode() if line[-1:] == b"\n" else line.decode()
+            for line in _byte_lines(file, str(name)):
+                number += 1
+                yield line[: -2 if line.endswith(b"\r\n") else -1 if line.endswith(b"\n") else None].decode()
     except UnicodeDecodeError as error:
         where = f"(byte {error.start + 1:,} of the line)"
         raise DataError(f"{name}: line {number:,} is not UTF-8 text {where}{advice}") from error
@@ -93,18 +94,20 @@ def split_blanks(line: str) -> list[str]:
     return list(filter(None, line.replace("\t", " ").split(" ")))
 
 
-def read_json(path: str | Path, **hooks: Callable[..., Any]) -> Any:
-    """What a JSON file holds; `hooks` as `json.loads` takes them.
+def read_json(path: str | Path, of_pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """What a JSON file holds; `of_pairs` makes what stands for an object, of its pairs (a dict).
 
     DataError, with the line, where it cannot be read, is not JSON, or holds half a surrogate pair, which no text does.
     """
     text = "\n".join(open_lines(path))
     try:
-        stored = json.loads(text, **hooks)
+        stored = json.loads(text, object_pairs_hook=of_pairs)
         if _ESCAPED_SURROGATE.search(text):
             json.dumps(stored, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{path}: holds half a surrogate pair, {error.object[error.start]!r}, which is no text") from error
+        raise DataError(
+            f"{path}: holds half a surrogate pair, {error.object[error.start]!r}, which is no text"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     return stored

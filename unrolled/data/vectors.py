@@ -111,7 +111,7 @@ def _is_number(part: str) -> bool:
 
 
 def _json_entries(path: Path) -> Iterator[tuple[str, str, Sequence]]:
-    stored = read_json(path, object_pairs_hook=tuple)
+    stored = read_json(path, of_pairs=tuple)
     if not isinstance(stored, tuple):
         raise DataError(f"{path}: expected an object of lists of numbers by word")
     for word, numbers in stored:

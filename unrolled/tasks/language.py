@@ -175,7 +175,7 @@ def prepare_vectors(run: Run, config: LanguageConfig) -> None:
     if config.text.level != "word":
         raise ConfigurationError(f"--vectors are of words; the text's level is {config.text.level}: add --level word")
     vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
-    number = {vocabulary.decode([k]): k for k in range(len(vocabulary))}
+    number = {name: k for k, name in enumerate(vocabulary.names())}
     embedding = config.model.build(len(vocabulary)).embedding
     store_vectors(run.path, config.model.vectors, number, embedding.embedding_dim if embedding is not None else None)
 
