@@ -51,7 +51,7 @@ class DecodingError(DivergenceError):
         self.hypothesis, self.group, self.tokens = hypothesis, group, tokens
         places = {"step": step, "sentence": sentence, "group": group, "hypothesis": hypothesis}
         where = ", ".join(f"{name} {place}" for name, place in places.items() if place is not None)
-        behind = "" if tokens is None else f", after {f'tokens {list(tokens)}' if tokens else 'no token'}"
+        behind = "" if tokens is None else f", after tokens {list(tokens)}" if tokens else ", before any token"
         at = f" at {where} (counted from 0){behind}" if where else behind
         super().__init__(f"the model's log-probabilities are {what}{at}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unrolled.data.lines import open_lines, split_blanks
+from unrolled.data.lines import open_lines, readable, split_blanks
 from unrolled.data.vectors import WordVectors
 from unrolled.errors import ConfigurationError, DataError
 
@@ -126,7 +126,7 @@ def draw_map(neighbours: Neighbours, words: Sequence[str]):
     axes = figure.add_subplot()
     axes.plot(places[:, 0], places[:, 1], ".", color="#3182bd")
     for word, (x, y) in zip(words, places, strict=True):
-        shown = word.replace("$", r"\$")
+        shown = readable(word).replace("$", r"\$")
         axes.annotate(shown, (x, y), textcoords="offset points", xytext=(4, 3), fontsize=9)
     axes.set(xlabel="first principal component", ylabel="second")
     axes.margins(0.12)

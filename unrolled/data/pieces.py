@@ -23,7 +23,7 @@ class Piece:
     end: int
 
     def bytes(self) -> bytes:
-        """DataError where the file cannot be read."""
+        """As they are, with the mark; DataError where the file cannot be read."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.start)

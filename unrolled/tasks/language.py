@@ -41,7 +41,7 @@ class TextConfig:
     """Text."""
 
     data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
-    """Files, folders, or - for standard input; none: the source code of Python's standard library."""
+    """Files, plain or gzip, folders, or - for standard input; none: the source code of Python's standard library."""
     glob: Annotated[str | None, arg(metavar="PATTERN")] = None
     """Which files of a folder: '*.py'."""
     level: str = "char"
