@@ -86,7 +86,7 @@ def _text_entries(path: Path) -> Iterator[tuple[str, str, Sequence[str]]]:
             width = len(parts) if line[0] in " \t" and _is_number(parts[0]) else len(parts) - 1
         word, numbers = _split(line, parts, width)
         if width < 1 or word is None:
-            raise DataError(f"{path}:{number}: {len(numbers)} numbers, and {width} are expected")
+            raise DataError(f"{path}:{number}: {len(parts) - 1} numbers, and {width} are expected")
         count += 1
         yield str(number), _unescaped(word), numbers
     if told not in (None, count):
@@ -129,7 +129,8 @@ def write_vectors(path: Path, words: Sequence[str], values: np.ndarray, header: 
     word, times = Counter(words).most_common(1)[0] if words else ("", 0)
     if times > 1:
         raise DataError(f"{path}: {times} vectors are of the same word, {word!r}")
-    values = np.asarray(values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # which is said below, with the word
+        values = np.asarray(values, dtype=np.float32)
     finite = np.isfinite(values).all(1)
     if not finite.all():
         raise DataError(f"{path}: the vector of {words[int(finite.argmin())]!r} is not all finite numbers")
