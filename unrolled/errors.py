@@ -47,13 +47,16 @@ class DecodingError(DivergenceError):
         group: int | None = None,
         tokens: tuple[int, ...] | None = None,
     ) -> None:
+        super().__init__(what)
         self.what, self.step, self.sentence = what, step, sentence
         self.hypothesis, self.group, self.tokens = hypothesis, group, tokens
-        places = {"step": step, "sentence": sentence, "group": group, "hypothesis": hypothesis}
-        where = ", ".join(f"{name} {place}" for name, place in places.items() if place is not None)
-        behind = "" if tokens is None else f", after tokens {list(tokens)}" if tokens else ", before any token"
-        at = f" at {where} (counted from 0){behind}" if where else behind
-        super().__init__(f"the model's log-probabilities are {what}{at}")
+
+    def __str__(self) -> str:
+        names = ("step", "sentence", "group", "hypothesis")
+        where = ", ".join(f"{name} {getattr(self, name)}" for name in names if getattr(self, name) is not None)
+        after = f", after tokens {list(self.tokens)}" if self.tokens else ", before any token"
+        after = "" if self.tokens is None else after
+        return f"the model's log-probabilities are {self.what}{f' at {where} (counted from 0)' if where else ''}{after}"
 
     def at(self, **known: Any) -> DecodingError:
         """The same error, with more, or better, said of where it was."""

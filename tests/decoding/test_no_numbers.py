@@ -1,5 +1,7 @@
 """Models that give NaN, +inf, or no token at all: an error that says where, or fewer outputs, and always an end."""
 
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -56,6 +58,8 @@ def test_a_search_names_step_sentence_and_hypothesis(how, value, step):
     assert (error.step, error.sentence, error.hypothesis) == (step, 1, 0)
     assert len(error.tokens) == step
     assert isinstance(error, DivergenceError)
+    again = pickle.loads(pickle.dumps(error))  # as from another process
+    assert (str(again), again.at(step=9).tokens) == (str(error), error.tokens)
 
 
 def test_one_token_of_one_hypothesis_is_enough():
