@@ -61,7 +61,10 @@ class Generator:
         self._packed: Tensor | None = None
 
     def __call__(self, token: Tensor, state: State, choice: Choice, draws: Tensor) -> tuple[Tensor, State]:
-        """The tokens `[T, B]` that follow `token [B]`, and the state behind them; `draws [T, B]` are uniform."""
+        """The tokens `[T, B]` that follow `token [B]`, and the state behind them; `draws [T, B]` are uniform.
+
+        A token of -1 says that the model's log-probabilities were NaN there; those after it in its row mean nothing.
+        """
         steps = len(draws)
         tokens = torch.empty(steps + 1, self.batch, dtype=torch.int64)
         tokens[0] = token
