@@ -13,7 +13,7 @@ from torch import fx
 from unrolled.errors import UntraceableError
 from unrolled.unroll.operations import ALIASES, ELEMENTWISE, FILLS, REDUCTIONS, SPLITS, Reduction
 from unrolled.unroll.trace import aten
-from unrolled.unroll.words import ROWS, operation
+from unrolled.unroll.words import ROWS, operation, without_rows
 
 if TYPE_CHECKING:
     from unrolled.unroll.codegen import Loop, Place, Step
@@ -137,7 +137,7 @@ def view(node: fx.Node) -> tuple[fx.Node | None, int]:
         source = split.args[0]
         dim = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
         if split.target not in SPLITS or dim % source.meta["val"].dim() != 1:
-            raise operation(f"uses {split.target} over another axis than the features", split)
+            raise operation(f"uses {split.target}, which has no C form", split)
         sizes = [part.shape[1] for part in split.meta["val"]]
         return source, sum(sizes[:index])
     return None, 0
@@ -184,4 +184,4 @@ def is_mask(node: fx.Node) -> bool:
 
 
 def shape_title(shape: Sequence[int]) -> str:
-    return "[" + ", ".join("B" if size == ROWS else str(size) for size in shape) + "]"
+    return "[" + ", ".join(without_rows(str(size)) for size in shape) + "]"

@@ -122,6 +122,8 @@ class Observer:
         known = root in _LIBRARIES or generated
         own = not known and (root not in sys.stdlib_module_names or root == "__main__")
         caller = frame.f_back
+        while caller is not None and caller.f_globals.get("__name__", "").partition(".")[0] in _PURE:
+            caller = caller.f_back
         called_by_own = caller is not None and self._seen.get(id(caller.f_code), (None, False))[1]
         if code.co_name == "<module>" or root in _ASIDE or not (own or known or called_by_own or root in _PURE):
             self._aside = frame  # an import, a warning, a message in a log of PyTorch's: whoever hears of it may run

@@ -11,6 +11,7 @@ import collections
 import enum
 import functools
 import operator
+import sys
 import types
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -331,7 +332,7 @@ class _Reader:
         root = module.__name__.partition(".")[0]
         names = self.names or ()
         found = [(name, vars(module)[name]) for name in names if name in vars(module)]
-        if root in _LIBRARIES:
+        if root in _LIBRARIES or root in sys.stdlib_module_names:
             return tuple((name, id(self.keep(value))) for name, value in found)
         return tuple((name, self.read(value)) for name, value in found)
 
