@@ -96,7 +96,7 @@ class Known(Generic[T]):
                     kept.used = next(_clock)
                     return kept.value, list(described.tensors.values()), cell
                 if settings.masked and _mask(content, settings.masked) in settings.lifted:
-                    return self.find(_lift(cell, described.modules, settings.masked), about, make)
+                    return self.find(_lift(cell, described.modules, settings.masked, about[0]), about, make)
         with planning:
             return self._miss(key, cell, about, make)
 
@@ -139,7 +139,7 @@ class Known(Generic[T]):
             if alike in settings.rigid:
                 continue
             try:
-                lifted = _lift(cell, modules, masked)
+                lifted = _lift(cell, modules, masked, about[0])
                 found = self.find(lifted, about, make)
                 if not apart(same_step, cell, lifted, about[0], about[1]):
                     raise UntraceableError("its step tells a tensor from a number")
@@ -172,7 +172,7 @@ class Known(Generic[T]):
             for content, kept in settings.kept.items()
         ]
         ages.sort(key=lambda each: each[0])
-        for _, content, settings in ages[: MOST_PLANS // 8]:
+        for _, content, settings in ages[: len(ages) - MOST_PLANS + MOST_PLANS // 8]:
             del settings.kept[content]
         for family in self._families.values():
             family.settings = [each for each in family.settings if each.kept]
@@ -217,6 +217,6 @@ def _differing(before: Any, now: Any) -> frozenset[tuple[int, str]]:
     return frozenset(found)
 
 
-def _lift(cell: Any, modules: list[nn.Module], masked: frozenset[tuple[int, str]]) -> Any:
-    values = {at: torch.tensor(vars(modules[at[0]])[at[1]], dtype=torch.float64) for at in sorted(masked)}
+def _lift(cell: Any, modules: list[nn.Module], masked: frozenset[tuple[int, str]], dtype: torch.dtype) -> Any:
+    values = {at: torch.tensor(vars(modules[at[0]])[at[1]], dtype=dtype) for at in sorted(masked)}
     return with_buffers(cell, modules, values)
