@@ -124,15 +124,16 @@ def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.de
         inputs, *state = (torch.randn(size, generator=generator, dtype=dtype).to(device) for size in sizes)
         trial, uncopied = trial_copy(cell, {id(tensor): tensor for tensor in named.values()})
         with torch.no_grad(), Observer(uncopied) as observer:
-            _, expected = unroll_eager(trial, inputs, tuple(state), None, False)
+            outputs, expected = unroll_eager(trial, inputs, tuple(state), None, False)
         observer.settled()
         if seen is not None:
             seen.add(observer, described.modules, describe(trial).modules)
         with torch.no_grad():
-            found = schedule.run_steps(list(named.values()), inputs, tuple(state))
+            states = schedule.run_steps(list(named.values()), inputs, tuple(state))
+            found = _outputs(schedule, list(named.values()), inputs, tuple(state), schedule.visible_steps(states[1:]))
         return all(
             torch.allclose(value, other, rtol=1e-2, atol=1e-3, equal_nan=True)
-            for value, other in zip(expected, found[-1], strict=True)
+            for value, other in zip((outputs, *expected), (found, *states[-1]), strict=True)
         )
 
     return apart(compare)
@@ -157,11 +158,15 @@ def unroll_planned(
     else:
         trajectories, final = executor.run(parameters, fed, state)
         after = [trajectory[1:] for trajectory in trajectories]
-    if schedule.sink is None:
-        outputs = after[0]
-    else:
-        outputs = sink(schedule.sink, schedule.visible, parameters, fed, schedule.first(fed, state), after)
+    outputs = _outputs(schedule, parameters, fed, state, after)
     return show(outputs, inside, reverse), tuple(final)
+
+
+def _outputs(schedule: Schedule, parameters: Tensors, inputs: Tensor, state: State | None, after: Tensors) -> Tensor:
+    """The output of every step; `after` are the visible states after each."""
+    if schedule.sink is None:
+        return after[0]
+    return sink(schedule.sink, schedule.visible, parameters, inputs, schedule.first(inputs, state), after)
 
 
 def hold(inputs: Tensor, lengths: Tensor | None) -> tuple[Tensor | None, Tensor]:
