@@ -1,0 +1,52 @@
+"""Steps after a sequence's length: which they are, and what a cell is given there in place of the padding.
+
+A cell is called for a whole batch, also where a sequence has ended. The result is thrown away there, and its gradient
+is zero; yet zero times a derivative that is infinite or NaN is NaN. So nothing of the padding is ever read: where a
+sequence has ended, a cell is given that sequence's first step again, of which the derivative is as good as that step's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unrolled.cells import State
+
+
+def steps_inside(steps: int, lengths: Tensor) -> Tensor:
+    """Which steps count, `[T, B, 1]`."""
+    return (torch.arange(steps, device=lengths.device).unsqueeze(-1) < lengths).unsqueeze(-1)
+
+
+def fill_padding(inputs: Tensor, lengths: Tensor, inside: Tensor, reverse: bool) -> Tensor:
+    """`inputs [T, B, I]` with each sequence's first step in place of what stands after its length.
+
+    A sequence without any step gets that of the longest one; zeros, where no sequence has any.
+    """
+    rows = _rows_with_steps(lengths)
+    some = (lengths > 0).any()
+    first = inputs.detach()[(lengths[rows] - 1).clamp(min=0) if reverse else 0, rows]
+    return torch.where(inside, inputs, torch.where(some, first, torch.zeros_like(first)))
+
+
+def fill_states(state: State, lengths: Tensor) -> State:
+    """The states `[B, size]` before the first steps, constant; of a sequence without any, those of the longest one."""
+    rows = _rows_with_steps(lengths)
+    return tuple(part.detach()[rows] for part in state)
+
+
+def _rows_with_steps(lengths: Tensor) -> Tensor:
+    own = torch.arange(len(lengths), device=lengths.device)
+    return torch.where(lengths > 0, own, lengths.argmax())
+
+
+def choose(condition: Tensor, state: State, other: State) -> State:
+    """`state` where the condition `[B, 1]` holds, and `other` elsewhere."""
+    return tuple(torch.where(condition, part, instead) for part, instead in zip(state, other, strict=True))
+
+
+def show(outputs: Tensor, inside: Tensor | None, reverse: bool) -> Tensor:
+    """The outputs `[T, B, size]` in the order of the input, zeros where no step counts."""
+    if reverse:
+        outputs = outputs.flip(0)
+    return outputs if inside is None else torch.where(inside, outputs, torch.zeros_like(outputs))
