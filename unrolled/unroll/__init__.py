@@ -133,8 +133,9 @@ def _in_pieces(
         check_inputs(cell, inputs)
         state, bare = _check_state(cell, inputs, state), False
 
-    def run(piece: Tensor, start: State, left: Tensor | None) -> tuple[Tensor, State]:
-        return unroll(cell, piece, start[0] if bare else start, lengths=left, reverse=reverse, backend=backend)
+    def run(piece: Tensor, start: State, left: Tensor | None, followed: bool) -> tuple[Tensor, State]:
+        chosen = "eager" if followed else backend
+        return unroll(cell, piece, start[0] if bare else start, lengths=left, reverse=reverse, backend=chosen)
 
     first = (state,) if isinstance(state, Tensor) else tuple(state or ())
     return in_pieces(run, list(describe(cell)[1].values()), inputs, first, lengths, reverse, recompute_every)

@@ -14,6 +14,8 @@ from unrolled.cells import State
 from unrolled.errors import CompilerError, FallbackWarning, UntraceableError
 
 _said: set[str] = set()
+#: Whether a tensor is one of the vmap that came before that of torch.func: autograd's `is_grads_batched` uses it.
+_is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: False)
 
 
 def say_fallback(name: str, error: CompilerError | UntraceableError) -> None:
@@ -42,7 +44,7 @@ def is_dual(tensors: Iterable[Tensor]) -> bool:
 def is_followed(tensors: Iterable[Tensor]) -> bool:
     """Whether PyTorch must see every operation on these tensors: a transform is at work, or has made them."""
     tensors = list(tensors)
-    return is_transformed() or is_dual(tensors) or any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
+    return is_transformed() or is_dual(tensors) or any(map(_is_batched, tensors))
 
 
 def tensors_of(cell: nn.Module) -> Iterator[Tensor]:

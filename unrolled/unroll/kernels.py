@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unrolled.cells import ElmanCell, GRUResetAfterCell, LSTMCell, State
-from unrolled.unroll.padding import choose, fill_padding, fill_states, steps_inside
+from unrolled.unroll.padding import choose, fill_states, without_padding
 
 Weights = list[Tensor]
 
@@ -86,7 +86,7 @@ def unroll_kernel(
         return outputs.flip(0) if reverse else outputs, final
     if bool((lengths == 0).any()):  # PackedSequence has no empty sequences: run one step, then put the start back
         some = (lengths > 0).unsqueeze(-1)
-        filled = fill_padding(inputs, lengths, steps_inside(len(inputs), lengths), reverse)
+        filled = without_padding(inputs, lengths, reverse)
         start = choose(some, state, fill_states(state, lengths))
         outputs, final = unroll_kernel(cell, filled, start, lengths.clamp(min=1), reverse)
         return torch.where(some, outputs, torch.zeros_like(outputs)), choose(some, final, state)

@@ -23,16 +23,36 @@ def fill_padding(inputs: Tensor, lengths: Tensor, inside: Tensor, reverse: bool)
 
     A sequence without any step gets that of the longest one; zeros, where no sequence has any.
     """
-    rows = _rows_with_steps(lengths)
-    some = (lengths > 0).any()
-    first = inputs.detach()[(lengths[rows] - 1).clamp(min=0) if reverse else 0, rows]
-    return torch.where(inside, inputs, torch.where(some, first, torch.zeros_like(first)))
+    given = inputs.detach()
+    if _all_have_steps(lengths):
+        first = given[lengths - 1, torch.arange(len(lengths), device=lengths.device)] if reverse else given[0]
+    else:
+        rows = _rows_with_steps(lengths)
+        first = given[(lengths[rows] - 1).clamp(min=0) if reverse else 0, rows]
+        first = torch.where((lengths > 0).any(), first, torch.zeros_like(first))
+    return torch.where(inside, inputs, first)
+
+
+def without_padding(inputs: Tensor, lengths: Tensor | None, reverse: bool = False) -> Tensor:
+    """As `fill_padding`, for lengths that are checked, or None."""
+    if lengths is None or not len(inputs):
+        return inputs
+    return fill_padding(inputs, lengths, steps_inside(len(inputs), lengths), reverse)
 
 
 def fill_states(state: State, lengths: Tensor) -> State:
     """The states `[B, size]` before the first steps, constant; of a sequence without any, those of the longest one."""
+    if _all_have_steps(lengths):
+        return tuple(part.detach() for part in state)
     rows = _rows_with_steps(lengths)
     return tuple(part.detach()[rows] for part in state)
+
+
+def _all_have_steps(lengths: Tensor) -> bool:
+    """Whether that is known: a graph that is captured for any values, and vmap, cannot look at these."""
+    if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(lengths):
+        return False
+    return int(lengths.min()) > 0
 
 
 def _rows_with_steps(lengths: Tensor) -> Tensor:

@@ -155,7 +155,9 @@ def hold(inputs: Tensor, lengths: Tensor | None, reverse: bool) -> tuple[Tensor 
     if lengths is None:
         return None, inputs
     inside = steps_inside(len(inputs), lengths)
-    return inside, torch.cat([fill_padding(inputs, lengths, inside, reverse), inside.to(inputs.dtype)], -1)
+    if torch.is_grad_enabled():  # values are those of a sequence's own steps in any case
+        inputs = fill_padding(inputs, lengths, inside, reverse)
+    return inside, torch.cat([inputs, inside.to(inputs.dtype)], -1)
 
 
 def sink(
