@@ -203,7 +203,9 @@ def check_lengths(inputs: Tensor, lengths: Tensor | Sequence[int] | None) -> Ten
     if lengths is None:
         return None
     try:
-        given = torch.as_tensor(lengths)
+        # NumPy's arrays may lie backwards in memory, or have other bytes first: PyTorch takes neither.
+        values = lengths if isinstance(lengths, Tensor) or not hasattr(lengths, "tolist") else lengths.tolist()
+        given = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(f"lengths must be whole numbers, one a sequence: {error}") from error
     steps, batch = inputs.shape[:2]

@@ -21,15 +21,15 @@ def steps_inside(steps: int, lengths: Tensor) -> Tensor:
 def fill_padding(inputs: Tensor, lengths: Tensor, inside: Tensor, reverse: bool) -> Tensor:
     """`inputs [T, B, I]` with each sequence's first step in place of what stands after its length.
 
-    A sequence without any step gets that of the longest one; zeros, where no sequence has any.
+    A sequence without any step gets that of the longest one; ones, where no sequence has any: a number at which few
+    functions lack a derivative. Of indices, which are whole numbers, those are zeros.
     """
     given = inputs.detach()
     if _all_have_steps(lengths):
         first = given[lengths - 1, torch.arange(len(lengths), device=lengths.device)] if reverse else given[0]
     else:
         rows = _rows_with_steps(lengths)
-        first = given[(lengths[rows] - 1).clamp(min=0) if reverse else 0, rows]
-        first = torch.where((lengths > 0).any(), first, torch.zeros_like(first))
+        first = _or_ones(given[(lengths[rows] - 1).clamp(min=0) if reverse else 0, rows], lengths)
     return torch.where(inside, inputs, first)
 
 
@@ -41,11 +41,14 @@ def without_padding(inputs: Tensor, lengths: Tensor | None, reverse: bool = Fals
 
 
 def fill_states(state: State, lengths: Tensor) -> State:
-    """The states `[B, size]` before the first steps, constant; of a sequence without any, those of the longest one."""
+    """The states `[B, size]` before the first steps, constant.
+
+    Of a sequence without any they are those of the longest one; ones, where no sequence has any.
+    """
     if _all_have_steps(lengths):
         return tuple(part.detach() for part in state)
     rows = _rows_with_steps(lengths)
-    return tuple(part.detach()[rows] for part in state)
+    return tuple(_or_ones(part.detach()[rows], lengths) for part in state)
 
 
 def _all_have_steps(lengths: Tensor) -> bool:
@@ -58,6 +61,10 @@ def _all_have_steps(lengths: Tensor) -> bool:
 def _rows_with_steps(lengths: Tensor) -> Tensor:
     own = torch.arange(len(lengths), device=lengths.device)
     return torch.where(lengths > 0, own, lengths.argmax())
+
+
+def _or_ones(values: Tensor, lengths: Tensor) -> Tensor:
+    return torch.where((lengths > 0).any(), values, torch.full_like(values, int(values.is_floating_point())))
 
 
 def choose(condition: Tensor, state: State, other: State) -> State:

@@ -20,8 +20,8 @@ from unrolled.unroll.fallback import is_followed
 from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.native import compiler
-from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.padding import choose, fill_padding, fill_states, show, steps_inside
+from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.signature import describe, remember
 from unrolled.unroll.store import Record
 

@@ -138,7 +138,10 @@ def _differentiable(
     given: Sequence[Tensor | None],
     followed: bool,
 ) -> list[Tensor | None]:
-    """The gradients of `leaves` through all pieces at once, where autograd or a transform follows: no memory is spared."""
+    """The gradients of `leaves` through all pieces at once: no memory is spared.
+
+    Part of autograd's graph where gradients of a higher order are wanted; `followed` as in `Run`.
+    """
     further = torch.is_grad_enabled()
     inputs, state = leaves[0], tuple(leaves[1 : 1 + pieces.states])
     outputs: list[Tensor] = []
