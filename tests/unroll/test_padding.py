@@ -110,6 +110,7 @@ def test_the_first_state_of_a_sequence_without_steps_is_given_back_and_not_read(
 def test_gradients_that_arrive_at_the_padding_are_not_read(name):
     layer, lengths = LAYERS[name](), torch.tensor([5, 3, 1])
     x = torch.randn(3, 5, 4) if getattr(layer, "batch_first", False) else torch.randn(5, 3, 4)
+    x.requires_grad_()
     outputs = layer(x, lengths=lengths)[0]
     beyond = torch.arange(5).unsqueeze(-1) >= lengths
     if getattr(layer, "batch_first", False):

@@ -229,9 +229,12 @@ class _Version:
 
 def _differentiable(schedule: Schedule, parameters, inputs, state, incoming, needed):
     """The gradients by autograd through every step: for gradients of a higher order, and where they are followed."""
-    wanted = [tensor for tensor, needs in zip((*parameters, inputs, *state), needed, strict=True) if needs]
-    further = torch.is_grad_enabled()
+    further, count = torch.is_grad_enabled(), len(parameters)
     with torch.enable_grad():
+        # Aliases: where the state was made with the same parameters, their part of the gradient must not be found here.
+        own = [tensor.view_as(tensor) for tensor in (*parameters, inputs, *state)]
+        wanted = [tensor for tensor, needs in zip(own, needed, strict=True) if needs]
+        parameters, inputs, state = own[:count], own[count], tuple(own[count + 1 :])
         states = schedule.run_steps(parameters, inputs, state)
         made = (*schedule.visible_steps(states[1:]), *states[-1])
         pairs = [(v, g) for v, g in zip(made, incoming, strict=True) if v.requires_grad and g is not None]

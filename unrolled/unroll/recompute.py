@@ -130,6 +130,34 @@ def _drawing(state: Tensor) -> Iterator[None]:
         yield
 
 
+class _Gate:
+    """Whether gradients pass."""
+
+    is_open = False
+
+
+class _Through(torch.autograd.Function):
+    """A tensor itself, of which the gradient goes on where the gate is open.
+
+    Where input and state were made with the same parameters, those have a gradient through them, which is not a piece's
+    own, and must not be found with it.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(tensor: Tensor, gate: _Gate) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.gate = inputs[1]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient if ctx.gate.is_open else None, None
+
+
 def _differentiable(
     pieces: _Cut,
     draws: Sequence[Tensor],
@@ -143,7 +171,11 @@ def _differentiable(
     Part of autograd's graph where gradients of a higher order are wanted; `followed` as in `Run`.
     """
     further = torch.is_grad_enabled()
-    inputs, state = leaves[0], tuple(leaves[1 : 1 + pieces.states])
+    gate = _Gate()
+    with torch.enable_grad():
+        first = [_Through.apply(leaf, gate) for leaf in leaves[: 1 + pieces.states]]
+    leaves = [*first, *leaves[1 + pieces.states :]]
+    inputs, state = first[0], tuple(first[1:])
     outputs: list[Tensor] = []
     for draw, (start, stop) in zip(draws, pieces.bounds, strict=True):
         with torch.enable_grad(), _drawing(draw):
@@ -157,6 +189,7 @@ def _differentiable(
     ends = [(v, g) for v, g in zip(values, given, strict=True) if g is not None and v.requires_grad]
     wanted = [leaf for leaf, needs in zip(leaves, needed, strict=True) if needs]
     found = iter(_gradients(ends, wanted, create_graph=further))
+    gate.is_open = True
     return [next(found) if needs else None for needs in needed]
 
 
