@@ -47,7 +47,7 @@ def results(layer, x, lengths, **options):
     return [outputs, *parts, *torch.autograd.grad(loss, [x, *layer.parameters()])]
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     st.lists(st.integers(0, 5), min_size=3, max_size=3),
     st.sampled_from(NOTHING),

@@ -216,7 +216,7 @@ class _Unroll(torch.autograd.Function):
 
 
 class _Version:
-    """Tells whether a tensor has been changed in place since."""
+    """Tells whether a tensor has been changed in place since, as far as autograd knows: not by `.data` or NumPy."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._counter = tensor.detach()  # the two count together
