@@ -13,8 +13,10 @@ from unrolled.cells import Cell, State
 from unrolled.errors import ShapeError
 from unrolled.layers.dropout import dropout
 from unrolled.layers.noise import with_noise
-from unrolled.unroll import check_inputs, unroll
+from unrolled.unroll import check_inputs, check_lengths, unroll
 from unrolled.unroll.embedded import Embedded, Hoisted, feed
+from unrolled.unroll.fallback import is_followed
+from unrolled.unroll.padding import without_padding
 
 #: What a layer takes and returns for one state name: `[L·D, B, H]`, or one `[B, H_l]` a layer where widths differ.
 Stacked = Tensor | tuple[Tensor, ...]
@@ -41,6 +43,13 @@ def run_stack(
 ) -> tuple[Tensor, list[State]]:
     """Run `cells[layer][direction]` over `inputs [T, B, I]`; states in and out are listed layer by layer."""
     finals: list[State] = []
+    projects = bool(projections) and not isinstance(projections[0], nn.Identity)
+    if isinstance(inputs, Embedded):
+        lengths = check_lengths(inputs.tokens, lengths)
+        inputs = inputs.read(lengths) if projects or inputs.repeats else inputs
+    elif isinstance(inputs, Tensor) and projects and lengths is not None and inputs.dim() == 3:
+        lengths = check_lengths(inputs, lengths)
+        inputs = without_padding(inputs, lengths)
     for layer, directions in enumerate(cells):
         if isinstance(inputs, Tensor):
             if layer and noise.dropout and directions[0].training:
@@ -151,6 +160,9 @@ class Batch:
         if self.packed is not None:
             order = self.packed.sorted_indices
             sequences = outputs if order is None else outputs.index_select(1, order)
+            if is_followed([sequences]):  # packing has no forward-mode derivative, picking has
+                inside = torch.arange(sequences.size(1)) < self.packed.batch_sizes.unsqueeze(-1)
+                return self.packed._replace(data=sequences[inside.nonzero(as_tuple=True)])
             assert self.lengths is not None
             lengths = self.lengths if order is None else self.lengths[order.cpu()]
             return self.packed._replace(data=pack_padded_sequence(sequences, lengths).data)

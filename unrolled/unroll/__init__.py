@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +16,11 @@ from unrolled.unroll.adapt import Form, adapt, check_module, first_step, form_of
 from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.fallback import (
     is_about_types,
+    is_followed,
     is_refused,
-    is_transformed,
     refuse,
     say_fallback,
+    tensors_of,
     why_not_native,
 )
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
@@ -38,7 +41,7 @@ def unroll(
     inputs: Tensor,
     state: State | Tensor | None = None,
     *,
-    lengths: Tensor | list[int] | None = None,
+    lengths: Tensor | Sequence[int] | None = None,
     reverse: bool = False,
     backend: str = "auto",
     recompute_every: int | None = None,
@@ -47,15 +50,14 @@ def unroll(
 
     inputs: `[T, B, I]`, time first.
     state: the state before the first step, a tensor `[B, size]` for each of `cell.state_names`; zeros where None.
-    lengths: `[B]`, on any device: the steps of each sequence that count. Behind its length a sequence keeps its state
-        and its outputs are zero.
+    lengths: `[B]`, whole numbers of any integer type, on any device: the steps of each sequence that count. After its
+        length a sequence keeps its state, its outputs are zero, and its inputs are not read.
     reverse: read from the last step to the first; with lengths, from each sequence's own last step.
     backend: one of `BACKENDS`.
     recompute_every: keep states for backward only every so many steps and compute the rest again there: memory for T/k
         states and k steps instead of T steps, for a third more time. √T is a good choice.
 
-    Returns `(outputs [T, B, state_sizes[0]], state)`; outputs stand at the step of their input, also in reverse. Where
-    a gradient is wanted they must not be changed in place: backward reads them.
+    Returns `(outputs [T, B, state_sizes[0]], state)`; outputs stand at the step of their input, also in reverse.
     Raises ShapeError on tensors that do not fit the cell, ConfigurationError on a backend that cannot run it.
     """
     check_module(cell)
@@ -79,7 +81,7 @@ def unroll(
                 backend=backend,
                 recompute_every=recompute_every,
             )
-    lengths = _check_lengths(inputs, lengths)
+    lengths = check_lengths(inputs, lengths)
     if recompute_every is not None and (state is not None or isinstance(cell, Cell)):
         pieces = cell, inputs, state, lengths, reverse, backend, recompute_every
         if torch.compiler.is_compiling():
@@ -115,7 +117,7 @@ def _run(
 ) -> tuple[Tensor, State]:
     """By the first backend that can."""
     failed: UntraceableError | CompilerError | str | None = None
-    reason = why_not_native(inputs, state) if backend in ("auto", "native") else None
+    reason = why_not_native(inputs, state, cell) if backend in ("auto", "native") else None
     if backend in ("planned", "native"):
         try:
             if reason:
@@ -130,8 +132,9 @@ def _run(
             failed = error
     if state is None:
         state = cell.initial_state(inputs.size(1), like=inputs)
-    # PyTorch's kernels have no rule for vmap, and none for the other transforms of torch.func that is worth having.
-    plain = backend == "eager" or (backend == "auto" and is_transformed()) or not has_kernel(cell)
+    # PyTorch's kernels have no rule for vmap, and none for the other transforms that is worth having.
+    followed = backend == "auto" and is_followed(chain((inputs, *state), tensors_of(cell)))
+    plain = backend == "eager" or followed or not has_kernel(cell)
     made = (unroll_eager if plain else unroll_kernel)(cell, inputs, state, lengths, reverse)
     if failed is not None:  # only now: where the step itself is at fault, its own error says more
         say_fallback(title(cell), failed)
@@ -157,8 +160,9 @@ def _in_pieces(
         check_inputs(cell, inputs)
         state, bare = _check_state(cell, inputs, state), False
 
-    def run(piece: Tensor, start: State, left: Tensor | None) -> tuple[Tensor, State]:
-        return unroll(cell, piece, start[0] if bare else start, lengths=left, reverse=reverse, backend=backend)
+    def run(piece: Tensor, start: State, left: Tensor | None, followed: bool) -> tuple[Tensor, State]:
+        chosen = "eager" if followed else backend
+        return unroll(cell, piece, start[0] if bare else start, lengths=left, reverse=reverse, backend=chosen)
 
     first = (state,) if isinstance(state, Tensor) else tuple(state or ())
     return in_pieces(run, list(describe(cell).tensors.values()), inputs, first, lengths, reverse, recompute_every)
@@ -174,7 +178,7 @@ def _start(
 ) -> tuple[Tensor, State]:
     """Unroll a stranger's module that makes its own first state: its first step is run as it stands."""
     _check_dimensions(inputs)
-    if lengths is not None and (reverse or int(lengths.min()) == 0):
+    if lengths is not None and (reverse or bool((lengths == 0).any())):
         raise ConfigurationError(
             f"{type(module).__name__} makes its own first state, which a sequence that starts late or never has no "
             "use for: give unroll a state"
@@ -218,17 +222,32 @@ def _check_state(cell: Cell, inputs: Tensor, state: State | Tensor | None) -> St
     return state
 
 
-def _check_lengths(inputs: Tensor, lengths: Tensor | list[int] | None) -> Tensor | None:
+def check_lengths(inputs: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor | None:
+    """The lengths as int64 on the device of `inputs [T, B, ...]`; None where there are none, or no sequences.
+
+    ShapeError where they do not fit.
+    """
     if lengths is None:
         return None
-    lengths = torch.as_tensor(lengths).to(inputs.device)
+    try:
+        # NumPy's arrays may lie backwards in memory, or have other bytes first: PyTorch takes neither.
+        values = lengths if isinstance(lengths, Tensor) or not hasattr(lengths, "tolist") else lengths.tolist()
+        given = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(f"lengths must be whole numbers, one a sequence: {error}") from error
     steps, batch = inputs.shape[:2]
-    if list(lengths.shape) != [batch]:
-        raise ShapeError(f"lengths must be [{batch}], one a sequence, got {list(lengths.shape)}")
-    if torch.compiler.is_compiling():  # a graph that is captured for any values cannot look at these
+    if list(given.shape) != [batch]:
+        raise ShapeError(f"lengths must be [{batch}], one a sequence, got {list(given.shape)}")
+    if batch == 0:  # an empty list has become floating
+        return None
+    whole = given.dtype != torch.bool and not given.is_floating_point() and not given.is_complex()
+    lengths = given.to(inputs.device, torch.int64) if whole else given  # narrow types overflow
+    if whole and torch.compiler.is_compiling():  # a graph that is captured for any values cannot look at these
         return lengths
-    if lengths.is_floating_point() or int(lengths.min()) < 0 or int(lengths.max()) > steps:
-        raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {lengths.tolist()}")
+    if whole and torch._C._functorch.is_batchedtensor(lengths):  # nor can one step of vmap
+        return lengths
+    if not whole or int(lengths.min()) < 0 or int(lengths.max()) > steps:
+        raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {given.tolist()}")
     return lengths
 
 

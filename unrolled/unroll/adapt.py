@@ -70,7 +70,12 @@ class Foreign(WithOutput):
 
 
 class Held(WithOutput):
-    """A cell that moves only where the last feature of its input is 1, and keeps its state where that is 0."""
+    """A cell that moves only where the last feature of its input is 1, and keeps its state where that is 0.
+
+    Where it is held, the cell is computed all the same, with the state that is kept, and its result is thrown away. The
+    gradient of that is zero as long as the cell has a finite derivative there: the eager loop does better, which gives
+    it the state before the first step.
+    """
 
     def __init__(self, cell: Cell) -> None:
         nn.Module.__init__(self)

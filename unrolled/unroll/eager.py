@@ -6,21 +6,32 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells import State
-from unrolled.unroll.adapt import step
+from unrolled.unroll.adapt import stepper
+from unrolled.unroll.padding import choose, fill_padding, fill_states, show, steps_inside
 
 
 def unroll_eager(
     cell: nn.Module, inputs: Tensor, state: State, lengths: Tensor | None, reverse: bool
 ) -> tuple[Tensor, State]:
-    """Arguments as `unroll` has checked them: `inputs [T, B, I]`, a tuple of states, `lengths [B]` on their device."""
-    steps = range(inputs.size(0))
+    """Arguments as `unroll` has checked them: `inputs [T, B, I]`, a tuple of states, `lengths [B]` on their device.
+
+    Where a sequence has ended the cell is given its first step again, input and state, and what it makes of them is
+    thrown away.
+    """
+    inside, first = None, state
+    if lengths is not None:
+        inside = steps_inside(len(inputs), lengths)
+        inputs, first = fill_padding(inputs, lengths, inside, reverse), fill_states(state, lengths)
+    counts = None if inside is None else inside.unbind(0)
+    # Backward joins the gradients of unbind once; each of those of inputs[t] is as large as the whole input.
+    steps = inputs.unbind(0) if inputs.requires_grad else inputs
+    step = stepper(cell)
     outputs: list[Tensor] = []
-    for t in reversed(steps) if reverse else steps:
-        output, new = step(cell, inputs[t], state)
-        if lengths is not None:
-            inside = (t < lengths).unsqueeze(-1)
-            output = torch.where(inside, output, torch.zeros_like(output))
-            new = tuple(torch.where(inside, after, before) for after, before in zip(new, state, strict=True))
+    for t in reversed(range(len(steps))) if reverse else range(len(steps)):
+        if counts is None:
+            output, state = step(steps[t], state)
+        else:
+            output, new = step(steps[t], choose(counts[t], state, first))
+            state = choose(counts[t], new, state)
         outputs.append(output)
-        state = new
-    return torch.stack(outputs[::-1] if reverse else outputs), state
+    return show(torch.stack(outputs[::-1] if reverse else outputs), inside, False), state

@@ -17,6 +17,7 @@ from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.adapt import Around, WithOutput
 from unrolled.unroll.fallback import why_not_native
+from unrolled.unroll.padding import without_padding
 from unrolled.unroll.planned import find_plan
 from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.signature import describe
@@ -31,6 +32,20 @@ class Embedded(NamedTuple):
     def through(self, module: nn.Module) -> Embedded:
         """What a module that treats its rows one by one makes of it."""
         return Embedded(module(self.table), self.tokens)
+
+    def read(self, lengths: Tensor | None) -> Embedded:
+        """The same, where steps within the lengths are all that counts: of the padding no row is picked.
+
+        And where a gradient is wanted, rows that nothing picks are replaced by one that is picked: what is computed
+        of a whole table has a gradient of zero there, which times a derivative of NaN is NaN.
+        """
+        tokens = without_padding(self.tokens.unsqueeze(-1), lengths).squeeze(-1)
+        table = self.table
+        if torch.is_grad_enabled() and tokens.numel():
+            picked = torch.zeros(len(table), dtype=torch.bool, device=table.device)
+            picked = picked.index_fill(0, tokens.reshape(-1), True).unsqueeze(-1)
+            table = torch.where(picked, table, table.detach()[tokens[0, 0]])
+        return Embedded(table, tokens)
 
     def dense(self) -> Tensor:
         return embedding(self.tokens, self.table)

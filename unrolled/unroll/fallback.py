@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from unrolled.cells import State
 from unrolled.errors import CompilerError, FallbackWarning, UntraceableError
@@ -20,6 +22,8 @@ _said: set[str] = set()
 _MOST_SAID = 1000
 #: Cells that were refused, so that they are not asked again: by what they were called with.
 _refused: weakref.WeakKeyDictionary[nn.Module, set[Hashable]] = weakref.WeakKeyDictionary()
+#: Whether a tensor is one of the vmap that came before that of torch.func: autograd's `is_grads_batched` uses it.
+_is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: False)
 
 
 def guarded(function: Callable[..., T], *arguments: Any) -> T:
@@ -83,21 +87,38 @@ def is_transformed() -> bool:
 def is_about_types(inputs: Tensor, state: State) -> bool:
     """Whether it is for the types of these tensors that native code does not serve, where otherwise it would."""
     tensors = (inputs, *state)
-    return (
-        all(tensor.device.type == "cpu" and tensor.numel() for tensor in tensors)
-        and not is_transformed()
-        and (
-            inputs.dtype not in (torch.float32, torch.float64) or any(tensor.dtype != inputs.dtype for tensor in state)
-        )
+    if is_transformed() or not all(tensor.device.type == "cpu" and tensor.numel() for tensor in tensors):
+        return False
+    return inputs.dtype not in (torch.float32, torch.float64) or any(part.dtype != inputs.dtype for part in state)
+
+
+def is_dual(tensors: Iterable[Tensor]) -> bool:
+    """Whether one of them has a tangent, of forward-mode differentiation."""
+    return forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
     )
 
 
-def why_not_native(inputs: Tensor, state: State | None) -> str | None:
-    """What forbids native code for these tensors, whatever the cell; None where nothing does."""
+def is_followed(tensors: Iterable[Tensor]) -> bool:
+    """Whether PyTorch must see every operation on these tensors: a transform is at work, or has made them."""
+    tensors = list(tensors)
+    return is_transformed() or is_dual(tensors) or any(map(_is_batched, tensors))
+
+
+def tensors_of(cell: nn.Module) -> Iterator[Tensor]:
+    """Its parameters and buffers, one after the other."""
+    yield from cell.parameters()
+    yield from cell.buffers()
+
+
+def why_not_native(inputs: Tensor, state: State | None, cell: nn.Module | None = None) -> str | None:
+    """What forbids native code for these tensors, and those of the cell; None where nothing does."""
     if torch.jit.is_tracing() or is_transformed():
         return "it is being traced or transformed"
     state = state or ()
     tensors = (inputs, *state)
+    if is_dual(chain(tensors, () if cell is None else tensors_of(cell))):
+        return "native code has no forward-mode derivatives"
     if any(tensor.device.type != "cpu" for tensor in tensors):
         return "native code runs on the CPU"
     if any(tensor.dtype != inputs.dtype for tensor in state) or inputs.dtype not in (torch.float32, torch.float64):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unrolled.cells import ElmanCell, GRUResetAfterCell, LSTMCell, State
+from unrolled.unroll.padding import choose, fill_states, without_padding
 
 Weights = list[Tensor]
 
@@ -87,14 +88,15 @@ def unroll_kernel(
     cell: nn.Module, inputs: Tensor, state: State, lengths: Tensor | None, reverse: bool
 ) -> tuple[Tensor, State]:
     """As `unroll_eager`, for a cell that `has_kernel`."""
-    if lengths is None:
+    if lengths is None or not len(lengths):
         outputs, final = _run(cell, inputs.flip(0) if reverse else inputs, state)
         return outputs.flip(0) if reverse else outputs, final
     if bool((lengths == 0).any()):  # PackedSequence has no empty sequences: run one step, then put the start back
-        outputs, final = unroll_kernel(cell, inputs, state, lengths.clamp(min=1), reverse)
         some = (lengths > 0).unsqueeze(-1)
-        final = tuple(torch.where(some, after, before) for after, before in zip(final, state, strict=True))
-        return torch.where(some, outputs, torch.zeros_like(outputs)), final
+        filled = without_padding(inputs, lengths, reverse)
+        start = choose(some, state, fill_states(state, lengths))
+        outputs, final = unroll_kernel(cell, filled, start, lengths.clamp(min=1), reverse)
+        return torch.where(some, outputs, torch.zeros_like(outputs)), choose(some, final, state)
     padded = _flip(inputs, lengths) if reverse else inputs
     packed = pack_padded_sequence(padded, lengths.cpu(), enforce_sorted=False)
     data, final = _run(cell, packed, tuple(part[packed.sorted_indices] for part in state))

@@ -17,8 +17,9 @@ from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.adapt import Around, Foreign, Form, Held, title
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.fallback import say_fallback
+from unrolled.unroll.padding import show
 from unrolled.unroll.passes import Training
-from unrolled.unroll.planned import Planned, find_plan, hold, show
+from unrolled.unroll.planned import Planned, find_plan, hold
 
 T = TypeVar("T")
 _plans: list[Planned] = []
@@ -50,7 +51,7 @@ def unroll_captured(
     number, names, visible, sizes = found
     values = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
     parameters = [values[name.removeprefix(prefix)] for name in names]
-    inside, fed = hold(inputs, lengths)
+    inside, fed = hold(inputs, lengths, reverse)
     if reverse:
         fed = fed.flip(0)
     wanted = [value.requires_grad for value in (*parameters, fed)]

@@ -15,12 +15,13 @@ from unrolled.unroll.adapt import Held
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.executor import Executor, Tensors, TorchExecutor, cut
-from unrolled.unroll.fallback import apart, guarded
+from unrolled.unroll.fallback import apart, guarded, is_followed
 from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.known import Known
 from unrolled.unroll.native import compiler
 from unrolled.unroll.observe import Observer, Seen
+from unrolled.unroll.padding import choose, fill_padding, fill_states, show, steps_inside
 from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.signature import describe, settings
 from unrolled.unroll.store import Record
@@ -145,21 +146,35 @@ def unroll_planned(
     """As `unroll_eager`; UntraceableError where the cell's step cannot be planned."""
     if lengths is not None:
         cell = Held(cell)
-    inside, fed = hold(inputs, lengths)
+    inside, fed = hold(inputs, lengths, reverse)
+    given, moved = state, None
+    if lengths is not None and state is not None and bool((lengths == 0).any()):
+        moved = (lengths > 0).unsqueeze(-1)
+        state = choose(moved, state, fill_states(state, lengths))
     planned, parameters, _ = find_plan(cell, inputs.dtype, inputs.device, native)
     schedule, executor = planned.schedule, planned.executor
     if reverse:
         fed = fed.flip(0)
-    # What no state depends on makes no state depend on it.
-    reaching = itertools.compress((*parameters, fed), schedule.reaching)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*reaching, *(state or ()))):
-        made = _Unroll.apply(planned, *parameters, fed, *(state or ()))
+    tensors = (*parameters, fed, *(state or ()))
+    if not native and is_followed(tensors):
+        states = schedule.run_steps(parameters, fed, state)
+        after, final = schedule.visible_steps(states[1:]), states[-1]
+    elif torch.is_grad_enabled() and _wants_gradients(schedule, tensors):
+        made = _Unroll.apply(planned, *tensors)
         after, final = made[: len(schedule.visible)], made[len(schedule.visible) :]
     else:
         trajectories, final = executor.run(parameters, fed, state)
         after = [trajectory[1:] for trajectory in trajectories]
     outputs = _outputs(schedule, parameters, fed, state, after)
+    if moved is not None and given is not None:
+        final = choose(moved, final, given)
     return show(outputs, inside, reverse), tuple(final)
+
+
+def _wants_gradients(schedule: Schedule, tensors: Tensors) -> bool:
+    """Whether the states have a gradient of one of these: what no state depends on makes no state depend on it."""
+    reaching = (*schedule.reaching, *(True for _ in tensors[len(schedule.reaching) :]))
+    return any(tensor.requires_grad for tensor in itertools.compress(tensors, reaching))
 
 
 def _outputs(schedule: Schedule, parameters: Tensors, inputs: Tensor, state: State | None, after: Tensors) -> Tensor:
@@ -169,20 +184,14 @@ def _outputs(schedule: Schedule, parameters: Tensors, inputs: Tensor, state: Sta
     return sink(schedule.sink, schedule.visible, parameters, inputs, schedule.first(inputs, state), after)
 
 
-def hold(inputs: Tensor, lengths: Tensor | None) -> tuple[Tensor | None, Tensor]:
+def hold(inputs: Tensor, lengths: Tensor | None, reverse: bool) -> tuple[Tensor | None, Tensor]:
     """Which steps count, `[T, B, 1]`, and the input of a cell that is `Held` by them."""
     if lengths is None:
         return None, inputs
-    time = torch.arange(inputs.size(0), device=inputs.device).unsqueeze(-1)
-    inside = (time < lengths).unsqueeze(-1)
+    inside = steps_inside(len(inputs), lengths)
+    if torch.is_grad_enabled():  # values are those of a sequence's own steps in any case
+        inputs = fill_padding(inputs, lengths, inside, reverse)
     return inside, torch.cat([inputs, inside.to(inputs.dtype)], -1)
-
-
-def show(outputs: Tensor, inside: Tensor | None, reverse: bool) -> Tensor:
-    """The outputs `[T, B, size]` in the order of the input, zeros where no step counts."""
-    if reverse:
-        outputs = outputs.flip(0)
-    return outputs if inside is None else torch.where(inside, outputs, torch.zeros_like(outputs))
 
 
 def sink(
@@ -214,15 +223,21 @@ class _Unroll(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *kept)
         ctx.planned, ctx.gradients = planned, gradients
-        return *(trajectory[1:] for trajectory in trajectories), *final
+        # The outputs share the memory of what is kept, but no view of it is known to autograd, which would forbid to
+        # change them in place. Where they have been, backward makes what is kept anew.
+        shown = [trajectory[1:].data for trajectory in trajectories]
+        ctx.versions = [_Version(value) for value in shown]
+        return *shown, *final
 
     @staticmethod
     def backward(ctx, *incoming: Tensor | None):
         planned, needed = ctx.planned, ctx.needs_input_grad[1:]
         schedule, count = planned.schedule, len(planned.schedule.parameter_names)
         parameters, (inputs,), state, kept = cut(ctx.saved_tensors, [count, 1, len(needed) - count - 1])
-        if torch.is_grad_enabled():  # a gradient of this gradient is wanted
+        if torch.is_grad_enabled() or is_followed(value for value in incoming if value is not None):
             return None, *_differentiable(schedule, parameters, inputs, state, incoming, needed)
+        if any(version.has_moved() for version in ctx.versions):
+            kept = planned.executor.forward(ctx.gradients, parameters, inputs, state)[2]
         of_steps, of_states = incoming[: len(schedule.visible)], incoming[len(schedule.visible) :]
         made, of_first = planned.executor.backward(
             ctx.gradients, parameters, inputs, kept, of_steps, of_states, wants_first=bool(state)
@@ -234,12 +249,31 @@ class _Unroll(torch.autograd.Function):
         return None, *found, *of_state
 
 
+class _Version:
+    """Tells whether a tensor has been changed in place since, as far as autograd knows: not by `.data` or NumPy."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._counter = tensor.detach()  # the two count together
+        self._counter.data = tensor.new_empty(0)  # and none of them keeps the other's memory alive
+        self._before = tensor._version
+
+    def has_moved(self) -> bool:
+        return self._counter._version != self._before
+
+
 def _differentiable(schedule: Schedule, parameters, inputs, state, incoming, needed):
-    """The gradients by autograd through every step, for gradients of a higher order."""
-    states = schedule.run_steps(parameters, inputs, state)
-    after = schedule.visible_steps(states[1:])
-    wanted = [tensor for tensor, needs in zip((*parameters, inputs, *state), needed, strict=True) if needs]
-    pairs = zip((*after, *states[-1]), incoming, strict=True)
-    values, given = zip(*((v, g) for v, g in pairs if v.requires_grad and g is not None), strict=True)
-    found = iter(torch.autograd.grad(values, wanted, given, create_graph=True, allow_unused=True))
+    """The gradients by autograd through every step: for gradients of a higher order, and where they are followed."""
+    further, count = torch.is_grad_enabled(), len(parameters)
+    with torch.enable_grad():
+        # Aliases: where the state was made with the same parameters, their part of the gradient must not be found here.
+        own = [tensor.view_as(tensor) for tensor in (*parameters, inputs, *state)]
+        wanted = [tensor for tensor, needs in zip(own, needed, strict=True) if needs]
+        parameters, inputs, state = own[:count], own[count], tuple(own[count + 1 :])
+        states = schedule.run_steps(parameters, inputs, state)
+        made = (*schedule.visible_steps(states[1:]), *states[-1])
+        pairs = [(v, g) for v, g in zip(made, incoming, strict=True) if v.requires_grad and g is not None]
+        if not pairs:
+            return [None] * len(needed)
+        values, given = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(values, wanted, given, create_graph=further, allow_unused=True))
     return [next(found) if needs else None for needs in needed]

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from unrolled.cells import State
 from unrolled.errors import ConfigurationError
+from unrolled.unroll.fallback import is_followed
 
-#: Outputs and last states of a piece: `run(inputs, state, lengths)`.
-Run = Callable[[Tensor, State, Tensor | None], tuple[Tensor, State]]
+#: Outputs and last states of a piece: `run(inputs, state, lengths, followed)`; the last where PyTorch must see every
+#: operation.
+Run = Callable[[Tensor, State, Tensor | None, bool], tuple[Tensor, State]]
 
 
 def in_pieces(
@@ -27,10 +29,18 @@ def in_pieces(
     reverse: bool,
     every: int,
 ) -> tuple[Tensor, State]:
-    """What `run(inputs, state, lengths)` gives, by pieces of `every` steps; `parameters` are what it reads besides."""
+    """What `run` gives, by pieces of `every` steps; `parameters` are what it reads besides.
+
+    Transforms and forward-mode differentiation go through the whole: they have nothing to compute again.
+    """
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ConfigurationError(f"recompute_every must be a whole number of steps, at least 1, got {every!r}")
-    bounds = [(start, min(start + every, len(inputs))) for start in range(0, len(inputs), every)]
+    if is_followed((inputs, *state, *parameters)):
+        return run(inputs, state, lengths, False)
+    steps = len(inputs)
+    if lengths is not None:  # every piece has a step that counts: after the longest sequence there is none to repeat
+        steps = max(1, int(lengths.max()))
+    bounds = [(start, min(start + every, steps)) for start in range(0, steps, every)]
     pieces = _Cut(run, bounds[::-1] if reverse else bounds, lengths, len(state))
     outputs, *final = _Pieces.apply(pieces, inputs, *state, *parameters)
     return outputs, tuple(final)
@@ -42,10 +52,12 @@ class _Cut:
     def __init__(self, run: Run, bounds: list[tuple[int, int]], lengths: Tensor | None, states: int) -> None:
         self.run, self.bounds, self.lengths, self.states = run, bounds, lengths, states
 
-    def __call__(self, inputs: Tensor, state: State, bound: tuple[int, int]) -> tuple[Tensor, State]:
+    def __call__(
+        self, inputs: Tensor, state: State, bound: tuple[int, int], followed: bool = False
+    ) -> tuple[Tensor, State]:
         start, stop = bound
         left = None if self.lengths is None else (self.lengths - start).clamp(0, stop - start)
-        return self.run(inputs, state, left)
+        return self.run(inputs, state, left, followed)
 
 
 class _Pieces(torch.autograd.Function):
@@ -63,6 +75,7 @@ class _Pieces(torch.autograd.Function):
             made, state = pieces(inputs[start:stop], state, (start, stop))
             if outputs is None:
                 outputs = made.new_empty(len(inputs), *made.shape[1:])
+                outputs[max(end for _, end in pieces.bounds) :] = 0
             outputs[start:stop] = made
         ctx.pieces = pieces
         ctx.set_materialize_grads(False)
@@ -75,9 +88,11 @@ class _Pieces(torch.autograd.Function):
         count = len(needed) - 1 - pieces.states
         inputs, *rest = ctx.saved_tensors
         parameters, starts = rest[:count], rest[count:]
-        if torch.is_grad_enabled():  # a gradient of this gradient is wanted
+        given = (of_outputs, *of_final)
+        followed = is_followed(value for value in given if value is not None)
+        if followed or torch.is_grad_enabled():  # a gradient of this gradient is wanted
             leaves = [inputs, *starts[: pieces.states], *parameters]
-            return None, *_differentiable(pieces, ctx.draws, leaves, needed, (of_outputs, *of_final))
+            return None, *_differentiable(pieces, ctx.draws, leaves, needed, given, followed)
         chosen = [p for p, needs in zip(parameters, needed[1 + pieces.states :], strict=True) if needs]
         of_inputs = torch.zeros_like(inputs) if needed[0] else None
         sums: list[Tensor | None] = [None] * len(chosen)
@@ -89,8 +104,8 @@ class _Pieces(torch.autograd.Function):
             state = tuple(part.detach().requires_grad_() for part in first)
             with torch.enable_grad(), _drawing(ctx.draws[number]):
                 made, final = pieces(piece, state, (start, stop))
-            given = [None if of_outputs is None else of_outputs[start:stop], *carried]
-            ends = [(v, g) for v, g in zip((made, *final), given, strict=True) if g is not None and v.requires_grad]
+            of_made = [None if of_outputs is None else of_outputs[start:stop], *carried]
+            ends = [(v, g) for v, g in zip((made, *final), of_made, strict=True) if g is not None and v.requires_grad]
             leaves = [*([piece] if needed[0] else []), *state, *chosen]
             found = _gradients(ends, leaves)
             if of_inputs is not None:
@@ -115,26 +130,66 @@ def _drawing(state: Tensor) -> Iterator[None]:
         yield
 
 
+class _Gate:
+    """Whether gradients pass."""
+
+    is_open = False
+
+
+class _Through(torch.autograd.Function):
+    """A tensor itself, of which the gradient goes on where the gate is open.
+
+    Where input and state were made with the same parameters, those have a gradient through them, which is not a piece's
+    own, and must not be found with it.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(tensor: Tensor, gate: _Gate) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.gate = inputs[1]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient if ctx.gate.is_open else None, None
+
+
 def _differentiable(
     pieces: _Cut,
     draws: Sequence[Tensor],
     leaves: Sequence[Tensor],
     needed: Sequence[bool],
     given: Sequence[Tensor | None],
+    followed: bool,
 ) -> list[Tensor | None]:
-    """The gradients of `leaves` as a part of autograd's graph, through all pieces at once: no memory is spared."""
-    inputs, state = leaves[0], tuple(leaves[1 : 1 + pieces.states])
+    """The gradients of `leaves` through all pieces at once: no memory is spared.
+
+    Part of autograd's graph where gradients of a higher order are wanted; `followed` as in `Run`.
+    """
+    further = torch.is_grad_enabled()
+    gate = _Gate()
+    with torch.enable_grad():
+        first = [_Through.apply(leaf, gate) for leaf in leaves[: 1 + pieces.states]]
+    leaves = [*first, *leaves[1 + pieces.states :]]
+    inputs, state = first[0], tuple(first[1:])
     outputs: list[Tensor] = []
     for draw, (start, stop) in zip(draws, pieces.bounds, strict=True):
-        with _drawing(draw):
-            made, state = pieces(inputs[start:stop], state, (start, stop))
+        with torch.enable_grad(), _drawing(draw):
+            made, state = pieces(inputs[start:stop], state, (start, stop), followed)
         outputs.append(made)
     if pieces.bounds[0][0] > pieces.bounds[-1][0]:
         outputs.reverse()
-    values = (torch.cat(outputs), *state)
+    with torch.enable_grad():
+        after = len(inputs) - sum(map(len, outputs))
+        values = (torch.cat([*outputs, outputs[0].new_zeros(after, *outputs[0].shape[1:])]), *state)
     ends = [(v, g) for v, g in zip(values, given, strict=True) if g is not None and v.requires_grad]
     wanted = [leaf for leaf, needs in zip(leaves, needed, strict=True) if needs]
-    found = iter(_gradients(ends, wanted, create_graph=True))
+    found = iter(_gradients(ends, wanted, create_graph=further))
+    gate.is_open = True
     return [next(found) if needs else None for needs in needed]
 
 
