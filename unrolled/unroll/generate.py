@@ -11,6 +11,7 @@ from torch import Tensor
 from unrolled.cells import Cell, State
 from unrolled.unroll.compiled import Native
 from unrolled.unroll.fingerprint import fingerprint
+from unrolled.unroll.forms import generated
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.native import compiler
 from unrolled.unroll.signature import describe, remember
@@ -47,13 +48,13 @@ class Generator:
         def make() -> _Parts:
             compiler()
             kept = fingerprint("generate", key, embedding.dtype)
-            parts = load(kept)
-            if parts is None:
+            parts = load(kept, generated)
+            if parts is None or not parts[1].find():
                 from unrolled.unroll.generating import generating  # what is in the cache needs none of its imports
 
                 parts = generating(cell, embedding.dtype, embedding.device)
+                parts[1].compile()
                 save(kept, parts)
-            parts[1].compile()
             return parts
 
         prepare, self._loop = remember(_compiled, (key, embedding.dtype), make)

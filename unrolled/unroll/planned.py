@@ -55,7 +55,7 @@ def find_plan(
         compiler()
         kept = fingerprint(key, str(dtype))
         record = Record.find(kept)
-        if record is None or not _agrees(record.schedule, cell, dtype, device):
+        if record is None or not _is_for(record, cell, dtype, device):
             record = Record(plan().schedule, kept)
             check_values(record.schedule, cell, dtype, device)
         return Planned(record.schedule, NativeExecutor(record, plan, dtype))
@@ -90,6 +90,14 @@ def check_values(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: tor
     """UntraceableError where two steps of the plan are not what the cell computes: it looked at the batch's size."""
     if not _agrees(schedule, cell, dtype, device):
         raise UntraceableError(f"the step of {title(cell)} depends on the size of the batch")
+
+
+def _is_for(record: Record, cell: Cell, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a plan that was kept is this cell's: a file's may be any other's, and not even run."""
+    try:
+        return _agrees(record.schedule, cell, dtype, device)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, OverflowError, MemoryError):
+        return False  # it is made anew; what the cell itself raises, it raises again
 
 
 def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device) -> bool:

@@ -18,6 +18,7 @@ from unrolled.errors import UntraceableError
 from unrolled.unroll.codegen import Place, Step
 from unrolled.unroll.columns import operation_title
 from unrolled.unroll.compiled import BLOCK, DEPTH, KERNEL, TYPES, Native, preamble
+from unrolled.unroll.native import digest
 
 SAMPLE = Path(__file__).with_name("sample.h")
 _WORTH_MEETING = 150_000  # weights of a product of which threads share the columns, where there is but one row
@@ -222,8 +223,10 @@ class Program:
 
     def built(self) -> Native:
         """As it is now, ready to be compiled."""
+        source = self.source()
         return Native(
-            source=self.source(),
+            key=digest(source.encode()),
+            source=source,
             dtype=self.dtype,
             pointers=self._vectors + self._slots + len(self._turns) + len(self._stores),
             turns=tuple(self._turns),
