@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError
-from unrolled.unroll.adapt import Around
+from unrolled.unroll.adapt import Around, new_state
 
 
 class RecurrentDropout(Around):
@@ -32,7 +32,7 @@ class RecurrentDropout(Around):
     def forward(self, x: Tensor, state: State) -> State:
         k = self.cell.recurring
         x, mask = x.split((self.cell.input_size, self.state_sizes[k]), -1)
-        return self.cell(x, (*state[:k], state[k] * mask, *state[k + 1 :]))
+        return new_state(self.cell, x, (*state[:k], state[k] * mask, *state[k + 1 :]))
 
 
 class Zoneout(Around):
@@ -57,10 +57,10 @@ class Zoneout(Around):
 
     def forward(self, x: Tensor, state: State) -> State:
         if not self.training:
-            new = self.cell(x, state)
+            new = new_state(self.cell, x, state)
             return tuple(r * old + (1 - r) * now for r, old, now in zip(self.rates, state, new, strict=True))
         x, *draws = x.split((self.cell.input_size, *self.state_sizes), -1)
-        new = self.cell(x, state)
+        new = new_state(self.cell, x, state)
         return tuple(
             torch.where(draw < rate, old, now)
             for rate, draw, old, now in zip(self.rates, draws, state, new, strict=True)

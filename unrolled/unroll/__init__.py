@@ -10,13 +10,20 @@ from torch import Tensor, nn
 
 from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, ConfigurationError, ShapeError, UntraceableError
-from unrolled.unroll.adapt import adapt, first_step, title
+from unrolled.unroll.adapt import Form, adapt, check_module, first_step, form_of, returned, title
 from unrolled.unroll.eager import unroll_eager
-from unrolled.unroll.fallback import is_transformed, say_fallback, why_not_native
+from unrolled.unroll.fallback import (
+    is_about_types,
+    is_refused,
+    is_transformed,
+    refuse,
+    say_fallback,
+    why_not_native,
+)
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
 from unrolled.unroll.planned import unroll_planned
 from unrolled.unroll.recompute import in_pieces
-from unrolled.unroll.signature import describe
+from unrolled.unroll.signature import PassingError, describe
 
 __all__ = ["BACKENDS", "unroll"]
 
@@ -51,6 +58,7 @@ def unroll(
     a gradient is wanted they must not be changed in place: backward reads them.
     Raises ShapeError on tensors that do not fit the cell, ConfigurationError on a backend that cannot run it.
     """
+    check_module(cell)
     if backend not in BACKENDS:
         raise ConfigurationError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
     if backend == "torch" and not has_kernel(cell):
@@ -87,6 +95,7 @@ def unroll(
         if captured is not None:
             return captured
         backend = "eager"
+    form: Form = None
     if isinstance(cell, Cell):
         check_inputs(cell, inputs)
         if state is not None or type(cell).initial_state is not Cell.initial_state:  # zeros need no room of their own
@@ -95,26 +104,42 @@ def unroll(
         return _start(cell, inputs, lengths, reverse, backend, recompute_every)
     else:
         _check_dimensions(inputs)
+        form = form_of(state)
         cell, state = adapt(cell, inputs, state)
+    outputs, final = _run(cell, inputs, state, lengths, reverse, backend)
+    return outputs, returned(final, form)
+
+
+def _run(
+    cell: Cell, inputs: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, backend: str
+) -> tuple[Tensor, State]:
+    """By the first backend that can."""
+    failed: UntraceableError | CompilerError | str | None = None
+    reason = why_not_native(inputs, state) if backend in ("auto", "native") else None
     if backend in ("planned", "native"):
-        reason = why_not_native(inputs, state) if backend == "native" else None
         try:
             if reason:
                 raise UntraceableError(reason)
             return unroll_planned(cell, inputs, state, lengths, reverse, native=backend == "native")
         except (UntraceableError, CompilerError) as error:
             raise ConfigurationError(f"{title(cell)}: {error}: use backend='eager'") from error
-    if backend == "auto" and why_not_native(inputs, state) is None:
+    if backend == "auto" and reason is None and not is_refused(cell, inputs, lengths):
         try:
             return unroll_planned(cell, inputs, state, lengths, reverse, native=True)
         except (UntraceableError, CompilerError) as error:
-            say_fallback(title(cell), error)
+            failed = error
     if state is None:
         state = cell.initial_state(inputs.size(1), like=inputs)
     # PyTorch's kernels have no rule for vmap, and none for the other transforms of torch.func that is worth having.
     plain = backend == "eager" or (backend == "auto" and is_transformed()) or not has_kernel(cell)
-    run = unroll_eager if plain else unroll_kernel
-    return run(cell, inputs, state, lengths, reverse)
+    made = (unroll_eager if plain else unroll_kernel)(cell, inputs, state, lengths, reverse)
+    if failed is not None:  # only now: where the step itself is at fault, its own error says more
+        say_fallback(title(cell), failed)
+        if not isinstance(failed, PassingError):
+            refuse(cell, inputs, lengths)
+    elif plain and backend == "auto" and reason is not None and is_about_types(inputs, state):
+        say_fallback(title(cell), reason)
+    return made
 
 
 def _in_pieces(
@@ -136,7 +161,7 @@ def _in_pieces(
         return unroll(cell, piece, start[0] if bare else start, lengths=left, reverse=reverse, backend=backend)
 
     first = (state,) if isinstance(state, Tensor) else tuple(state or ())
-    return in_pieces(run, list(describe(cell)[1].values()), inputs, first, lengths, reverse, recompute_every)
+    return in_pieces(run, list(describe(cell).tensors.values()), inputs, first, lengths, reverse, recompute_every)
 
 
 def _start(

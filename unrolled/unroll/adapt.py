@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError, ShapeError
 
-#: How a module takes its state: None for a bare tensor, else the number of tensors in its tuple.
-Form = int | None
+#: How a module takes its state: None for a bare tensor, the number of tensors in a plain tuple, or, for whatever else
+#: there is (lists, dicts, namedtuples, tuples of tuples), PyTorch's description of its structure.
+Form = int | pytree.TreeSpec | None
 
 
 class Around(Cell):
@@ -45,10 +47,7 @@ class WithOutput(Cell):
 
 
 class Foreign(WithOutput):
-    """A module that maps `(x, state)` to a state, or to `(output, state)`, as a cell.
-
-    The state is one tensor or a tuple of them, whichever the module takes.
-    """
+    """Somebody else's module, `(x, state) -> state` or `(x, state) -> (output, state)`, as a cell."""
 
     def __init__(self, module: nn.Module, form: Form, input_size: int, state_sizes: tuple[int, ...]) -> None:
         nn.Module.__init__(self)
@@ -61,7 +60,7 @@ class Foreign(WithOutput):
         return self.sizes
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        return _read(self.module, self.module(x, state[0] if self.form is None else tuple(state)), self.form)
+        return _read(self.module, self.module(x, pack(state, self.form)), self.form)
 
 
 class Held(WithOutput):
@@ -88,12 +87,32 @@ def step(cell: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
     """One step of a cell: its output, and its new state."""
     if isinstance(cell, WithOutput):
         return cell.step(x, state)
-    new = cell(x, state)
+    new = new_state(cell, x, state)
     return new[0], new
 
 
+def new_state(cell: nn.Module, x: Tensor, state: State) -> State:
+    """What a cell's `forward` returns, as a tuple: a bare tensor is the new state of a cell that has one.
+
+    ConfigurationError where it is no state of that cell.
+    """
+    new = cell(x, state)
+    if type(new) is tuple and len(new) == len(state):
+        return new
+    if isinstance(new, Tensor) and len(state) == 1:
+        return (new,)
+    if isinstance(new, list | tuple) and len(new) == len(state) and all(isinstance(part, Tensor) for part in new):
+        return tuple(new)
+    got = f"a tuple of {len(new)}" if isinstance(new, tuple) else f"a {type(new).__name__}"
+    names = ", ".join(cell.state_names) + ("," if len(state) == 1 else "")
+    raise ConfigurationError(
+        f"{title(cell)}.forward must return its new state as a tuple ({names}), one tensor [B, size] for each of "
+        f"state_names; it returned {got}"
+    )
+
+
 def title(cell: nn.Module) -> str:
-    """The name of the class that a person wrote, behind what the engine and its layers put around it."""
+    """The name of the class that the user wrote, inside what the engine and its layers put around it."""
     inner = getattr(cell, "cell", None) or getattr(cell, "module", None)
     return (
         title(inner)
@@ -102,15 +121,67 @@ def title(cell: nn.Module) -> str:
     )
 
 
-def adapt(module: nn.Module, inputs: Tensor, state: State | Tensor) -> tuple[Cell, State]:
+def innermost(cell: nn.Module) -> nn.Module:
+    """The user's own object, inside what the engine and its layers put around it anew in every call."""
+    while True:
+        if isinstance(cell, Around | Held):
+            cell = cell.cell
+        elif isinstance(cell, Foreign):
+            cell = cell.module
+        elif "origin" in vars(cell):
+            cell = cell.origin  # type: ignore[assignment]
+        else:
+            return cell
+
+
+def check_module(module: object) -> None:
+    """ConfigurationError where `module` is nothing that can be unrolled."""
+    if isinstance(module, nn.Module):
+        return
+    if isinstance(module, type):
+        what, advice = f"the class {module.__name__}", f"make one first: {module.__name__}(input_size, hidden_size)"
+    else:
+        what = f"a {type(module).__name__}"
+        advice = "put the step into the forward(x, state) of a torch.nn.Module, so that its parameters are known"
+    raise ConfigurationError(f"unroll takes a Cell or a torch.nn.Module, got {what}: {advice}")
+
+
+def adapt(module: nn.Module, inputs: Tensor, state: Any) -> tuple[Cell, State]:
     """The cell that a module is, and its state as a tuple."""
-    tensors = (state,) if isinstance(state, Tensor) else tuple(state)
+    tensors, form = unpack(state)
     if isinstance(module, Cell):
         return module, tensors
     if not tensors or any(not isinstance(part, Tensor) or part.dim() != 2 for part in tensors):
         raise ShapeError(f"the state of {type(module).__name__} must be a tensor [B, size], or a tuple of such")
-    form = None if isinstance(state, Tensor) else len(tensors)
     return Foreign(module, form, inputs.size(-1), tuple(part.size(1) for part in tensors)), tensors
+
+
+def unpack(state: Any) -> tuple[State, Form]:
+    """The tensors of a state, and the form that they had."""
+    if isinstance(state, Tensor):
+        return (state,), None
+    if type(state) is tuple and all(isinstance(part, Tensor) for part in state):
+        return state, len(state)
+    tensors, form = pytree.tree_flatten(state)
+    return tuple(tensors), form
+
+
+def form_of(state: Any) -> Form:
+    """The form of a state that `unpack` takes apart."""
+    plain = isinstance(state, Tensor) or (type(state) is tuple and all(isinstance(part, Tensor) for part in state))
+    return None if plain else unpack(state)[1]
+
+
+def pack(tensors: State, form: Form) -> Any:
+    """The reverse of `unpack`."""
+    if form is None:
+        return tensors[0]
+    return tuple(tensors) if isinstance(form, int) else pytree.tree_unflatten(list(tensors), form)
+
+
+def returned(state: State, form: Form) -> Any:
+    """A last state in the form in which the first one was given; a bare tensor comes back as a tuple of one."""
+    return pack(state, form) if isinstance(form, pytree.TreeSpec) else state
 
 
 #: Which of its two results a module's state is, once that has been found out.
@@ -138,9 +209,17 @@ def first_step(module: nn.Module, x: Tensor) -> tuple[Tensor, Any]:
     return made[0], made if _forms[module] else made[1]
 
 
-def _read(module: nn.Module, made, form: Form) -> tuple[Tensor, State]:
+def _read(module: nn.Module, made: Any, form: Form) -> tuple[Tensor, State]:
     """Output and state of what a step returned, for a state of that form."""
-    if form is None:
+    if isinstance(form, pytree.TreeSpec):
+        tensors = _leaves(made, form)
+        if tensors is not None:
+            return tensors[0], tensors
+        if isinstance(made, Sequence) and len(made) == 2 and isinstance(made[0], Tensor):
+            tensors = _leaves(made[1], form)
+            if tensors is not None:
+                return made[0], tensors
+    elif form is None:
         if isinstance(made, Tensor):
             return made, (made,)
         if isinstance(made, Sequence) and len(made) == 1:
@@ -155,5 +234,16 @@ def _read(module: nn.Module, made, form: Form) -> tuple[Tensor, State]:
             return made[0], tuple(made[1])
     raise ConfigurationError(
         f"{type(module).__name__} must return its new state, or (output, state); its state is "
-        f"{'a tensor' if form is None else f'{form} tensors'}"
+        f"{'a tensor' if form is None else f'{form} tensors' if isinstance(form, int) else f'of the form {form}'}"
     )
+
+
+def _leaves(made: Any, form: pytree.TreeSpec) -> State | None:
+    """The tensors of a state of that form, or of another sequence in place of one; None where it is neither."""
+    if isinstance(made, list | tuple) and len(made) == form.num_leaves and all(isinstance(each, Tensor) for each in made):
+        return tuple(made)
+    try:
+        found = form.flatten_up_to(made)
+    except ValueError:
+        return None
+    return tuple(found) if all(isinstance(each, Tensor) for each in found) else None

@@ -71,7 +71,7 @@ def _split(cell: Cell, table: Tensor, backend: str) -> tuple[_Fed, list[Tensor]]
     plain = isinstance(cell, Around | WithOutput) or torch.compiler.is_compiling()
     if backend in ("auto", "native") and not plain and why_not_native(table, None) is None:
         try:
-            planned, parameters = find_plan(cell, table.dtype, table.device, native=True)
+            planned, parameters, cell = find_plan(cell, table.dtype, table.device, native=True)
         except (UntraceableError, CompilerError):  # which `unroll` will say
             return None
         if planned.schedule.hoisted_sizes:
@@ -94,7 +94,7 @@ class _Fed(Around):
 
     def forward(self, x: Tensor, state: State) -> State:
         parts = self.schedule
-        prepared = parts.prepare(len(x), *describe(self.cell)[1].values())[: parts.prepared]
+        prepared = parts.prepare(len(x), *describe(self.cell).tensors.values())[: parts.prepared]
         return tuple(parts.core(len(x), *prepared, *x.split(parts.hoisted_sizes, -1), *state))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Protocol
 
 import torch
@@ -10,12 +9,16 @@ from torch import Tensor
 
 from unrolled.cells import Cell, State
 from unrolled.unroll.compiled import Native
+from unrolled.unroll.fallback import guarded
 from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.forms import generated
 from unrolled.unroll.graph import Graph
+from unrolled.unroll.known import Known
 from unrolled.unroll.native import compiler
-from unrolled.unroll.signature import describe, remember
+from unrolled.unroll.observe import Seen
+from unrolled.unroll.signature import describe, settings
 from unrolled.unroll.store import load, save
+from unrolled.unroll.watch import Watch, has_code_of_its_own
 
 
 class Choice(Protocol):
@@ -31,7 +34,7 @@ class Choice(Protocol):
 
 #: What is prepared of the parameters, and the loop; the weights come with each call.
 _Parts = tuple[Graph, Native]
-_compiled: dict[Hashable, _Parts | Exception] = {}
+_compiled: Known[_Parts] = Known()
 
 
 class Generator:
@@ -43,23 +46,12 @@ class Generator:
 
     def __init__(self, cell: Cell, embedding: Tensor, batch: int) -> None:
         self.embedding, self.batch = embedding.detach().contiguous(), batch
-        key, tensors = describe(cell)
+        def make(cell: Cell) -> tuple[_Parts, Watch]:
+            return guarded(_make, cell, embedding.dtype, embedding.device)
 
-        def make() -> _Parts:
-            compiler()
-            kept = fingerprint("generate", key, embedding.dtype)
-            parts = load(kept, generated)
-            if parts is None or not parts[1].find():
-                from unrolled.unroll.generating import generating  # what is in the cache needs none of its imports
-
-                parts = generating(cell, embedding.dtype, embedding.device)
-                parts[1].compile()
-                save(kept, parts)
-            return parts
-
-        prepare, self._loop = remember(_compiled, (key, embedding.dtype), make)
+        (prepare, self._loop), tensors, cell = _compiled.find(cell, embedding.dtype, make)
         with torch.no_grad():
-            self._prepared = prepare(batch, *tensors.values())
+            self._prepared = prepare(batch, *tensors)
         for k in self._loop.flat:
             self._prepared[k] = self._prepared[k].to(embedding.dtype).contiguous()
         vocabulary = len(embedding)
@@ -83,3 +75,22 @@ class Generator:
         addresses = [value.data_ptr() for value in slots]
         self._packed = self._loop(steps, self.batch, vectors, strides, addresses, self._packed)
         return tokens[1:], last
+
+
+def _make(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[_Parts, Watch]:
+    compiler()
+    described = describe(cell)
+    own = has_code_of_its_own(described.modules)
+    seen = Seen() if own else None
+    # What the code of others reads is seen while it is traced.
+    kept = None if own else fingerprint("generate", described.structure, settings(described), dtype)
+    parts = load(kept, generated)
+    if parts is None or not parts[1].find():
+        from unrolled.unroll.generating import generating  # what is in the cache needs none of its imports
+
+        parts = generating(cell, dtype, device, seen)
+        parts[1].compile()
+        save(kept, parts)
+    watch = Watch(None, (), described.modules) if seen is None else seen.watch
+    assert watch is not None
+    return parts, watch

@@ -11,14 +11,15 @@ from unrolled.unroll.columns import width
 from unrolled.unroll.compiled import Native
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.layout import rows_at
+from unrolled.unroll.observe import Seen
 from unrolled.unroll.plan import descendants
 from unrolled.unroll.program import NEW, OLD, ONE_STEP, Copy, Program
 from unrolled.unroll.trace import ancestors, extract, placeholders, results, trace_step
 
 
-def generating(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[Graph, Native]:
-    """What is prepared of the parameters, and the loop that reads it."""
-    graph, names = trace_step(cell, dtype, device)
+def generating(cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None) -> tuple[Graph, Native]:
+    """What is prepared of the parameters, and the loop that reads it; `seen` learns what else the step reads."""
+    graph, names = trace_step(cell, dtype, device, seen)
     count = len(names)
     nodes, wanted = placeholders(graph), results(graph)
     parameters, x, states = nodes[:count], nodes[count], nodes[count + 1 :]

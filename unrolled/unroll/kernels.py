@@ -49,9 +49,16 @@ _KERNELS: dict[type, tuple[Callable[[Any], Callable], Callable[[Any], Weights]]]
 }
 
 
+#: The formulas that the kernels compute: a class whose `forward` was replaced has another.
+_FORMULAS = {kind: kind.forward for kind in _KERNELS}
+
+
 def has_kernel(cell: nn.Module) -> bool:
-    """Whether PyTorch has a fused kernel for exactly this cell."""
-    return type(cell) in _KERNELS
+    """Whether PyTorch has a fused kernel for exactly this cell, with nothing changed about its step."""
+    kind = type(cell)
+    if kind not in _KERNELS or kind.forward is not _FORMULAS[kind] or "forward" in vars(cell):
+        return False
+    return not (cell._forward_hooks or cell._forward_pre_hooks or cell._backward_hooks or cell._backward_pre_hooks)
 
 
 def _run(cell: nn.Module, inputs: Tensor | PackedSequence, state: State) -> tuple[Tensor, State]:

@@ -85,7 +85,7 @@ def _find(
             tensor.zero_()
     cell: Any = Foreign(module, *form) if form else module
     try:
-        planned, _ = find_plan(Held(cell) if held else cell, dtype, torch.device("cpu"), native=True)
+        planned, _, _ = find_plan(Held(cell) if held else cell, dtype, torch.device("cpu"), native=True)
     except (UntraceableError, CompilerError) as error:
         say_fallback(title(cell), error)
         return None

@@ -25,6 +25,7 @@ from unrolled.cells import Cell
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import title
 from unrolled.unroll.graph import Graph
+from unrolled.unroll.observe import Seen
 from unrolled.unroll.operations import CHEAP, PRODUCTS
 from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.signature import planning
@@ -41,6 +42,7 @@ from unrolled.unroll.trace import (
     trace_step,
     turn_products,
 )
+from unrolled.unroll.words import operation, reason
 
 _VIEWS = (aten.t.default, aten.transpose.int, aten.permute.default)
 
@@ -92,9 +94,10 @@ class Gradients:
 class Plan:
     """The plan of one cell at one dtype and device."""
 
-    def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None) -> None:
+        """`seen` learns what the step reads, where somebody wants to know."""
         self.name = title(cell)
-        graph, self.parameter_names = trace_step(cell, dtype, device)
+        graph, self.parameter_names = trace_step(cell, dtype, device, seen)
         nodes = placeholders(graph)
         count = len(self.parameter_names)
         parameters, x, states = nodes[:count], nodes[count], nodes[count + 1 :]
@@ -239,14 +242,19 @@ class Plan:
         late = [node for node in edges if node in of_incoming]
 
         if summed:
-            raise UntraceableError(f"{self.name} has a parameter whose gradient must be summed up step by step")
+            users = [user for k in summed for user in placeholders(self._core_of_rows)[k].users]
+            raise operation(
+                "uses a parameter, or what is made of parameters alone, in a way whose gradient must be summed up step by step",
+                users[0] if users else joint.graph.output_node(),
+                "a product [B, features] @ [features, features], or a product with a vector, compiles",
+            )
         backward_results = [*(gradient_of[k] for k in per_step), *late]
         backward_nodes = ancestors(backward_results, set(nodes)) & of_incoming
         read = [*_arguments(backward_nodes, joint), *edges, *backward_results]
         saved = [node for node in dict.fromkeys(read) if node in computed and node not in of_incoming | fixed]
         saved = _dear(saved, {*inputs, *fixed}, edges)
         if any(not isinstance(node.meta["val"], torch.Tensor) for node in saved):
-            raise UntraceableError(f"{self.name}: its derivative reads the several results of one operation at once")
+            raise operation("uses an operation whose derivative reads several of its results at once", saved[0])
         constants = [node for node in computed if node in fixed and isinstance(node.meta.get("val"), torch.Tensor)]
 
         places = {node: ("input", k) for k, node in enumerate(inputs)}
@@ -279,6 +287,8 @@ def _check_rows(graph: fx.GraphModule, name: str) -> None:
     for node in placeholders(graph)[1:]:
         value = node.meta["val"]
         shape = (4, *value.shape[1:]) if has_rows(node) else tuple(value.shape)
+        if any(size >= ROWS for size in shape):
+            raise operation("mixes the batch with another axis of a tensor", node, "products of [B, features] compile")
         made = torch.randn(shape, generator=generator, dtype=torch.float64).to(value.dtype).to(value.device)
         whole.append(made)
         for half, part in zip(halves, made.split(2) if has_rows(node) else (made, made), strict=True):
@@ -288,11 +298,11 @@ def _check_rows(graph: fx.GraphModule, name: str) -> None:
             together = graph.forward(4, *whole)
             apart = zip(*(graph.forward(2, *half) for half in halves), strict=True)
     except RuntimeError as error:
-        raise UntraceableError(f"{name}: {str(error).splitlines()[0]}") from error
+        raise UntraceableError(reason(error)) from error
     for node, value, parts in zip(results(graph), together, apart, strict=True):
         joined = torch.cat(parts) if has_rows(node) else parts[0]
         if joined.shape != value.shape or not torch.allclose(value, joined, rtol=1e-3, atol=1e-4, equal_nan=True):
-            raise UntraceableError(f"{name} mixes the sequences of a batch")
+            raise operation("mixes the sequences of a batch", node)
 
 
 def _part_of(node: fx.Node, nodes: set[fx.Node]) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,16 +10,21 @@ from torch import Tensor, nn
 
 from unrolled.cells import Cell, State
 from unrolled.errors import UntraceableError
-from unrolled.unroll.adapt import Held, title
+from unrolled.unroll.adapt import Held
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.executor import Executor, Tensors, TorchExecutor, cut
+from unrolled.unroll.fallback import apart, guarded
 from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.graph import Graph
+from unrolled.unroll.known import Known
 from unrolled.unroll.native import compiler
+from unrolled.unroll.observe import Observer, Seen
 from unrolled.unroll.schedule import Schedule
-from unrolled.unroll.signature import describe, remember
+from unrolled.unroll.signature import describe, settings
 from unrolled.unroll.store import Record
+from unrolled.unroll.trial import trial_copy
+from unrolled.unroll.watch import Watch, has_code_of_its_own
 
 if TYPE_CHECKING:
     from unrolled.unroll.plan import Plan
@@ -34,54 +37,67 @@ class Planned:
         self.schedule, self.executor = schedule, executor
 
 
-_planned: dict[Hashable, Planned | Exception] = {}
+_planned: Known[Planned] = Known()
 
 
 def find_plan(
     cell: Cell, dtype: torch.dtype, device: torch.device, native: bool = False
-) -> tuple[Planned, list[Tensor]]:
-    """The plan for cells like this one, made at first use, and this one's parameters as the plan takes them.
+) -> tuple[Planned, list[Tensor], Cell]:
+    """The plan for cells like this one, made at first use; parameters as the plan takes them; the cell they belong to.
 
-    The plan is kept for the life of the process, and what is native of it beyond that; so is, for the life of the
-    process, the error, where there can be none.
+    The plan is kept in the process, and what is native of it beyond that; so is, in the process, the error, where there
+    can be none.
     """
-    key, tensors = describe(cell)
 
-    def make() -> Planned:
-        plan = _Traced(cell, dtype, device)
-        if not native:
-            check_values(plan().schedule, cell, dtype, device)
-            return Planned(plan().schedule, TorchExecutor(plan()))
+    def make(cell: Cell) -> tuple[Planned, Watch]:
+        return guarded(_make, cell, dtype, device, native)
+
+    return guarded(_planned.find, cell, (dtype, device, native, torch.get_default_dtype()), make)
+
+
+def _make(cell: Cell, dtype: torch.dtype, device: torch.device, native: bool) -> tuple[Planned, Watch]:
+    described = describe(cell)
+    # Of PyTorch's and this package's own cells is known what they read: their attributes.
+    seen = Seen() if has_code_of_its_own(described.modules) else None
+    plan = _Traced(cell, dtype, device, seen)
+    if native:
         compiler()
-        kept = fingerprint(key, str(dtype))
+        kept = fingerprint(described.structure, settings(described), str(dtype))
         record = Record.find(kept)
-        if record is None or not _is_for(record, cell, dtype, device):
+        if record is None or not _is_for(record, cell, dtype, device, seen):
             record = Record(plan().schedule, kept)
             check_values(record.schedule, cell, dtype, device)
-        return Planned(record.schedule, NativeExecutor(record, plan, dtype))
-
-    return remember(_planned, (key, dtype, device, native), make), list(tensors.values())
+        made = Planned(record.schedule, NativeExecutor(record, plan, dtype))
+    else:
+        check_values(plan().schedule, cell, dtype, device)
+        made = Planned(plan().schedule, TorchExecutor(plan()))
+    watch = Watch(None, (), described.modules) if seen is None else seen.watch
+    assert watch is not None
+    return made, watch
 
 
 class _Traced:
     """The plan of a cell, traced when it is asked for the first time."""
 
-    def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None) -> None:
         # Of the cell all is kept but the values of its tensors: it may be large, and long gone by then.
-        hollow = {id(tensor): _hollow(tensor) for tensor in describe(cell)[1].values()}
-        self._cell, self._dtype, self._device = copy.deepcopy(cell, hollow), dtype, device
+        hollow = {id(tensor): _hollow(tensor) for tensor in describe(cell).tensors.values()}
+        self._cell, self._uncopied = trial_copy(cell, hollow)
+        self._dtype, self._device, self._seen = dtype, device, seen
         self._plan: Plan | None = None
 
     def __call__(self) -> Plan:
         if self._plan is None:
             from unrolled.unroll.plan import Plan  # and with it much of PyTorch that one from the cache does without
 
-            self._plan = Plan(self._cell, self._dtype, self._device)
+            self._plan = Plan(self._cell, self._dtype, self._device, self._seen)
         return self._plan
 
 
 def _hollow(tensor: Tensor) -> Tensor:
     """A tensor of the same shape without memory of its own."""
+    if tensor.layout is not torch.strided:
+        raise UntraceableError("it holds a sparse tensor; a dense one compiles")
     made = tensor.new_empty(()).expand(tensor.shape)
     return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
@@ -89,37 +105,44 @@ def _hollow(tensor: Tensor) -> Tensor:
 def check_values(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device) -> None:
     """UntraceableError where two steps of the plan are not what the cell computes: it looked at the batch's size."""
     if not _agrees(schedule, cell, dtype, device):
-        raise UntraceableError(f"the step of {title(cell)} depends on the size of the batch")
+        raise UntraceableError("its step depends on the size of the batch, or on something that is no argument of it")
 
 
-def _is_for(record: Record, cell: Cell, dtype: torch.dtype, device: torch.device) -> bool:
+def _is_for(record: Record, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None) -> bool:
     """Whether a plan that was kept is this cell's: a file's may be any other's, and not even run."""
     try:
-        return _agrees(record.schedule, cell, dtype, device)
+        return _agrees(record.schedule, cell, dtype, device, seen)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, OverflowError, MemoryError):
         return False  # it is made anew; what the cell itself raises, it raises again
 
 
-def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether two steps of the plan are what the cell computes."""
+def _agrees(
+    schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None
+) -> bool:
+    """Whether two steps of the plan are what the cell computes; `seen` learns what those read."""
+    described = describe(cell)
+    named = described.tensors
+    if tuple(named) != schedule.parameter_names or cell.state_sizes != schedule.state_sizes:
+        return False
 
     def compare() -> bool:
         generator = torch.Generator().manual_seed(0)
         sizes = [(2, 2, cell.input_size), *((2, size) for size in schedule.state_sizes)]
         inputs, *state = (torch.randn(size, generator=generator, dtype=dtype).to(device) for size in sizes)
+        trial, uncopied = trial_copy(cell, {id(tensor): tensor for tensor in named.values()})
+        with torch.no_grad(), Observer(uncopied) as observer:
+            outputs, expected = unroll_eager(trial, inputs, tuple(state), None, False)
+        observer.settled()
+        if seen is not None:
+            seen.add(observer, described.modules, describe(trial).modules)
         with torch.no_grad():
-            named = describe(cell)[1]
-            if tuple(named) != schedule.parameter_names or cell.state_sizes != schedule.state_sizes:
-                return False
-            _, expected = unroll_eager(cell, inputs, tuple(state), None, False)
-            found = schedule.run_steps(list(named.values()), inputs, tuple(state))[-1]
+            found = schedule.run_steps(list(named.values()), inputs, tuple(state))
         return all(
             torch.allclose(value, other, rtol=1e-2, atol=1e-3, equal_nan=True)
-            for value, other in zip(expected, found, strict=True)
+            for value, other in zip(expected, found[-1], strict=True)
         )
 
-    with ThreadPoolExecutor(1) as pool:  # as for tracing: away from whatever the caller has switched on
-        return pool.submit(compare).result()
+    return apart(compare)
 
 
 def unroll_planned(
@@ -129,7 +152,7 @@ def unroll_planned(
     if lengths is not None:
         cell = Held(cell)
     inside, fed = hold(inputs, lengths)
-    planned, parameters = find_plan(cell, inputs.dtype, inputs.device, native)
+    planned, parameters, _ = find_plan(cell, inputs.dtype, inputs.device, native)
     schedule, executor = planned.schedule, planned.executor
     if reverse:
         fed = fed.flip(0)

@@ -1,17 +1,18 @@
-"""What two cells must share to run by one plan, and how that is remembered."""
+"""What two cells must share to run by one plan: their structure here, and in `watch` what their step reads."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.modules import module as _torch_module
 
-from unrolled.errors import CompilerError, UntraceableError
+from unrolled.errors import UntraceableError
+from unrolled.unroll.watch import INTERNAL
 
-T = TypeVar("T")
 #: Held by the one thread that plans or compiles: tracing switches things in PyTorch that all threads see.
 planning = threading.RLock()
 
@@ -29,26 +30,35 @@ class Itself:
         return id(self.value)
 
 
-_INTERNAL = frozenset([*vars(nn.Module()), "origin"])
+class PassingError(UntraceableError):
+    """What forbids a plan now, and may not at the next call."""
 
 
-def describe(module: nn.Module) -> tuple[Hashable, dict[str, Tensor]]:
-    """What decides a module's step beside the values of its tensors, and these by name.
+class Description(NamedTuple):
+    """Of a module and its parts: what they are made of.
 
-    That is class, settings, shapes, and its parts'. Buffers count among the tensors; one that has several names comes
-    once, under the first.
+    structure: classes, shapes, which of them train; hashable.
+    tensors: parameters and buffers by name; one that has several names comes once, under the first.
+    modules: the module and all its parts, in the order of the structure.
     """
+
+    structure: Hashable
+    tensors: dict[str, Tensor]
+    modules: list[nn.Module]
+
+
+def describe(module: nn.Module) -> Description:
+    """The structure of a module; UntraceableError where it has hooks, which a compiled step would not call."""
     tensors: dict[str, Tensor] = {}
-    return _describe(module, "", tensors, {}), tensors
+    modules: list[nn.Module] = []
+    return Description(_describe(module, "", tensors, {}, modules), tensors, modules)
 
 
-def _describe(module: nn.Module, prefix: str, tensors: dict[str, Tensor], numbers: dict[int, int]) -> Hashable:
-    settings: list[Hashable] = []
+def _describe(
+    module: nn.Module, prefix: str, tensors: dict[str, Tensor], numbers: dict[int, int], modules: list[nn.Module]
+) -> Hashable:
+    modules.append(module)
     shapes: list[Hashable] = []
-    for name, value in vars(module).items():
-        if name not in _INTERNAL:
-            plain = isinstance(value, Hashable) and not isinstance(value, Tensor)
-            settings.append((name, type(value), value if plain else Itself(value)))
     for group in (module._parameters, module._buffers):
         for name, tensor in group.items():
             if tensor is None:
@@ -57,24 +67,36 @@ def _describe(module: nn.Module, prefix: str, tensors: dict[str, Tensor], number
             number = numbers.setdefault(id(tensor), len(numbers))
             if number == len(tensors):
                 tensors[prefix + name] = tensor
-            shapes.append((name, (number, tensor.shape, tensor.dtype)))
+            shapes.append((name, number, tensor.shape, tensor.dtype, type(tensor)))
+    if not module._modules:
+        return type(module), module.training, tuple(shapes)
     parts = tuple(
-        (name, None if part is None else _describe(part, f"{prefix}{name}.", tensors, numbers))
+        (name, None if part is None else _describe(part, f"{prefix}{name}.", tensors, numbers, modules))
         for name, part in module._modules.items()
     )
-    return type(module), module.training, tuple(settings), tuple(shapes), parts
+    return type(module), module.training, tuple(shapes), parts
 
 
-def remember(known: dict[Hashable, T | Exception], key: Hashable, make: Callable[[], T]) -> T:
-    """What was made for `key`, now or before; the error again, where it could not be made."""
-    if key not in known:
-        with planning:
-            if key not in known:
-                try:
-                    known[key] = make()
-                except (UntraceableError, CompilerError) as error:
-                    known[key] = error
-    found = known[key]
-    if isinstance(found, Exception):
-        raise found
-    return found
+def settings(description: Description) -> Hashable:
+    """Every attribute of a module and its parts: more than a step reads, where nothing is known of it yet."""
+    found: list[Hashable] = []
+    for number, module in enumerate(description.modules):
+        for name, value in vars(module).items():
+            if name not in INTERNAL:
+                plain = isinstance(value, Hashable) and not isinstance(value, Tensor)
+                found.append((number, name, type(value), value if plain else Itself(value)))
+    return tuple(found)
+
+
+def check_hooks(modules: list[nn.Module]) -> None:
+    """UntraceableError where a module has hooks: native code would not call them."""
+    for module in modules:
+        if (
+            module._forward_hooks
+            or module._forward_pre_hooks
+            or module._backward_hooks
+            or module._backward_pre_hooks
+        ):
+            raise PassingError(f"its {type(module).__name__} has a hook, which is called at every step")
+    if _torch_module._has_any_global_hook():
+        raise PassingError("hooks on all modules are registered, which are called at every step")

@@ -7,10 +7,9 @@ number of them: over B for one step, or over T·B for all steps at once.
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -23,50 +22,55 @@ from torch.overrides import TorchFunctionMode
 from unrolled.cells import Cell, State
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import step, title
+from unrolled.unroll.fallback import apart
+from unrolled.unroll.observe import Observer, Seen
 from unrolled.unroll.operations import decompositions
 from unrolled.unroll.signature import describe
+from unrolled.unroll.trial import trial_copy
 from unrolled.unroll.views import shorten_views
+from unrolled.unroll.words import ROWS, operation, reason, user_line
 
 aten = torch.ops.aten
-ROWS = 1_000_003  # a prime
 
 #: Operations that the engine does not know are traced as the simpler ones they are made of.
 _DECOMPOSITIONS = decompositions()
 
 
 def trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], what: str) -> fx.GraphModule:
-    """`function(*tensors)` as a graph; `examples` give shapes and dtypes, their values are not looked at.
-
-    It is traced in a thread of its own: what a person has switched on in theirs, such as hooks on saved tensors, a mode
-    that watches operations, or no autograd within an operator, has no business in it.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(_trace, function, examples, what).result()
+    """`function(*tensors)` as a graph; `examples` give shapes and dtypes, their values are not looked at."""
+    return apart(_trace, function, examples, what)
 
 
-def _trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], what: str) -> fx.GraphModule:
+def _trace(
+    function: Callable[..., Sequence[Tensor]],
+    examples: Sequence[Tensor],
+    what: str,
+    watching: AbstractContextManager | None = None,
+) -> fx.GraphModule:
     with FakeTensorMode(), fx.traceback.preserve_node_meta():
         fakes = [torch.empty(example.shape, dtype=example.dtype, device=example.device) for example in examples]
         try:
             # Functionalised: PyTorch's own derivatives change fresh values in place here and there.
             pure = torch.func.functionalize(lambda *tensors: list(function(*tensors)))
-            graph = make_fx(pure, decomposition_table=_DECOMPOSITIONS, record_stack_traces=True)(*fakes)
+            with watching or nullcontext():
+                graph = make_fx(pure, decomposition_table=_DECOMPOSITIONS, record_stack_traces=True)(*fakes)
             if any(map(_changes, graph.graph.nodes)):  # within an operation that was taken apart, as in torch.lstm_cell
                 again = torch.func.functionalize(fx.Interpreter(graph).run)
                 graph = make_fx(again, decomposition_table=_DECOMPOSITIONS, record_stack_traces=True)(*fakes)
-        except Exception as error:  # whatever a stranger's cell raises when it meets tensors without values
-            why = str(error).splitlines()[0]
-            if "Please convert all Tensors to FakeTensors" in why:
-                why = "it reads a tensor that is neither a parameter nor a buffer: register_buffer makes it one"
-            raise UntraceableError(f"{what} cannot be traced: {why}") from error
+        except UntraceableError:
+            raise
+        except Exception as error:  # whatever a user's cell raises when it meets tensors without values
+            raise UntraceableError(reason(error)) from error
     for node in graph.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload):
             if torch.Tag.nondeterministic_seeded in node.target.tags:
-                raise UntraceableError(f"{what} draws random numbers ({node.target})")
+                raise operation("draws random numbers", node, "draw them outside, and give them with the input")
             if node.target is aten.cumprod.default:  # PyTorch's derivative of it loops over the rows of the trace
-                raise UntraceableError(f"{what} has a cumulative product")
+                raise operation("takes a cumulative product", node, "exp of a cumulative sum of logarithms compiles")
+            if node.target is aten.copy.default:
+                raise operation("writes into a part of a tensor", node, "torch.cat of the parts, or torch.where, compiles")
             if _changes(node):
-                raise UntraceableError(f"{what} changes a tensor in place ({node.target})")
+                raise operation("changes a tensor in place", node, "a new tensor in its place compiles")
     shorten_views(graph)
     _take_biases_out(graph)
     return graph
@@ -107,43 +111,82 @@ def example(dtype: torch.dtype, device: torch.device, *size: int) -> Tensor:
     return torch.empty((), dtype=dtype, device=device).expand(size)
 
 
-def trace_step(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[fx.GraphModule, list[str]]:
+def trace_step(
+    cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None
+) -> tuple[fx.GraphModule, list[str]]:
     """The step as a graph `(parameters..., x, states...) -> (output, states...)`, and the names of the parameters.
 
-    Buffers count as parameters.
+    Buffers count as parameters. `seen` learns what the step reads besides, where somebody wants to know.
     """
-    named = describe(cell)[1]
+    named = describe(cell).tensors
     names = list(named)
     # A copy with the same tensors: while it is traced its parameters are others, which another thread must not meet.
-    whole = _Whole(copy.deepcopy(cell, {id(tensor): tensor for tensor in named.values()}))
+    copied, uncopied = trial_copy(cell, {id(tensor): tensor for tensor in named.values()})
+    whole = _Whole(copied)
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
-        with _NothingDetached(title(cell)):
-            return run_freely(*tensors)
+        with _NothingDetached():
+            values = {f"cell.{name}": tensor for name, tensor in zip(names, tensors, strict=False)}
+            x, *state = tensors[len(names) :]
+            output, new = torch.func.functional_call(whole, values, (x, tuple(state)))
+            return output, *new
 
-    def run_freely(*tensors: Tensor) -> Sequence[Tensor]:
-        values = {f"cell.{name}": tensor for name, tensor in zip(names, tensors, strict=False)}
-        x, *state = tensors[len(names) :]
-        output, new = torch.func.functional_call(whole, values, (x, tuple(state)))
-        return output, *new
+    sizes = (cell.input_size, *cell.state_sizes)
+    parameters = list(named.values())
+    if any(tensor.layout is not torch.strided for tensor in parameters):
+        raise UntraceableError("it holds a sparse tensor; a dense one compiles")
+    if seen is None:
+        return trace(run, [*parameters, *_rows(ROWS, sizes, dtype, device)], title(cell)), names
+    observer = Observer(uncopied)
+    try:
+        apart(_try, run, [*parameters, *_rows(2, sizes, dtype, device)], observer)
+        seen.add(observer, describe(cell).modules, describe(copied).modules)
+        graph = apart(_trace, run, [*parameters, *_rows(ROWS, sizes, dtype, device)], title(cell), observer)
+        seen.add(observer, describe(cell).modules, describe(copied).modules)
+    except UntraceableError as error:
+        if not hasattr(error, "watch"):
+            error.watch = observer.watch(describe(cell).modules)  # type: ignore[attr-defined]
+        raise
+    return graph, names
 
-    rows = [example(dtype, device, ROWS, size) for size in (cell.input_size, *cell.state_sizes)]
-    return trace(run, [*named.values(), *rows], title(cell)), names
+
+def _rows(rows: int, sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    return [example(dtype, device, rows, size) for size in sizes]
+
+
+def _try(run: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], observer: Observer) -> None:
+    """Run a step once on tensors without values, under an observer."""
+    with FakeTensorMode():
+        fakes = [torch.empty(example.shape, dtype=example.dtype, device=example.device) for example in examples]
+        try:
+            with observer:
+                run(*fakes)
+        except UntraceableError:
+            raise
+        except Exception as error:  # whatever a user's cell raises when it meets tensors without values
+            observer.settled()
+            raise UntraceableError(reason(error)) from error
+    observer.settled()
 
 
 class _NothingDetached(TorchFunctionMode):
-    """Refuses what takes values out of autograd: a traced derivative would not know of it."""
+    """Refuses what takes values out of autograd, which a traced derivative would not know of, or asks about it."""
 
     _DETACHING = (Tensor.detach, Tensor.detach_, torch.detach, torch._C._set_grad_enabled)
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
+    _ASKING = tuple(getattr(Tensor, name) for name in ("requires_grad", "grad", "grad_fn", "is_leaf", "_version"))
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in self._DETACHING or getattr(func, "__self__", None) is Tensor.data:
-            raise UntraceableError(f"{self.name} takes values out of autograd, by detach or no_grad")
+        owner = getattr(func, "__self__", None)
+        if func in self._DETACHING or owner is Tensor.data:
+            raise UntraceableError(f"it takes values out of autograd{_at_user()}, by detach or no_grad")
+        if any(owner is each for each in self._ASKING):
+            raise UntraceableError(f"it asks a tensor about autograd{_at_user()}")
         return func(*args, **(kwargs or {}))
+
+
+def _at_user() -> str:
+    found = user_line()
+    return f" at {found}" if found else ""
 
 
 class _Whole(nn.Module):
@@ -154,7 +197,13 @@ class _Whole(nn.Module):
         self.cell = cell
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        return step(self.cell, x, state)
+        before = describe(self.cell).tensors
+        made = step(self.cell, x, state)
+        after = describe(self.cell).tensors
+        for name in dict.fromkeys([*before, *after]):
+            if before.get(name) is not after.get(name):
+                raise UntraceableError(f"it writes its buffer or parameter `{name}`; a state that it returns compiles")
+        return made
 
 
 def trace_derivative(step: fx.GraphModule, wanted: Sequence[bool], what: str) -> fx.GraphModule:
@@ -206,9 +255,11 @@ def extract(
     graph = fx.Graph()
     rows = graph.placeholder("rows") if scaled else None
     copies: dict[fx.Node, fx.Node] = {}
-    for node in inputs:
-        copies[node] = graph.placeholder(node.name)
-        copies[node].meta = dict(node.meta)
+    for number, node in enumerate(inputs):
+        # A value that comes in twice, as where a state is handed on as it was, is read at its first place.
+        place = graph.placeholder(node.name if node not in copies else f"{node.name}_again_{number}")
+        place.meta = dict(node.meta)
+        copies.setdefault(node, place)
     needed = ancestors(outputs, set(inputs))
     for node in source.graph.nodes:
         if node in copies or node not in needed:

@@ -1,0 +1,218 @@
+"""What was planned or compiled for cells, found again at every call by what their step reads."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.errors import CompilerError, UntraceableError
+from unrolled.unroll.adapt import innermost
+from unrolled.unroll.signature import check_hooks, describe, planning
+from unrolled.unroll.trial import with_buffers
+from unrolled.unroll.watch import Watch
+
+T = TypeVar("T")
+#: Plans that are kept in a process, settings that one cell object may have a plan for, and failures of one structure.
+MOST_PLANS, MOST_SETTINGS, _MOST_FAILURES = 256, 8, 32
+_clock = itertools.count()
+
+
+@dataclass
+class _Kept(Generic[T]):
+    value: T
+    alive: list[object]
+    used: int
+
+
+@dataclass
+class _Settings(Generic[T]):
+    """What was made for cells of one structure that read the same.
+
+    masked: attributes that vary and are numbers; for contents that are alike but for those, in `lifted`, the cell runs
+    with buffers in their place. Where that failed, in `rigid`, each value needs a plan of its own.
+    """
+
+    watch: Watch
+    kept: dict[Hashable, _Kept[T]] = field(default_factory=dict)
+    masked: frozenset[tuple[int, str]] = frozenset()
+    lifted: set[Hashable] = field(default_factory=set)
+    rigid: set[Hashable] = field(default_factory=set)
+
+
+@dataclass
+class _Failure:
+    watch: Watch
+    content: Hashable
+    error: UntraceableError | CompilerError
+
+
+@dataclass
+class _Family(Generic[T]):
+    settings: list[_Settings[T]] = field(default_factory=list)
+    failures: list[_Failure] = field(default_factory=list)
+
+
+#: How many plans of one structure were made for a cell: more than one where its settings have changed.
+_changes: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, int]] = weakref.WeakKeyDictionary()
+
+
+class Known(Generic[T]):
+    """At most `MOST_PLANS` of them: the one that was not used for longest goes first."""
+
+    def __init__(self) -> None:
+        self._families: dict[Hashable, _Family[T]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(each.kept) for family in self._families.values() for each in family.settings)
+
+    def clear(self) -> None:
+        self._families.clear()
+
+    def find(
+        self, cell: Any, extra: Hashable, make: Callable[[Any], tuple[T, Watch]]
+    ) -> tuple[T, list[Tensor], Any]:
+        """What `make` made for `cell` now or before; its tensors; and the cell that these belong to.
+
+        extra: what decides besides the cell. make: gives a value and what the step reads, or raises UntraceableError
+        or CompilerError, which is remembered and raised at every call.
+        The cell is another one than `cell` where numbers among its settings have become arguments.
+        """
+        described = describe(cell)
+        check_hooks(described.modules)
+        key = described.structure, extra
+        family = self._families.get(key)
+        if family is not None:
+            for settings in family.settings:
+                content = settings.watch.look(described.modules)
+                kept = settings.kept.get(content)
+                if kept is not None:
+                    kept.used = next(_clock)
+                    return kept.value, list(described.tensors.values()), cell
+                if settings.masked and _mask(content, settings.masked) in settings.lifted:
+                    return self.find(_lift(cell, described.modules, settings.masked), extra, make)
+        with planning:
+            return self._miss(key, cell, extra, make)
+
+    def _miss(self, key: Hashable, cell: Any, extra: Hashable, make) -> tuple[T, list[Tensor], Any]:
+        described = describe(cell)
+        family = self._families.setdefault(key, _Family())
+        for failure in family.failures:
+            if failure.watch.code_only(described.modules) == failure.content:
+                raise failure.error.with_traceback(None)
+        for settings in family.settings:
+            content = settings.watch.look(described.modules)
+            if content in settings.kept:  # which another thread has made meanwhile
+                return settings.kept[content].value, list(described.tensors.values()), cell
+            found = self._lifted(settings, content, cell, described.modules, extra, make)
+            if found is not None:
+                return found
+        try:
+            _count(cell, key)
+            value, watch = make(cell)
+            content = watch.look(described.modules)
+        except (UntraceableError, CompilerError) as error:
+            self._fail(family, described.modules, error)
+            raise
+        same = [each for each in family.settings if (each.watch.names, each.watch.spaces) == (watch.names, watch.spaces)]
+        if not same:
+            same = [_Settings(watch)]
+            family.settings += same
+        same[0].kept[content] = _Kept(value, watch.alive, next(_clock))
+        self._bound()
+        return value, list(described.tensors.values()), cell
+
+    def _lifted(self, settings: _Settings[T], content: Any, cell, modules, extra, make):
+        """As `find`, with numbers that vary as arguments; None where no content that is known differs in these alone."""
+        for before in list(settings.kept):
+            varying = _differing(before, content)
+            if not varying:
+                continue
+            masked = settings.masked | varying
+            alike = _mask(content, masked)
+            if alike in settings.rigid:
+                continue
+            try:
+                found = self.find(_lift(cell, modules, masked), extra, make)
+            except UntraceableError:  # it decides something by the number, or needs it as Python's own
+                settings.rigid.add(alike)
+                continue
+            if len(settings.lifted) >= MOST_PLANS:
+                settings.lifted.clear()
+            settings.lifted = {alike} if masked != settings.masked else settings.lifted | {alike}
+            settings.masked = masked
+            return found
+        return None
+
+    def _fail(self, family: _Family[T], modules: list[nn.Module], error: UntraceableError | CompilerError) -> None:
+        watch = getattr(error, "watch", None) or Watch(None, (), modules)
+        try:
+            content = watch.code_only(modules)
+        except UntraceableError:
+            watch, content = Watch(frozenset(), (), modules), ()
+        family.failures.append(_Failure(watch, content, error))
+        del family.failures[:-_MOST_FAILURES]
+
+    def _bound(self) -> None:
+        if len(self) <= MOST_PLANS:
+            return
+        ages = [
+            (kept.used, content, settings)
+            for family in self._families.values()
+            for settings in family.settings
+            for content, kept in settings.kept.items()
+        ]
+        ages.sort(key=lambda each: each[0])
+        for _, content, settings in ages[: MOST_PLANS // 8]:
+            del settings.kept[content]
+        for family in self._families.values():
+            family.settings = [each for each in family.settings if each.kept]
+        self._families = {key: each for key, each in self._families.items() if each.settings or each.failures}
+
+
+def _count(cell: Any, key: Hashable) -> None:
+    made = _changes.setdefault(innermost(cell), {})
+    made[key] = made.get(key, 0) + 1
+    if made[key] > MOST_SETTINGS:
+        raise UntraceableError(
+            f"its settings have had {MOST_SETTINGS} different values, each of which needs a plan of its own: a float that "
+            "is only computed with, or a buffer, may change freely"
+        )
+
+
+def _mask(content: Any, masked: frozenset[tuple[int, str]]) -> Hashable:
+    """A content without that of the masked attributes."""
+    attributes, *rest = content
+    left = []
+    for number, each in enumerate(attributes):
+        kept = [at for at in zip(*each, strict=True) if (number, at[0]) not in masked] if each else []
+        left.append(tuple(kept))
+    return tuple(left), *rest
+
+
+def _differing(before: Any, now: Any) -> frozenset[tuple[int, str]]:
+    """The floats that alone differ between two contents; empty where anything else does."""
+    if before[1:] != now[1:] or len(before[0]) != len(now[0]):
+        return frozenset()
+    found: set[tuple[int, str]] = set()
+    for number, (old, new) in enumerate(zip(before[0], now[0], strict=True)):
+        if old == new:
+            continue
+        if not old or not new or old[:2] != new[:2]:
+            return frozenset()
+        for name, kind, was, is_now in zip(*new[:2], old[2], new[2], strict=True):
+            if was != is_now:
+                if kind is not float:
+                    return frozenset()
+                found.add((number, name))
+    return frozenset(found)
+
+
+def _lift(cell: Any, modules: list[nn.Module], masked: frozenset[tuple[int, str]]) -> Any:
+    values = {at: torch.tensor(vars(modules[at[0]])[at[1]], dtype=torch.float64) for at in sorted(masked)}
+    return with_buffers(cell, modules, values)

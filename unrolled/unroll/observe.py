@@ -1,0 +1,235 @@
+"""Watches a step run once: which code it is made of, and what it does besides computing its new state.
+
+A compiled step is run by nobody: what its Python did while it was traced would never happen again. So a step that
+draws random numbers, prints, reads a clock or writes to a global is stopped before it does, and runs eagerly.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import linecache
+import sys
+import types
+from collections.abc import Hashable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from unrolled.errors import UntraceableError
+from unrolled.unroll.watch import TRUSTED, Watch, random_source
+
+#: Python's own modules that compute and no more.
+_PURE = frozenset(
+    "abc ast bisect cmath collections contextlib copy copyreg dataclasses decimal enum fractions functools heapq importlib "
+    "inspect itertools keyword math numbers operator re reprlib statistics string types typing warnings weakref".split()
+)
+_LIBRARIES = TRUSTED | {"numpy", "functorch", "sympy", "optree", "typing_extensions"}
+#: Those that look attributes up by names that are in no code.
+_DYNAMIC_MODULES = frozenset({"copy", "dataclasses", "inspect", "operator", "json"})
+_DYNAMIC_NAMES = frozenset({"__dict__", "__getattribute__", "__getstate__", "__reduce_ex__", "attrgetter", "methodcaller"})
+_DYNAMIC_CALLS = frozenset(map(id, (builtins.getattr, builtins.hasattr, builtins.vars, builtins.dir)))
+_FORBIDDEN_CALLS = frozenset(
+    map(id, (builtins.print, builtins.input, builtins.open, builtins.exec, builtins.eval, builtins.globals, builtins.id))
+)
+#: What of PyTorch tells of something other than the values of tensors.
+_AMBIENT = frozenset(
+    "is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_autocast_cpu_enabled get_num_threads "
+    "get_rng_state initial_seed seed manual_seed set_rng_state get_default_dtype data_ptr register_hook retain_grad".split()
+)
+_ASKS_TYPE = frozenset(map(id, (builtins.isinstance, builtins.issubclass, builtins.callable)))
+_PLAIN_OWNERS = (list, dict, set, frozenset, tuple, str, bytes, int, float, complex, range, slice, type, Tensor)
+_CHANGING = frozenset("append extend insert add update pop popitem popleft remove discard clear setdefault sort".split())
+
+
+class Observer:
+    """Stands beside a thread while it runs a step: `with observer: ...`.
+
+    uncopied: attributes that the step shares with its cell, by name, and what they are: they must not be touched.
+    """
+
+    def __init__(self, uncopied: dict[str, str]) -> None:
+        self.uncopied = uncopied
+        self.names: set[str] = set()
+        self.dynamic = False
+        self.asks_type = False
+        self.refusal: UntraceableError | None = None
+        self._seen: dict[int, tuple[types.CodeType, bool]] = {}
+        self._spaces: dict[int, tuple[dict, set[str]]] = {}
+        self._collect_all = True
+        self._may_draw = False
+        self._importing: types.FrameType | None = None
+
+    def __enter__(self) -> Observer:
+        self._before = sys.getprofile()
+        self._drawn = np.random.get_state()
+        sys.setprofile(self._event)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._before)
+        # NumPy's functions are not seen when they are called.
+        if self._may_draw and not all(map(np.array_equal, self._drawn, np.random.get_state())):
+            np.random.set_state(self._drawn)
+            self.refusal = self.refusal or UntraceableError("it draws random numbers from NumPy")
+
+    def settled(self) -> None:
+        """Raise what was found, where the step has caught it; from now on the names in PyTorch's own code are known."""
+        self._collect_all = False
+        if self.refusal is not None:
+            raise self.refusal
+
+    def watch(self, modules: Iterable[nn.Module]) -> Watch:
+        names = None if self.dynamic else frozenset(self.names)
+        spaces = tuple((space, tuple(sorted(wanted))) for space, wanted in self._spaces.values())
+        return Watch(names, spaces, list(modules))
+
+    def _event(self, frame: types.FrameType, event: str, argument: Any) -> None:
+        if self._importing is not None:  # what PyTorch imports when it is needed first
+            if event == "return" and frame is self._importing:
+                self._importing = None
+        elif event == "call":
+            if frame.f_code.co_name == "<module>":
+                self._importing = frame
+            elif id(frame.f_code) not in self._seen:
+                self._enter(frame)
+        elif event == "c_call":
+            known = self._seen.get(id(frame.f_code))
+            if known is not None and known[1]:
+                self._call(frame, argument)
+
+    def _enter(self, frame: types.FrameType) -> None:
+        code = frame.f_code
+        module = frame.f_globals.get("__name__") or ""
+        root = module.partition(".")[0]
+        generated = code.co_filename.startswith("<") and root in ("", "torch")
+        known = root in _LIBRARIES or generated
+        own = not known and (root not in sys.stdlib_module_names or root == "__main__")
+        self._seen[id(code)] = code, own
+        if own:
+            self._enter_own(frame, code)
+        elif not known:
+            caller = frame.f_back
+            if caller is not None and self._seen.get(id(caller.f_code), (None, False))[1]:
+                if root not in _PURE:
+                    self._refuse(f"calls {module}.{code.co_name}", caller)
+                self.dynamic |= root in _DYNAMIC_MODULES
+            self.names.update(code.co_names)
+        elif self._collect_all:
+            self.names.update(code.co_names)
+
+    def _enter_own(self, frame: types.FrameType, code: types.CodeType) -> None:
+        self.names.update(code.co_names)
+        self.names.update(code.co_freevars)
+        self.dynamic |= not _DYNAMIC_NAMES.isdisjoint(code.co_names)
+        space = frame.f_globals
+        _, wanted = self._spaces.setdefault(id(space), (space, set()))
+        steps = list(dis.get_instructions(code))
+        read = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+        wanted |= read
+        for name in (*read, *code.co_freevars):
+            if random_source(space.get(name) if name in space else frame.f_locals.get(name)):
+                self._refuse(f"draws random numbers from `{name}`", frame)
+        self._may_draw |= "random" in code.co_names
+        for name in code.co_names:
+            if name in self.uncopied:
+                line = next((_line(step) for step in steps if step.argval == name), None)
+                self._refuse(f"uses `{name}`, {self.uncopied[name]}, which cannot be copied for a trial", frame, line)
+        for what, line in _writes(code, steps):
+            self._refuse(f"writes {what}", frame, line)
+
+    def _call(self, frame: types.FrameType, called: Any) -> None:
+        owner, name = getattr(called, "__self__", None), getattr(called, "__name__", str(called))
+        module = getattr(called, "__module__", None)
+        if id(called) in _DYNAMIC_CALLS:
+            self.dynamic = True
+        self.asks_type |= id(called) in _ASKS_TYPE
+        root = (module or "").partition(".")[0]
+        if id(called) in _FORBIDDEN_CALLS:
+            self._refuse(f"calls {name}()", frame)
+        elif random_source(owner):
+            self._refuse("draws random numbers", frame)
+        elif name in _AMBIENT and (root == "torch" or isinstance(owner, Tensor)):
+            self._refuse(f"asks for {name}()", frame)
+        elif isinstance(owner, types.ModuleType) or (owner is None and root):
+            if root not in ("builtins", "_functools", "_operator", "_collections", "_weakref", "_abc", "torch", "numpy", "math"):
+                if root not in _PURE and root not in _LIBRARIES:
+                    self._refuse(f"calls {module}.{name}()", frame)
+        elif owner is not None and not isinstance(owner, _PLAIN_OWNERS):
+            root = type(owner).__module__.partition(".")[0]
+            if root not in _LIBRARIES and root not in _PURE and root != "builtins":
+                self._refuse(f"calls {type(owner).__qualname__}.{name}()", frame)
+        elif name in _CHANGING and any(value is owner for value in list(frame.f_globals.values())):
+            self._refuse("changes a global", frame)
+
+    def _refuse(self, what: str, frame: types.FrameType, line: int | None = None) -> None:
+        self.refusal = UntraceableError(f"it {what} at {place(frame.f_code.co_filename, line or frame.f_lineno)}")
+        raise self.refusal
+
+
+class Seen:
+    """What is known of what a step reads: gathered while it is tried, and while it is traced."""
+
+    watch: Watch | None = None
+    _content: Hashable = None
+    asks_type = False
+
+    def add(self, observer: Observer, modules: list[nn.Module], tried: list[nn.Module]) -> None:
+        """After a run over the copy `tried` of `modules`: UntraceableError where it has changed anything."""
+        watch = observer.watch(modules)
+        before, after = watch.look(modules), watch.look(tried)
+        if before != after:
+            raise UntraceableError(f"it changes {_first_difference(before, after)} at every step")
+        if self.watch is not None and self.watch.names == watch.names and self.watch.spaces == watch.spaces:
+            if self._content != before:
+                raise UntraceableError("it changes a global, or something else that it shares with others, at every step")
+        self.watch, self._content, self.asks_type = watch, before, observer.asks_type
+
+
+def _first_difference(before: Any, after: Any) -> str:
+    """The name of an attribute that is not what it was."""
+    for old, new in zip(before[0], after[0], strict=True):
+        was, is_now = ({at[0]: at[1:] for at in zip(*each, strict=True)} for each in (old, new))
+        for name in {**was, **is_now}:
+            if was.get(name) != is_now.get(name):
+                return f"`self.{name}`"
+    return "a setting of its class or of a function"
+
+
+def place(path: str, line: int) -> str:
+    """`FILE:LINE`, and what stands there."""
+    text = linecache.getline(path, line).strip()
+    return f"{Path(path).name}:{line}" + (f" (`{text if len(text) < 90 else text[:87] + '...'}`)" if text else "")
+
+
+def _writes(code: types.CodeType, steps: list[dis.Instruction]) -> Iterator[tuple[str, int]]:
+    """What a function writes that outlives it, and at which line.
+
+    An attribute of a local variable that is no argument is passed over: where it belongs to something that lives
+    longer, that is seen to have changed.
+    """
+    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    for step in steps:
+        if step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            yield f"the global `{step.argval}`", _line(step) or code.co_firstlineno
+        elif step.opname in ("STORE_ATTR", "DELETE_ATTR") and code.co_name not in ("__init__", "__post_init__"):
+            target = _text(code.co_filename, step) or f"an attribute `{step.argval}`"
+            root = target.partition(".")[0]
+            if root in arguments or root not in code.co_varnames:
+                yield f"`{target}`", _line(step) or code.co_firstlineno
+
+
+def _text(path: str, step: dis.Instruction) -> str | None:
+    """The source of an instruction, where it stands on one line."""
+    at = step.positions
+    if at is None or at.lineno is None or at.lineno != at.end_lineno or at.col_offset is None:
+        return None
+    # Columns are counted in bytes.
+    return linecache.getline(path, at.lineno).encode()[at.col_offset : at.end_col_offset].decode(errors="replace") or None
+
+
+def _line(step: dis.Instruction) -> int | None:
+    """The line of an instruction; `positions` is the same in every version of Python from 3.11 on."""
+    return step.positions.lineno if step.positions else None

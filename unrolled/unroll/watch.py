@@ -1,0 +1,360 @@
+"""What a step reads besides its arguments, and looking at it again at every call.
+
+A plan is right as long as everything that the step read while it was traced is as it was. `Watch.look` makes a value of
+that: equal to the one of the trace where nothing has changed. Scalars and containers count by content, code by
+identity. What cannot be told apart in this way raises UntraceableError: such a cell runs eagerly.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import functools
+import operator
+import types
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from unrolled.errors import UntraceableError
+
+#: Types whose values are compared as they stand.
+_ATOMS = frozenset(
+    {int, str, bool, type(None), bytes, complex, range, slice, type(...), type(NotImplemented)}
+    | {torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype}
+)
+_CODE = frozenset({types.FunctionType, types.BuiltinFunctionType})
+_LISTS = (list, tuple, collections.deque)
+#: Their code is given by a version, and reads no setting but those of the modules themselves.
+TRUSTED = frozenset({"torch", "unrolled"})
+#: Modules whose members are compared by identity: no step changes what they hold.
+_LIBRARIES = TRUSTED | {"numpy", "math", "builtins"}
+#: What makes a step, and what of this package's cells has no part in it.
+_STEPS = frozenset({"forward", "__call__", "step"})
+_UNREAD = frozenset(
+    "__init__ __doc__ __module__ __annotations__ __parameters__ __firstlineno__ __static_attributes__ __constants__ "
+    "__abstractmethods__ _abc_impl add_parameters reset_parameters initial_state bind extra_repr".split()
+)
+#: What a class has that no step reads.
+_PASSED = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__slots__"})
+#: The attributes of a module that belong to PyTorch, or to what the engine puts around a cell.
+INTERNAL = frozenset([*vars(nn.Module()), "origin"])
+#: Elements of an array, and values in all, that are looked at in every call.
+_MOST_ELEMENTS, _MOST_VALUES = 4096, 2000
+_MOST_GETTERS = 16
+_ABSENT = object()
+
+Pairs = tuple[tuple[dict, tuple[str, ...]], ...]
+
+
+def is_trusted(owner: object) -> bool:
+    """Whether a class or function is PyTorch's or this package's."""
+    return (getattr(owner, "__module__", None) or "").partition(".")[0] in TRUSTED
+
+
+def has_code_of_its_own(modules: Sequence[nn.Module]) -> bool:
+    """Whether a cell's step runs other code than PyTorch's and this package's, which read their attributes alone."""
+    return any(
+        not is_trusted(type(module))
+        or any(callable(value) and not is_trusted(value) for name, value in vars(module).items() if name not in INTERNAL)
+        for module in modules
+    )
+
+
+class Watch:
+    """What the steps of cells of one structure read.
+
+    names: every name that stands in the code that ran, so every attribute that it can have read; None where it looked
+        attributes up by names that it computed.
+    spaces: namespaces of functions that ran, and which of their names they may read.
+    modules: the cell's own modules, in the order in which `describe` lists them.
+    """
+
+    def __init__(self, names: frozenset[str] | None, spaces: Pairs, modules: Sequence[nn.Module]) -> None:
+        self.names, self.spaces = names, spaces
+        self.alive: list[object] = []
+        # Of a class that is trusted every attribute counts: the names in its code were not collected.
+        self._whole = [names is None or is_trusted(type(module)) for module in modules]
+        self._attributes: list[dict[tuple[str, ...], _Getter]] = [{} for _ in modules]
+        self._trusted: list[_Getter] = []
+        self._own: list[type] = []
+        for kind in dict.fromkeys(kind for module in modules for kind in type(module).__mro__ if kind is not object):
+            if not is_trusted(kind):
+                self._own.append(kind)
+                continue
+            wanted = _STEPS if kind is nn.Module or names is not None else set(vars(kind)) - _UNREAD
+            found = tuple(
+                name
+                for name, value in vars(kind).items()
+                if (name in wanted or (names is not None and name in names)) and not isinstance(value, list | dict | set)
+            )
+            if found and kind is not nn.Module:
+                self._trusted.append(_Getter(found, vars(kind)))
+        self._trusted.append(_Getter(("__call__", "_call_impl"), vars(nn.Module)))
+
+    def look(self, modules: Sequence[nn.Module]) -> Hashable:
+        """The content of all that is watched: of each module's attributes, of classes, of functions' namespaces."""
+        reader = _Reader(self.names, modules)
+        attributes = []
+        for number, module in enumerate(modules):
+            own = module.__dict__
+            getters = self._attributes[number]
+            getter = getters.get(tuple(own))
+            if getter is None:
+                getter = self._getter(number, own)
+            attributes.append(getter.read(own, reader))
+        # Functions and properties, which are equal to themselves alone.
+        members = tuple([getter.members() for getter in self._trusted])
+        if not self._own and not self.spaces:
+            self.alive = reader.alive
+            return tuple(attributes), members
+        others = tuple([reader.members(kind) for kind in self._own])
+        read = tuple(
+            [reader.read_at(space.get(name, _ABSENT), name) for space, wanted in self.spaces for name in wanted]
+        )
+        self.alive = reader.alive
+        return tuple(attributes), members, others, read
+
+    def _getter(self, number: int, own: dict[str, Any]) -> _Getter:
+        names = tuple(
+            name for name in own if name not in INTERNAL and (self._whole[number] or name in self.names)  # type: ignore[operator]
+        )
+        getters = self._attributes[number]
+        if len(getters) >= _MOST_GETTERS:
+            getters.clear()
+        return getters.setdefault(tuple(own), _Getter(names, own))
+
+    def code_only(self, modules: Sequence[nn.Module]) -> Hashable:
+        """What of the content stays as it is while a cell counts its steps: words, switches and code."""
+        reader = _Reader(self.names, modules)
+        found = []
+        for number, module in enumerate(modules):
+            for name, value in vars(module).items():
+                if name in INTERNAL or not (self.names is None or name in self.names):
+                    continue
+                if isinstance(value, str | bool | type(None) | enum.Enum | torch.dtype):
+                    found.append((number, name, value))
+                elif isinstance(value, types.FunctionType | type):
+                    found.append((number, name, id(reader.keep(getattr(value, "__code__", value)))))
+        self.alive = reader.alive
+        return tuple(found)
+
+
+class _Getter:
+    """Reads the same names of one dictionary after another."""
+
+    def __init__(self, names: tuple[str, ...], example: Mapping[str, Any]) -> None:
+        self.names, self._example = names, example
+        self._get = operator.itemgetter(*names) if names else None
+        self._one = len(names) == 1
+
+    def read(self, own: Mapping[str, Any], reader: _Reader) -> Hashable:
+        """The names, the types and the contents of their values."""
+        if self._get is None:
+            return ()
+        values = (self._get(own),) if self._one else self._get(own)
+        kinds = tuple(map(type, values))
+        if _ATOMS.issuperset(kinds):
+            return self.names, kinds, values
+        contents = [
+            value if kind in _ATOMS else reader.read_at(value, name)
+            for name, kind, value in zip(self.names, kinds, values, strict=True)
+        ]
+        return self.names, kinds, tuple(contents)
+
+    def members(self) -> Hashable:
+        """What stands under the names now, of a class that may have changed."""
+        try:
+            return self._get(self._example)  # type: ignore[misc]
+        except KeyError:
+            return tuple(map(self._example.get, self.names))
+
+
+class _Reader:
+    """Makes comparable values; `alive` keeps what stands in them by its address, so that no other gets that."""
+
+    def __init__(self, names: frozenset[str] | None, modules: Sequence[nn.Module]) -> None:
+        self.names = names
+        self.alive: list[object] = []
+        self._modules = modules
+        self._numbers: dict[int, int] | None = None
+        self._open: dict[int, int] = {}
+        self._left = _MOST_VALUES
+
+    def keep(self, value: Any) -> Any:
+        self.alive.append(value)
+        return value
+
+    def read_at(self, value: Any, name: str) -> Hashable:
+        try:
+            return self.read(value)
+        except _UnwatchableError as error:
+            raise UntraceableError(f"its step reads `{name}`, {error}") from None
+
+    def read(self, value: Any) -> Hashable:
+        kind = type(value)
+        if kind in _ATOMS:
+            return kind, value
+        if kind is float:
+            return kind, value if value == value and value else repr(value)  # noqa: PLR0124 - NaN differs from itself
+        if kind in _CODE and is_trusted(value):
+            return id(self.keep(value))
+        if value is _ABSENT:
+            return "absent"
+        self._left -= 1
+        if self._left < 0:
+            raise _UnwatchableError(f"which holds more than {_MOST_VALUES} values to look at in every call")
+        if id(value) in self._open:
+            return "again", self._open[id(value)]
+        self._open[id(value)] = len(self._open)
+        try:
+            return kind if is_trusted(kind) else id(self.keep(kind)), self._inside(value, kind)
+        finally:
+            del self._open[id(value)]
+
+    def _inside(self, value: Any, kind: type) -> Hashable:  # noqa: PLR0911, C901 - one line a kind of value
+        if isinstance(value, pytree.TreeSpec):
+            return value
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if isinstance(value, np.ndarray | np.generic):
+            return _array(np.asarray(value))
+        if random_source(value):
+            raise _UnwatchableError("a generator of random numbers: draw them outside, and give them with the input")
+        if isinstance(value, Tensor):
+            raise _UnwatchableError("a tensor that is neither a parameter nor a buffer: register_buffer makes it one")
+        if isinstance(value, enum.Enum):
+            return value.name
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, types.MethodType):
+            return self.read(value.__func__), self.read(value.__self__)
+        if isinstance(value, staticmethod | classmethod):
+            return self.read(value.__func__)
+        if isinstance(value, property):
+            return self.read(value.fget)
+        if isinstance(value, functools.partial):
+            return self.read(value.func), self.read(value.args), self.read(value.keywords)
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, types.ModuleType):
+            return self._namespace(value)
+        if isinstance(value, _LISTS):
+            return tuple(map(self.read, value)), self._attributes(value)
+        if isinstance(value, dict | types.MappingProxyType):
+            return tuple((self.read(key), self.read(each)) for key, each in value.items()), self._attributes(value)
+        if isinstance(value, set | frozenset):
+            return frozenset(map(self.read, value)), self._attributes(value)
+        if isinstance(value, int | float | complex | str | bytes):  # of a class of its own
+            return repr(value), self._attributes(value)
+        if isinstance(value, bytearray):
+            return bytes(value)
+        if kind.__module__ == "_collections":  # what reads the field of a namedtuple
+            return id(self.keep(value))
+        if isinstance(value, types.BuiltinFunctionType | types.MethodDescriptorType | types.WrapperDescriptorType):
+            owner = getattr(value, "__self__", None)
+            if owner is None or isinstance(owner, types.ModuleType | type):
+                return id(self.keep(value))
+            return value.__name__, self.read(owner)
+        if is_trusted(kind) or isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType):
+            return id(self.keep(value))
+        wrapped = getattr(value, "__wrapped__", None)  # as of functools.lru_cache
+        if isinstance(wrapped, types.FunctionType):
+            return self.read(wrapped)
+        if kind.__module__ != "builtins" and (hasattr(value, "__dict__") or _slots(kind)) and _is_python(kind):
+            return self._class(kind), self._attributes(value)
+        raise _UnwatchableError(f"a {kind.__module__}.{kind.__qualname__}, which cannot be watched for changes")
+
+    def _wanted(self, name: str) -> bool:
+        return self.names is None or name in self.names
+
+    def _attributes(self, value: Any) -> Hashable:
+        own = getattr(value, "__dict__", None)
+        found: list[Hashable] = []
+        if own:
+            found += [(name, self.read(each)) for name, each in list(own.items()) if self._wanted(name)]
+        for name in _slots(type(value)):
+            if self._wanted(name) and hasattr(value, name):
+                found.append((name, self.read(getattr(value, name))))
+        return tuple(found)
+
+    def _module(self, module: nn.Module) -> Hashable:
+        """One of the cell's own by its number; of another one what can be read of it."""
+        if self._numbers is None:
+            self._numbers = {id(each): number for number, each in enumerate(self._modules)}
+        if id(module) in self._numbers:
+            return self._numbers[id(module)]
+        parts = tuple(self.read(part) for part in module._modules.values())
+        own = [(name, each) for name, each in vars(module).items() if name not in INTERNAL]
+        settings = tuple((name, self.read(each)) for name, each in own if self._wanted(name))
+        tensors = [*module._parameters.values(), *module._buffers.values()]
+        return parts, settings, module.training, tuple(id(self.keep(tensor)) for tensor in tensors)
+
+    def _function(self, function: types.FunctionType) -> Hashable:
+        if is_trusted(function):
+            return id(self.keep(function))
+        closure = []
+        for cell in function.__closure__ or ():
+            try:
+                closure.append(self.read(cell.cell_contents))
+            except ValueError:  # empty yet
+                closure.append("empty")
+        defaults = self.read(function.__defaults__), self.read(function.__kwdefaults__)
+        return id(self.keep(function.__code__)), defaults, tuple(closure), self._attributes(function)
+
+    def _class(self, kind: type) -> Hashable:
+        parts = []
+        for base in kind.__mro__:
+            if not is_trusted(base) and base.__module__ != "builtins":
+                parts.append(self.members(base))
+        return id(self.keep(kind)), tuple(parts)
+
+    def members(self, kind: type) -> Hashable:
+        """What a class has of its own and a step can have read."""
+        found = []
+        for name, value in list(vars(kind).items()):
+            special = name.startswith("__") and name.endswith("__")
+            if (self._wanted(name) and not special) or name in ("forward", "__call__", "__getattr__"):
+                found.append((name, self.read_at(value, name)))
+        return tuple(found)
+
+    def _namespace(self, module: types.ModuleType) -> Hashable:
+        root = module.__name__.partition(".")[0]
+        names = self.names or ()
+        found = [(name, vars(module)[name]) for name in names if name in vars(module)]
+        if root in _LIBRARIES:
+            return tuple((name, id(self.keep(value))) for name, value in found)
+        return tuple((name, self.read(value)) for name, value in found)
+
+
+class _UnwatchableError(Exception):
+    """A value that cannot be compared with what it will be; the message continues the sentence that names it."""
+
+
+def _array(value: np.ndarray) -> Hashable:
+    if value.dtype.hasobject or value.size > _MOST_ELEMENTS:
+        raise _UnwatchableError(f"an array of {value.size:,} elements: register_buffer makes a tensor of it")
+    return value.shape, value.dtype.str, value.tobytes()
+
+
+def _slots(kind: type) -> Iterable[str]:
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else (name for name in slots if name not in _PASSED)
+
+
+def _is_python(kind: type) -> bool:
+    """Whether the class is written in Python from its root on, so that its instances hold no more than attributes."""
+    roots = [base for base in kind.__mro__[:-1] if base.__bases__ == (object,)]
+    return kind is types.SimpleNamespace or all("__dict__" in vars(b) or "__slots__" in vars(b) for b in roots)
+
+
+def random_source(value: object) -> bool:
+    """Whether random numbers are drawn from this object."""
+    return type(value).__module__ in ("random", "numpy.random", "numpy.random._generator", "numpy.random.mtrand") or (
+        isinstance(value, torch.Generator)
+    )
