@@ -63,14 +63,17 @@ class Folder:
             file = self._open(name, os.O_RDONLY)
         except OSError:  # a link among them
             return None
-        with open(file, "rb") as content:
+        try:
             state = os.fstat(file)
             if not _is_own_file(state):
                 return None
             if time.time() - state.st_mtime > _USED:
                 with suppress(OSError):  # on a disk that cannot be written
                     os.utime(file if os.utime in os.supports_fd else self.at(name))
-            return content.read()
+            with open(file, "rb", closefd=False) as content:
+                return content.read()
+        finally:
+            os.close(file)
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file there in one step, readable for the user alone; OSError where that cannot be done."""
@@ -79,10 +82,17 @@ class Folder:
         try:
             with open(file, "wb") as out:
                 out.write(content)
-            os.replace(self._name(begun), self._name(name), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+            try:
+                self._rename(begun, name)
+            except IsADirectoryError:
+                self._rename(name, f"saving-{secrets.token_hex(8)}")  # which goes in time
+                self._rename(begun, name)
         except BaseException:
             self.remove(begun)
             raise
+
+    def _rename(self, old: str, new: str) -> None:
+        os.replace(self._name(old), self._name(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing where it is not there, or cannot be removed."""

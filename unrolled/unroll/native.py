@@ -51,21 +51,14 @@ def build(source: str) -> ctypes.CDLL:
     try:
         with open_cache(make=True) as folder:
             assert folder is not None
-            # Another process may remove it, for want of room, before it is loaded; hardly twice.
-            for _ in range(3):
-                library = _loaded(folder, name)
-                if library is not None:
-                    return library
+            library = _loaded(folder, name)
+            if library is None:
                 with _turn(folder, name):
-                    if not _intact(folder, name):
-                        _make(source, folder, name)
-                        library = _loaded(folder, name)
-                        folder.trim()
-                        if library is not None:
-                            return library
+                    library = _loaded(folder, name) or _make(source, folder, name)
+                folder.trim()
+            return library
     except OSError as error:
         raise CompilerError(f"cannot write to the cache {cache_directory()}: {error.strerror or error}") from error
-    raise CompilerError(f"the compiled library is removed from the cache {cache_directory()} before it can be loaded")
 
 
 def _name(key: str) -> str:
@@ -77,13 +70,22 @@ def _loaded(folder: Folder, name: str) -> ctypes.CDLL | None:
     if not _intact(folder, name):
         return None
     try:
-        # Kept open for the life of the process: `_products` hands out addresses within it. By way of the folder that
-        # was checked, in which nobody else can put another in its place; and under a path of its own, since the loader
-        # takes one that it knows for the library that it had then.
+        return _load(folder, name)
+    except CompilerError:
+        if _intact(folder, name):
+            raise
+        return None  # another process has just removed it, for want of room
+
+
+def _load(folder: Folder, name: str) -> ctypes.CDLL:
+    """By way of the folder that was checked, in which nobody else can put another library in its place.
+
+    The path has the library's name, since the loader takes a path that it knows for the library that was there before.
+    """
+    try:
+        # Kept open for the life of the process: `tools` hands out addresses within it.
         return ctypes.CDLL(folder.at(f"{name}.so"))
     except OSError as error:
-        if not _intact(folder, name):
-            return None
         raise CompilerError(f"the compiled library cannot be loaded: {error}") from error
 
 
@@ -106,20 +108,23 @@ def _turn(folder: Folder, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _make(source: str, folder: Folder, name: str) -> None:
+def _make(source: str, folder: Folder, name: str) -> ctypes.CDLL:
+    """Compile it into the folder, and load it from where nobody removes it before."""
+    file = f"{name}.so"
     with folder.workplace() as workplace:
         workplace.write("step.c", source.encode())
         for choice in _CHOICES:
-            complaint = _call([*compiler()[:-1], *_ALWAYS, *choice, "step.c", "-o", "step.so", "-lm"], workplace)
+            complaint = _call([*compiler()[:-1], *_ALWAYS, *choice, "step.c", "-o", file, "-lm"], workplace)
             if complaint is None:
                 break
         else:
             raise CompilerError(complaint)
-        built = workplace.read("step.so")
-    if built is None:
-        raise CompilerError(f"{compiler()[0]} gives no library")
-    folder.write(f"{name}.so", built)
-    folder.write(f"{name}.sha256", _stated(name, built))
+        built = workplace.read(file)
+        if built is None:
+            raise CompilerError(f"{compiler()[0]} gives no library")
+        folder.write(file, built)
+        folder.write(f"{name}.sha256", _stated(name, built))
+        return _load(workplace, name)
 
 
 def _stated(name: str, library: bytes) -> bytes:
