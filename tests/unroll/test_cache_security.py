@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from unrolled.cache import open_cache
 from unrolled.cells import CELLS
 from unrolled.errors import CacheError, CompilerError
 from unrolled.unroll import fallback, native, planned, unroll
+from unrolled.unroll.compiled import tools
 from unrolled.unroll.known import Known
+from unrolled.unroll.store import load, save
 
 if not hasattr(os, "getuid"):
     pytest.skip("owners and modes are those of POSIX", allow_module_level=True)
@@ -31,16 +34,33 @@ long tools[64];
 
 @pytest.fixture
 def ground(tmp_path, monkeypatch):
-    """A folder of the user's own, with the cache `cache` in it, and no plan in this process."""
+    """A folder of the user's own, in which the cache is to be, and no plan in this process."""
     monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(fallback, "_said", set())
     monkeypatch.setattr(planned, "_planned", Known())
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A cache with a cell in it."""
+    folder = tmp_path_factory.mktemp("compiled") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNROLLED_CACHE", str(folder))
+        tools.cache_clear()
+        run_cell()
+    return folder
+
+
+@pytest.fixture
+def filled(ground, compiled):
+    """The same, the cell in the cache."""
+    return Path(shutil.copytree(compiled, ground / "cache"))
+
+
 @pytest.fixture
 def evil(ground):
-    """A library that leaves a mark where it is loaded, the mark's path, and a call that plants it in a cache."""
+    """The path of a mark that a library leaves where it is loaded, and a call that plants it in a cache."""
     mark, built = ground / "loaded", ground / "evil.so"
     (ground / "evil.c").write_text(EVIL % mark)
     subprocess.run(["cc", "-shared", "-fPIC", ground / "evil.c", "-o", built], check=True)
@@ -92,15 +112,16 @@ def run_cell():
     torch.testing.assert_close(outputs, unroll(cell, x, backend="eager")[0])
 
 
-def test_the_planted_library_of_these_tests_would_be_loaded(evil, ground):
+def test_the_planted_library_of_these_tests_would_be_loaded(evil, filled):
     """As the user's own, which no check can tell from a good one: so that the tests below can fail."""
-    run_cell()
     mark, plant = evil
-    plant(ground / "cache")
-    (name,) = [path.stem for path in (ground / "cache").glob("*.so")][:1]
-    with open_cache() as folder:
-        assert native._intact(folder, name)
-        native._load(folder, name)
+    plantfilled
+    program = (  # elsewhere: a process keeps what it has loaded, by its path
+        "from pathlib import Path; from unrolled.cache import cache_directory, open_cache; from unrolled.unroll import native\n"
+        "with open_cache() as folder:\n"
+        "    assert all(native._loaded(folder, path.stem) for path in cache_directory().glob('*.so'))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     assert mark.exists()
 
 
@@ -108,22 +129,20 @@ def test_the_planted_library_of_these_tests_would_be_loaded(evil, ground):
 
 
 @pytest.mark.parametrize(("mode", "who"), [(0o770, "its group"), (0o720, "its group"), (0o707, "anybody"), (0o777, "")])
-def test_a_cache_that_others_can_write(mode, who, evil, ground):
-    run_cell()
+def test_a_cache_that_others_can_write(mode, who, evil, filled):
     mark, plant = evil
-    plant(ground / "cache")
-    (ground / "cache").chmod(mode)
+    plantfilled
+    filled.chmod(mode)
     with pytest.warns(match=f"can be written by {who}.*chmod go-w"):
         run_cell()
     assert not mark.exists()
 
 
 @as_root
-def test_a_cache_of_another_user(evil, ground):
-    run_cell()
+def test_a_cache_of_another_user(evil, filled):
     mark, plant = evil
-    plant(ground / "cache", OTHER)
-    os.chown(ground / "cache", OTHER, OTHER)
+    plant(filled, OTHER)
+    os.chown(filled, OTHER, OTHER)
     with pytest.warns(match="belongs to another user"):
         run_cell()
     assert not mark.exists()
@@ -131,10 +150,10 @@ def test_a_cache_of_another_user(evil, ground):
 
 @as_root
 @pytest.mark.parametrize("owner", [(OTHER, 0), (0, OTHER)])
-def test_a_cache_below_a_folder_of_others(owner, evil, ground, monkeypatch):
+def test_a_cache_below_a_folder_of_others(owner, evil, ground, compiled, monkeypatch):
     """They could put another folder of the user's in its place, which he has unpacked from somebody's archive."""
     monkeypatch.setenv("UNROLLED_CACHE", str(ground / "theirs" / "mine" / "cache"))
-    run_cell()
+    shutil.copytree(compiled, ground / "theirs" / "mine" / "cache")
     mark, plant = evil
     plant(ground / "theirs" / "mine" / "cache")
     (ground / "theirs").chmod(0o775)
@@ -254,18 +273,17 @@ def test_a_folder_that_is_exchanged_later(when, ground, monkeypatch):
 
 
 @as_root
-def test_a_cache_that_was_open_and_then_mended(evil, ground):
-    run_cell()
+def test_a_cache_that_was_open_and_then_mended(evil, filled):
     mark, plant = evil
-    plans = {path: path.read_bytes() for path in (ground / "cache").glob("*.plan")}
-    (ground / "cache").chmod(0o777)
-    plant(ground / "cache", OTHER)
+    plans = {path: path.read_bytes() for path in filled.glob("*.plan")}
+    filled.chmod(0o777)
+    plant(filled, OTHER)
     for path in plans:
         os.chown(path, OTHER, OTHER)
-    (ground / "cache").chmod(0o755)
+    filled.chmod(0o755)
     run_cell()
     assert not mark.exists()
-    assert {path.stat().st_uid for path in (ground / "cache").iterdir()} == {0}
+    assert {path.stat().st_uid for path in filled.iterdir()} == {0}
     assert {path: path.read_bytes() for path in plans} == plans
 
 
@@ -299,31 +317,38 @@ def dangling(path, evil):
     path.symlink_to(path.with_name("none"))
 
 
-@pytest.mark.parametrize("kind", [".so", ".sha256", ".plan"])
-@pytest.mark.parametrize(
-    "put", [of_two_names, of_another_folder, writable, writable_by_the_group, pipe, folder, dangling]
-)
-def test_files_that_are_not_the_users_own_are_made_anew(put, kind, evil, ground, monkeypatch):
-    run_cell()
+PUT = [of_two_names, of_another_folder, writable, writable_by_the_group, pipe, folder, dangling]
+
+
+@pytest.mark.parametrize("kind", [".so", ".sha256"])
+@pytest.mark.parametrize("put", PUT)
+def test_libraries_that_are_not_the_users_own_are_made_anew(put, kind, evil, ground):
+    assert answer(1) == 1
     mark, plant = evil
-    good = {path: path.read_bytes() for path in (ground / "cache").glob(f"*{kind}")}
-    planted = ground / "planted"
-    shutil.copytree(ground / "cache", planted)
+    name = native._name(native.digest((SOURCE % 42).encode()))
+    for path in (ground / "cache").glob("*.s*"):
+        path.rename((ground / "cache" / name).with_suffix(path.suffix))
+    planted = shutil.copytree(ground / "cache", ground / "planted")
     plant(planted)
-    for path in good:
-        path.unlink()
-        put(path, planted / path.name)
-    native_tools_anew(monkeypatch)
-    run_cell()
+    path = (ground / "cache" / name).with_suffix(kind)
+    path.unlink()
+    put(path, planted / path.name)
+    assert answer() == 42
     assert not mark.exists()
     with open_cache() as opened:
-        assert all(opened.read(path.name) is not None for path in good)
+        assert native._intact(opened, name)
 
 
-def native_tools_anew(monkeypatch):
-    from unrolled.unroll import compiled
-
-    monkeypatch.setattr(compiled, "tools", compiled.tools.__wrapped__)
+@pytest.mark.parametrize("put", PUT)
+def test_plans_that_are_not_the_users_own_are_made_anew(put, filled):
+    (path,) = filled.glob("*.plan")
+    found = load(path.stem)
+    path.rename(filled / "planted")
+    put(path, filled / "planted")
+    assert load(path.stem) is None
+    (filled / "planted").unlink()
+    save(path.stem, found)
+    assert load(path.stem) is not None
 
 
 def test_a_library_under_another_ones_name_is_not_loaded(ground):
@@ -336,11 +361,8 @@ def test_a_library_under_another_ones_name_is_not_loaded(ground):
     assert answer() == 42
 
 
-def test_a_plan_under_another_ones_name_is_not_used(ground):
-    run_cell()
-    (path,) = (ground / "cache").glob("*.plan")
-    from unrolled.unroll.store import load
-
+def test_a_plan_under_another_ones_name_is_not_used(filled):
+    (path,) = filled.glob("*.plan")
     assert load(path.stem) is not None
     other = path.with_name(f"{'0' * 32}.plan")
     path.rename(other)
@@ -374,9 +396,8 @@ def test_what_is_written_is_the_users_alone_whatever_the_umask(ground, monkeypat
     assert answer() == 42
 
 
-def test_the_digests_of_kept_plans_hold_no_code(ground):
+def test_the_digests_of_kept_plans_hold_no_code(filled):
     """No C, and no Python: names of operations, numbers, and the digest of the C that is generated here."""
-    run_cell()
-    (path,) = (ground / "cache").glob("*.plan")
+    (path,) = filled.glob("*.plan")
     text = path.read_text()
     assert not any(word in text for word in ("def ", "void", "import", "#include", "{\n", "lambda", "torch."))
