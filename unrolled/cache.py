@@ -1,8 +1,8 @@
 """Where this program keeps what it can make again, compiled steps and encoded text, and what it trusts there.
 
-What lies in the cache is loaded as code, so that nobody else may be able to change it. The folder is found by a path of
-which only this user and root can change any part, opened by descriptor, and its owner and mode are checked; so are those
-of every file that is read from it, since a folder that was open once may hold what others have put there.
+What lies in the cache is loaded as code, so that nobody else may be able to change it. The folder is found by a path
+of which only this user and root can change any part, opened by descriptor, and its owner and mode are checked; so are
+those of every file that is read from it, since a folder that was open once may hold what others have put there.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Folder:
             return None
         try:
             state = os.fstat(file)
-            if not _is_own_file(state):
+            if not is_own_file(state):
                 return None
             if time.time() - state.st_mtime > _USED:
                 with suppress(OSError):  # on a disk that cannot be written
@@ -103,7 +103,7 @@ class Folder:
         """Remove what is not a file of the user's own: before a library opens it by its name."""
         with suppress(OSError):
             state = os.stat(self._name(name), dir_fd=self.descriptor, follow_symlinks=False)
-            if not _is_own_file(state):
+            if not is_own_file(state):
                 os.unlink(self._name(name), dir_fd=self.descriptor)
 
     @contextmanager
@@ -171,9 +171,9 @@ def open_cache(*inside: str, make: bool = False) -> Iterator[Folder | None]:
     """
     path = cache_directory().joinpath(*inside).absolute()
     if make:
-        for folder in reversed([path, *path.parents]):  # all of them private, whatever the umask
-            if not folder.is_dir():
-                folder.mkdir(mode=0o700, exist_ok=True)
+        for part in reversed([path, *path.parents]):  # all of them private, whatever the umask
+            if not part.is_dir():
+                part.mkdir(mode=0o700, exist_ok=True)
     try:
         found = _settled(path) if _POSIX else path
     except FileNotFoundError:
@@ -258,7 +258,7 @@ def _trusted() -> frozenset[int]:
     return frozenset(users)
 
 
-def _is_own_file(state: os.stat_result) -> bool:
+def is_own_file(state: os.stat_result) -> bool:
     """A regular file under one name, of this user's, that nobody else can write."""
     if not stat.S_ISREG(state.st_mode):
         return False

@@ -149,6 +149,6 @@ for k in range(6):
 def test_processes_that_trim_at_once_do_not_disturb_each_other(folder):
     environment = {**os.environ, "UNROLLED_CACHE": str(folder), "UNROLLED_CACHE_SIZE": "0"}
     words = [sys.executable, "-c", PROCESS % SOURCE]
-    started = [subprocess.Popen(words, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
-    assert [(process.communicate(timeout=240)[1], process.returncode) for process in started] == [(b"", 0)] * 3
+    started = [subprocess.Popen(words, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [(process.communicate(timeout=240)[1], process.returncode) for process in started] == [(b"", 0)] * 2
     assert not list(folder.glob("[!.]*"))

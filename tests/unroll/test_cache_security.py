@@ -115,7 +115,7 @@ def run_cell():
 def test_the_planted_library_of_these_tests_would_be_loaded(evil, filled):
     """As the user's own, which no check can tell from a good one: so that the tests below can fail."""
     mark, plant = evil
-    plantfilled
+    plant(filled)
     program = (  # elsewhere: a process keeps what it has loaded, by its path
         "from pathlib import Path; from unrolled.cache import cache_directory, open_cache; from unrolled.unroll import native\n"
         "with open_cache() as folder:\n"
@@ -131,7 +131,7 @@ def test_the_planted_library_of_these_tests_would_be_loaded(evil, filled):
 @pytest.mark.parametrize(("mode", "who"), [(0o770, "its group"), (0o720, "its group"), (0o707, "anybody"), (0o777, "")])
 def test_a_cache_that_others_can_write(mode, who, evil, filled):
     mark, plant = evil
-    plantfilled
+    plant(filled)
     filled.chmod(mode)
     with pytest.warns(match=f"can be written by {who}.*chmod go-w"):
         run_cell()
@@ -158,7 +158,7 @@ def test_a_cache_below_a_folder_of_others(owner, evil, ground, compiled, monkeyp
     plant(ground / "theirs" / "mine" / "cache")
     (ground / "theirs").chmod(0o775)
     os.chown(ground / "theirs", *owner)
-    with pytest.warns(match="lies below .*theirs, which"):
+    with pytest.warns(match=r"lies below .*theirs, which"):
         run_cell()
     assert not mark.exists()
 

@@ -79,7 +79,15 @@ OPERATIONS = [
     *("aten.relu.default\n", "aten.__class__.mro", "higher_order.cond.default", "prims.__doc__.x", "getitem ", "mul.x"),
     # Of PyTorch, and with effects: on files, on other values, on generators of random numbers.
     *("aten.from_file.default", "aten.add_.Tensor", "aten.set_.source_Storage", "aten.bernoulli.default"),
-    *("aten.rand.default", "aten.copy_.default", "aten.relu.out", "inductor.resize_storage_bytes_.default", "", "..", 3),
+    *(
+        "aten.rand.default",
+        "aten.copy_.default",
+        "aten.relu.out",
+        "inductor.resize_storage_bytes_.default",
+        "",
+        "..",
+        3,
+    ),
 ]
 
 
@@ -186,7 +194,23 @@ def places(tree, at=()):
             yield from places(part, (*at, key))
 
 
-NASTY = [None, True, -1, 1 << 62, 1 << 80, 10**400, 1e400, math.nan, "", "exit()", "../../x", [], {}, [[]], {"value": 9}]
+NASTY = [
+    None,
+    True,
+    -1,
+    1 << 62,
+    1 << 80,
+    10**400,
+    1e400,
+    math.nan,
+    "",
+    "exit()",
+    "../../x",
+    [],
+    {},
+    [[]],
+    {"value": 9},
+]
 
 
 @given(data=st.data())
@@ -217,7 +241,9 @@ def test_a_plan_that_was_cut_short_is_refused(kept, data):
         forms.read(forms.record, content[:end])
 
 
-@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff\xfe", b"[[],null]", b'{"a":1}', b"[[],[1,2,3]]", b"1" * 10_000])
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b"\xff\xfe", b"[[],null]", b'{"a":1}', b"[[],[1,2,3]]", b"1" * 10_000]
+)
 def test_what_is_no_plan_is_refused(content):
     with pytest.raises(DamagedError):
         forms.read(forms.record, content)
@@ -252,10 +278,10 @@ def test_a_planted_plan_that_computes_something_else_is_made_anew(tmp_path, monk
     """Well formed, signed, of the right sizes, and wrong: two steps are compared with the cell's."""
     monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path / "cache"))
     cell, x = CELLS["elman"](3, 4), torch.randn(4, 2, 3)
-    good = None
+    good, path = b"", tmp_path
     for old, new in ((b"", b""), (b"aten.tanh.default", b"aten.sin.default"), (b"aten.mm.default", b"aten.mul.Tensor")):
         monkeypatch.setattr(planned, "_planned", Known())
-        if good is not None:
+        if good:
             _, _, content = good.partition(b"\n")
             assert old in content
             content = content.replace(old, new)

@@ -1,8 +1,8 @@
 """Plans as data: what of a plan is kept in a file, and how it is made again of what stands there.
 
-A file is JSON: `[graphs, value]`, where a graph stands in the value by its number. Whatever is read has one of the forms
-below, with numbers in their bounds; nothing in a file is run. The C of a program is not kept: its library is known by the
-digest of the C, which is generated here.
+A file is JSON: `[graphs, value]`, where a graph stands in the value by its number. Whatever is read has one of the
+forms below, with numbers in their bounds; nothing in a file is run. The C of a program is not kept: its library is known
+by the digest of the C, which is generated here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from unrolled.unroll.vectors import Outside, Vectors
 #: Elements of a constant that is kept: they are scalars and small triangles.
 _CONSTANT = 1 << 16
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float64, torch.float16)}
-_DTYPES |= {str(dtype).removeprefix("torch."): dtype for dtype in (torch.bfloat16, torch.bool, torch.int64, torch.int32)}
+_DTYPES |= {
+    str(dtype).removeprefix("torch."): dtype for dtype in (torch.bfloat16, torch.bool, torch.int64, torch.int32)
+}
 Form = Callable[[Any, list[Graph]], Any]
 
 
@@ -196,9 +198,7 @@ backward = checked(
     made(Backward, native, vectors, maybe(ending), several(whole, list), several(whole, list)),
     lambda found: all(k < len(found.rows) for k in found.row_of),
 )
-training = made(
-    Training, forward, backward, sizes, outside, maybe(graph), whole, several(row(source_kind, whole))
-)
+training = made(Training, forward, backward, sizes, outside, maybe(graph), whole, several(row(source_kind, whole)))
 record = checked(
     row(schedule, maybe(forward), mapping(several(flag), training)),
     lambda found: _is_whole(*found),
@@ -214,7 +214,7 @@ generated = checked(
 def _is_whole(schedule: Schedule, inference: Forward | None, trainings: dict[tuple[bool, ...], Training]) -> bool:
     """Whether the passes are those of the schedule: each with as many addresses as its program takes."""
     parameters, states = len(schedule.parameter_names), schedule.states
-    for one in (inference, *(training.forward for training in trainings.values())):
+    for one in (inference, *(one.forward for one in trainings.values())):
         if one is None:
             continue
         slots = 1 + 2 * states + len(one.trajectories) + len(one.kept) + (0 if one.hoists else len(one.rest))
@@ -222,13 +222,13 @@ def _is_whole(schedule: Schedule, inference: Forward | None, trainings: dict[tup
             return False
         if max((*one.trajectories, -1)) >= states:
             return False
-    for wanted, one in trainings.items():
-        back, kept = one.backward, len(one.forward.kept)
+    for wanted, training in trainings.items():
+        back, kept = training.backward, len(training.forward.kept)
         ends = len(back.rows) if back.ending is None else len(back.ending.shapes) + back.ending.of_input
         slots = 1 + states + kept + len(schedule.visible) + 2 * states + ends
         if not _takes(back, parameters, slots) or len(wanted) != len(schedule.reaching):
             return False
-        if len(one.forward.trajectories) != states or max((*one.chosen, -1)) > parameters:
+        if len(training.forward.trajectories) != states or max((*training.chosen, -1)) > parameters:
             return False
     return True
 

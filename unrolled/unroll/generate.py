@@ -46,6 +46,7 @@ class Generator:
 
     def __init__(self, cell: Cell, embedding: Tensor, batch: int) -> None:
         self.embedding, self.batch = embedding.detach().contiguous(), batch
+
         def make(cell: Cell) -> tuple[_Parts, Watch]:
             return guarded(_make, cell, embedding.dtype, embedding.device)
 

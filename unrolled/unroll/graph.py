@@ -216,7 +216,9 @@ def _is_known(name: str) -> bool:
 def _parameters(name: str) -> tuple[list[tuple[str, bool]], dict[str, tuple[str, bool]]]:
     """Types of an operation's parameters, by their place and by their name, and whether each must be given."""
     found: Any = _function(name)
-    every = [(one.name, (str(one.type), not one.has_default_value()), one.kwarg_only) for one in found._schema.arguments]
+    every = [
+        (one.name, (str(one.type), not one.has_default_value()), one.kwarg_only) for one in found._schema.arguments
+    ]
     return [kind for _, kind, alone in every if not alone], {word: kind for word, kind, _ in every}
 
 

@@ -116,9 +116,7 @@ def _is_for(record: Record, cell: Cell, dtype: torch.dtype, device: torch.device
         return False  # it is made anew; what the cell itself raises, it raises again
 
 
-def _agrees(
-    schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None
-) -> bool:
+def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None) -> bool:
     """Whether two steps of the plan are what the cell computes; `seen` learns what those read."""
     described = describe(cell)
     named = described.tensors
