@@ -1,8 +1,8 @@
 """Plans as data: what of a plan is kept in a file, and how it is made again of what stands there.
 
 A file is JSON: `[graphs, value]`, where a graph stands in the value by its number. Whatever is read has one of the
-forms below, with numbers in their bounds; nothing in a file is run. The C of a program is not kept: its library is known
-by the digest of the C, which is generated here.
+forms below, with numbers in their bounds; nothing in a file is run. The C of a program is not kept: its library is
+known by the digest of the C, which is generated here.
 """
 
 from __future__ import annotations
