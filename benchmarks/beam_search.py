@@ -16,7 +16,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from unrolled.data.pairs import decode_line, encode_line, open_lines
+from unrolled.data.lines import open_lines
+from unrolled.data.pairs import decode_line, encode_line
 from unrolled.decoding import BeamSearch
 from unrolled.models import EncoderDecoder
 from unrolled.tasks.translation import TranslationTask

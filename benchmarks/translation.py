@@ -25,7 +25,7 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 
 from unrolled.data.crew import processors
-from unrolled.data.pairs import open_lines
+from unrolled.data.lines import open_lines
 from unrolled.decoding import BeamSearch
 from unrolled.metrics.translation import bleu, oracle
 from unrolled.tasks.translation import TranslationTask

@@ -1,5 +1,9 @@
 """The errors a caller can catch; the command line prints each as one line and exits with code 2."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class UnrolledError(Exception):
     """Base of every error the package raises on purpose."""
@@ -23,6 +27,41 @@ class RunError(UnrolledError):
 
 class DivergenceError(UnrolledError):
     """The loss became NaN or infinite."""
+
+
+class DecodingError(DivergenceError):
+    """A model gave log-probabilities that no token can be chosen by: NaN, +inf, or -inf for every token.
+
+    what: which of these. Where that was, counted from 0, as far as it is known: `step`, how many tokens had been chosen
+    before; `sentence`, the place in the batch; `hypothesis`, the place in the beam or among the given outputs; `group`,
+    where a beam has several. tokens: those of the hypothesis so far.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        step: int | None = None,
+        sentence: int | None = None,
+        hypothesis: int | None = None,
+        group: int | None = None,
+        tokens: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what, self.step, self.sentence = what, step, sentence
+        self.hypothesis, self.group, self.tokens = hypothesis, group, tokens
+
+    def __str__(self) -> str:
+        names = ("step", "sentence", "group", "hypothesis")
+        where = ", ".join(f"{name} {getattr(self, name)}" for name in names if getattr(self, name) is not None)
+        after = f", after tokens {list(self.tokens)}" if self.tokens else ", before any token"
+        after = "" if self.tokens is None else after
+        return f"the model's log-probabilities are {self.what}{f' at {where} (counted from 0)' if where else ''}{after}"
+
+    def at(self, **known: Any) -> DecodingError:
+        """The same error, with more, or better, said of where it was."""
+        names = ("step", "sentence", "hypothesis", "group", "tokens")
+        return DecodingError(self.what, **{name: getattr(self, name) for name in names} | known)
 
 
 class LostProcessError(RunError):

@@ -8,8 +8,11 @@ import pytest
 from tests.cli.shared import SMALL, error_of
 from unrolled.analysis.words import AnalogyScore, Neighbours, flatten, score_analogies
 from unrolled.cli import main
+from unrolled.data import LEVELS
 from unrolled.data.vectors import WordVectors, read_vectors
 from unrolled.errors import ConfigurationError, DataError
+from unrolled.tasks.language import LanguageTask
+from unrolled.training import Run
 
 WORDS = ("king", "queen", "man", "woman", "apple", "pear")
 #: Royal, female, fruit, and a bit of its own.
@@ -69,6 +72,26 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "--overwrite" in error_of(["inspect", "words", "glove.txt", "--export", "copy.txt"], capsys)
     assert "three words" in error_of(["inspect", "words", "glove.txt", "--analogy", "king"], capsys)
     assert "no such file" in error_of(["inspect", "words", "none.txt"], capsys)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_all_tokens_of_a_model_are_exported_and_read_back(level, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("my_name, my name;\n\t(the king), grüß 世界 ...\n" * 60, encoding="utf-8")
+    words = ["train", "lm", "--data", "text.txt", "--level", level, *SMALL, "--max-steps", "1", "--sample-every", "0"]
+    assert main([*words, "--out", "run", *(["--vocab-size", "300"] if level == "bpe" else [])]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "words", "run", "--export", "v.txt"]) == 0
+    count = int(capsys.readouterr().out.split()[0])
+    task = LanguageTask(Run.open("run")).load()
+    found = read_vectors("v.txt")
+    assert len(found.words) == count == len(task.vocabulary)
+    assert found.words == tuple(task.vocabulary.names())
+    assert np.array_equal(found.values, task.model.embedding.weight.detach().numpy())
+    if level == "word":
+        assert main([*words, "--vectors", "v.txt", "--fix-vectors", "--out", "again"]) == 0
+        again = LanguageTask(Run.open("again")).model.embedding.weight.detach().numpy()
+        assert np.array_equal(again, found.values)
 
 
 def test_a_models_embedding_starts_from_a_file_fixed_or_trained(tmp_path, monkeypatch, capsys):

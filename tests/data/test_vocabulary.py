@@ -132,3 +132,37 @@ def test_files_that_are_no_vocabulary(content, tmp_path):
     path.write_text(content)
     with pytest.raises(RunError, match="not a vocabulary"):
         load_vocabulary(path)
+
+
+@given(st.text(st.characters()))
+@example("a\ud800\udcff\ud83d")
+def test_text_with_halves_of_surrogate_pairs_is_encoded(text):
+    bpe = BPEVocabulary.build(lambda: iter([SENTENCE]), 300)
+    words = WordVocabulary.build(lambda: iter([SENTENCE]), min_count=1)
+    for vocabulary in (ByteVocabulary(), bpe, words, CharacterVocabulary(SENTENCE)):
+        vocabulary.decode(vocabulary.encode(text)).encode()
+
+
+def test_no_vocabulary_is_made_of_halves_of_surrogate_pairs():
+    for make in (CharacterVocabulary.build, lambda blocks: WordVocabulary.build(blocks, min_count=1)):
+        with pytest.raises(DataError, match="half of a surrogate pair"):
+            make(lambda: iter(["a \ud800"]))
+
+
+def test_bpe_cuts_lines_at_line_feeds_alone():
+    bpe = BPEVocabulary.build(lambda: iter(["a \u2028 b\x0c\n" * 500]), 300)
+    assert [bpe.decode(bpe.encode(text)) for text in ("a\u2028b\x0c\nc", "\r\r\n")] == ["a\u2028b\x0c\nc", "\r\r\n"]
+
+
+def test_every_token_has_a_name_of_its_own(vocabulary):
+    names = vocabulary.names()
+    assert len(names) == len(set(names)) == len(vocabulary)
+    for token, name in enumerate(names):
+        assert name == vocabulary.decode([token]) or re.fullmatch(r"(<0x[0-9A-F]{2}>)+", name)
+
+
+def test_names_of_words_are_bare_where_they_can_be():
+    words = [UNKNOWN, "the", "￭,", "(￭", ",", "￭(", "￭!￭", "￭;", "￭;￭"]
+    assert WordVocabulary(words).names() == [UNKNOWN, "the", "￭,", "(", ",", "￭(", "!", ";", "￭;￭"]
+    assert ByteVocabulary().names()[0x41:0x43] == ["A", "B"]
+    assert ByteVocabulary().names()[0xC3] == "<0xC3>"

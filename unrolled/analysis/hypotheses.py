@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unrolled.data.lines import split_lines
 from unrolled.errors import ConfigurationError
 
 
@@ -208,7 +209,7 @@ def _indentation(text: str, code: np.ndarray) -> np.ndarray:
     """How many blocks are open at each line of Python; within brackets and strings as at the line that began them."""
     depths = np.zeros(len(text))
     levels, place, depth = [0], 0, 0
-    for line in text.splitlines(keepends=True):
+    for line in split_lines(text):
         body = line.lstrip(" \t")
         begins = depth == 0 and (place == 0 or code[place - 1]) and code[place : place + 1].all()
         if begins and body.strip() and not body.startswith("#"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unrolled.data.lines import open_lines, readable, split_blanks
 from unrolled.data.vectors import WordVectors
 from unrolled.errors import ConfigurationError, DataError
 
@@ -68,15 +69,16 @@ class AnalogyScore:
 def score_analogies(neighbours: Neighbours, path: Path) -> dict[str, AnalogyScore]:
     """The questions of a file as word2vec's: `a b c d` in a line asks for b - a + c = d.
 
-    A line with `:` is the title of those behind it, by which the scores are; "" for those before the first.
+    A line with `:` is the title of those behind it, by which the scores are; "" for those before the first. Plain or
+    gzip; DataError, with the line, where it has not four words.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     asked: dict[str, list[tuple[int, ...]]] = {}
     left_out: Counter[str] = Counter()
     title = ""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        words = line.split()
+    for number, line in enumerate(open_lines(path), 1):
+        words = split_blanks(line)
         if words[:1] == [":"]:
             title = " ".join(words[1:])
         elif words:
@@ -124,7 +126,7 @@ def draw_map(neighbours: Neighbours, words: Sequence[str]):
     axes = figure.add_subplot()
     axes.plot(places[:, 0], places[:, 1], ".", color="#3182bd")
     for word, (x, y) in zip(words, places, strict=True):
-        shown = word.replace("$", r"\$")
+        shown = readable(word).replace("$", r"\$")
         axes.annotate(shown, (x, y), textcoords="offset points", xytext=(4, 3), fontsize=9)
     axes.set(xlabel="first principal component", ylabel="second")
     axes.margins(0.12)

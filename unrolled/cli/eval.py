@@ -7,17 +7,19 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
+from unrolled.cli.translate import at_line
 from unrolled.data import find_sources, read_text
 from unrolled.data.pairs import read_line_pairs
 from unrolled.data.tokens import encode_files
 from unrolled.decoding import BeamSearch
-from unrolled.errors import ConfigurationError, DataError
+from unrolled.errors import ConfigurationError, DataError, DecodingError, DivergenceError
 from unrolled.tasks.language import LanguageTask
 from unrolled.tasks.pairs import TASKS
 from unrolled.tasks.sentiment import TASK as TREES
@@ -74,6 +76,7 @@ def main(words: Sequence[str], prog: str) -> int:
         if len(tokens) < 2:
             raise DataError(f"{what}: too short to score, it takes two tokens")
         score = task.score(tokens)
+    _require_number(score.nats, arguments.run, what)
     report = {
         "run": arguments.run,
         "checkpoint": arguments.checkpoint,
@@ -107,7 +110,11 @@ def _translator(run: Run, arguments: Arguments) -> int:
     task = TranslationTask(run, arguments.device).load(arguments.checkpoint)
     how = BeamSearch(beam=arguments.beam, length_penalty=arguments.length_penalty)
     lines = read_line_pairs(arguments.source, arguments.target) if arguments.source else None
-    score = evaluate(task, how, lines, arguments.resamples)
+    try:
+        score = evaluate(task, how, lines, arguments.resamples)
+    except DecodingError as error:
+        raise at_line(error, arguments.source or f"{arguments.run}: validation pairs") from error
+    _require_number(score.perplexity, arguments.run, arguments.source or "validation pairs")
     report = {
         "run": arguments.run,
         "checkpoint": arguments.checkpoint,
@@ -143,11 +150,18 @@ def _trees(run: Run, arguments: Arguments) -> int:
         files = [_treebank(Path(given)) for given in arguments.data]
         what, trees = ", ".join(map(str, files)), [tree for file in files for tree in read_labelled_trees(file)]
     score = task.score(trees)
+    _require_number(score.loss, arguments.run, what)
     if arguments.json:
         print(json.dumps({"run": arguments.run, "checkpoint": arguments.checkpoint, "text": what, **asdict(score)}))
     else:
         print("\n".join(tree_lines(score, what)))
     return 0
+
+
+def _require_number(loss: float, run: str, what: str) -> None:
+    """DivergenceError where a loss is NaN, of which the other scores mean nothing."""
+    if isnan(loss):
+        raise DivergenceError(f"{run}: the loss on {what} is NaN: the model's values overflow on this text")
 
 
 def _treebank(path: Path) -> Path:
@@ -178,7 +192,7 @@ def _tokens(task: LanguageTask, arguments: Arguments, scratch: Path):
         if len(split.validation):
             return "validation part", split.validation
         raise ConfigurationError(f"{arguments.run}: no text was held out (--val-fraction 0); give --data")
-    files = find_sources(arguments.data, arguments.glob)
+    files = find_sources(arguments.data, arguments.glob, unpack=task.config.text.level != "byte")
     if task.config.text.level in ("char", "word"):
         unknown = sorted({part for block in read_text(files) for part in task.vocabulary.unknown(block)})
         if note := task.unknown_note(unknown):

@@ -95,7 +95,7 @@ def _vectors(arguments: Arguments) -> WordVectors:
     if task.model.embedding is None:
         raise ConfigurationError(f"{arguments.source}: this model reads one-hot vectors and has no embedding")
     values = task.model.embedding.weight.detach().numpy().astype(np.float32)
-    return WordVectors(tuple(task.vocabulary.decode([k]) for k in range(len(values))), values)
+    return WordVectors(tuple(task.vocabulary.names()), values)
 
 
 def _print_list(title: str, found: list[tuple[str, float]]) -> None:

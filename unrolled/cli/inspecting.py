@@ -19,6 +19,7 @@ from unrolled.analysis.hypotheses import Hypothesis, guess_language, hypotheses_
 from unrolled.analysis.states import trace
 from unrolled.cells import Cell, State
 from unrolled.data import find_sources, read_text
+from unrolled.data.lines import readable
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.layers.stack import unstack_states
 from unrolled.tasks.language import LanguageTask
@@ -46,7 +47,7 @@ def text_for(task: LanguageTask, file: str | None, limit: int) -> str:
     if file is None:
         return held_out_text(task, limit)
     parts, count = [], 0
-    for block in read_text(find_sources([file])):
+    for block in read_text(find_sources([file], unpack=task.config.text.level != "byte")):
         parts.append(block)
         count += len(block)
         if count >= limit:
@@ -143,6 +144,8 @@ def labelled_text(
         name, equals, what = definition.partition("=")
         if not (name and equals and what):
             raise ConfigurationError(f"--hypothesis {definition!r}: write NAME=PATTERN or NAME=FILE.py:FUNCTION")
+        if readable(name) != name:
+            raise ConfigurationError(f"--hypothesis {name!r}: the name is not UTF-8 text")
         if name in {hypothesis.name for hypothesis in hypotheses}:
             raise ConfigurationError(f"--hypothesis {name}: there is one of this name; choose another")
         make = of_function if re.fullmatch(r".+\.py:\w+", what) else of_pattern

@@ -11,7 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
-from unrolled.data.pairs import open_lines
+from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import DataError, RunError

@@ -10,10 +10,10 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
-from unrolled.cli.translate import open_translator
-from unrolled.data.pairs import open_lines
+from unrolled.cli.translate import at_line, open_translator
+from unrolled.data.lines import open_lines
 from unrolled.decoding.beam import require_length_penalty
-from unrolled.errors import DataError
+from unrolled.errors import DataError, DecodingError
 from unrolled.tasks.translation import Which
 from unrolled.training.config import require
 
@@ -50,14 +50,14 @@ def main(words: Sequence[str], prog: str) -> int:
     sources = list(open_lines(arguments.source))
     lists = read_lists(arguments.n_best, len(sources), scored=arguments.weight < 1)
     translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device)
-    scores = translator.score(sources, [[text for text, _ in some] for some in lists])
+    try:
+        scores = translator.score(sources, [[text for text, _ in some] for some in lists])
+    except DecodingError as error:
+        raise at_line(error, arguments.source) from error
     for number, (some, found) in enumerate(zip(lists, scores, strict=True)):
         ranked = []
         for (text, own), (log_prob, length) in zip(some, found, strict=True):
-            new = log_prob / length**arguments.length_penalty
-            ranked.append(
-                (arguments.weight * new + (1 - arguments.weight) * own if arguments.weight < 1 else new, text)
-            )
+            ranked.append((_mixed(log_prob / length**arguments.length_penalty, own, arguments.weight), text))
         ranked.sort(key=lambda entry: -entry[0])
         if arguments.all:
             for score, text in ranked:
@@ -65,6 +65,11 @@ def main(words: Sequence[str], prog: str) -> int:
         else:
             print(ranked[0][1] if ranked else "")
     return 0
+
+
+def _mixed(new: float, own: float, weight: float) -> float:
+    """The mean of two scores; one of weight 0 is not asked, as it may be -inf."""
+    return own if weight == 0 else new if weight == 1 else weight * new + (1 - weight) * own
 
 
 def read_lists(name: str, count: int, scored: bool) -> list[list[tuple[str, float]]]:

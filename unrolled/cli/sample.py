@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
+from unrolled.data.lines import readable
 from unrolled.decoding import Sampling, TextStream, generate
+from unrolled.errors import DecodingError
 from unrolled.tasks.language import LanguageTask
 from unrolled.training import Run
 from unrolled.training.checkpoint import Which
@@ -48,7 +49,9 @@ class Arguments:
 
 
 def main(words: Sequence[str], prog: str) -> int:
-    arguments = parse(Arguments, [_readable(word) for word in words], prog)
+    arguments = parse(Arguments, words, prog)
+    # Bytes that are not UTF-8 are no text to go on from.
+    arguments = replace(arguments, prime=readable(arguments.prime), stop=readable(arguments.stop))
     require(arguments.length >= 1, "length", "at least 1", arguments.length)
     require(1 <= arguments.count <= 10_000, "count", "from 1 to 10,000", arguments.count)
     require(arguments.seed is None or 0 <= arguments.seed < 1 << 63, "seed", "from 0 to below 2^63", arguments.seed)
@@ -62,13 +65,13 @@ def main(words: Sequence[str], prog: str) -> int:
     else:
         generator.manual_seed(arguments.seed)
     prompt = task.prompt(arguments.prime or "\n", arguments.count)
-    _print_texts(task, generate(task.model, prompt, sampling, generator), arguments)
+    try:
+        _print_texts(task, generate(task.model, prompt, sampling, generator), arguments)
+    except DecodingError:
+        if arguments.count == 1:
+            print()  # behind the text before
+        raise
     return 0
-
-
-def _readable(word: str) -> str:
-    """Bytes that are not UTF-8 are no text to go on from; a path keeps them."""
-    return word if Path(word).exists() else word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _print_texts(task: LanguageTask, steps, arguments: Arguments) -> None:

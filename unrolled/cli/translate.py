@@ -14,10 +14,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
-from unrolled.data.pairs import open_lines
+from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import BeamSearch
-from unrolled.errors import ConfigurationError, DataError
+from unrolled.errors import ConfigurationError, DataError, DecodingError, DivergenceError
 from unrolled.tasks.translation import TranslationTask, Which
 from unrolled.tasks.translator import SearchTree, Translator, in_blocks
 from unrolled.training import Run
@@ -78,9 +78,13 @@ def main(words: Sequence[str], prog: str) -> int:
     with _status(hidden=sys.stdout.isatty()) as say:
         for block in in_blocks(open_lines(arguments.source), 1 if at_terminal else BLOCK):
             say(f"translating from line {seen.lines + 1:,} on")
-            if seen.lines == 0 and arguments.tree is not None:
-                _write_tree(translator.tree(block[0], how), arguments.tree)
-            for line, found in zip(block, translator.translate(block, how), strict=True):
+            try:
+                if seen.lines == 0 and arguments.tree is not None:
+                    _write_tree(translator.tree(block[0], how), arguments.tree)
+                translated = translator.translate(block, how)
+            except DecodingError as error:
+                raise at_line(error, arguments.source, seen.lines) from error
+            for line, found in zip(block, translated, strict=True):
                 if arguments.n_best:
                     for one in found:
                         text = one.text.replace("|||", "| | |")  # what stands between the fields
@@ -140,6 +144,12 @@ def _write_tree(tree: SearchTree, path: Path) -> None:
     except RecursionError as error:
         raise DataError("--tree: the outputs for the first line are too long for a tree") from error
     path.write_text(text, encoding="utf-8")
+
+
+def at_line(error: DecodingError, source: str, before: int = 0) -> DivergenceError:
+    """What a person is told where a line cannot be decoded, `before` lines having been read before its block."""
+    where = "standard input" if source == "-" else source
+    return DivergenceError(f"{where}: line {before + (error.sentence or 0) + 1:,}: {error.at(sentence=None)}")
 
 
 def search_of(arguments: Arguments) -> BeamSearch:

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from unrolled.data.pairs import open_lines
+from unrolled.data.lines import open_lines
 from unrolled.errors import DataError
 
 _WORDS = {

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import sys
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -17,47 +12,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import Vocabulary
 from unrolled.errors import DataError, RunError
 
 #: Stands behind the end of a sentence, in batches and in targets.
 PADDING = -1
-_GZIP = b"\x1f\x8b"
-
-
-def open_lines(name: str) -> Iterator[str]:
-    """The lines of a text file, plain or gzip, or of standard input where `name` is "-"; without their line ends.
-
-    A line ends at a line feed and nowhere else, so that line numbers agree with those of other tools.
-    DataError where the file cannot be read, or is not UTF-8.
-    """
-    number = 0
-    try:
-        with _open(name) as file:
-            for number, line in enumerate(file, 1):
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: line {number:,} is not UTF-8 text (byte {error.start + 1:,} of the line)") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{name}: a damaged gzip file behind line {number:,} ({error})") from error
-    except OSError as error:
-        raise DataError(f"{name}: {error.strerror or error}") from error
-
-
-def _open(name: str) -> IO[bytes]:
-    if name == "-":
-        if sys.stdin is None:
-            raise DataError("standard input is closed: pipe text into it, or name a file")
-        if sys.stdin.closed:
-            raise DataError("standard input can be read only once: name a file for all the rest")
-        raw = getattr(sys.stdin, "buffer", None)
-        return raw if raw is not None else io.BytesIO(sys.stdin.read().encode())
-    file = Path(name).open("rb")  # noqa: SIM115 - the caller's to close
-    if not file.seekable():
-        return file
-    magic = file.read(2)
-    file.seek(0)
-    return gzip.GzipFile(fileobj=file) if magic == _GZIP else file  # type: ignore[return-value]
 
 
 def read_line_pairs(source: str, target: str) -> tuple[list[str], list[str]]:

@@ -1,4 +1,7 @@
-"""Files as pieces that are read apart from each other: stretches of bytes that end where a line ends."""
+"""Files as pieces that are read apart from each other: stretches of bytes that end where a line ends.
+
+Raw text stays as it is, line ends and all, but for a byte order mark at the start of a file, which is passed over.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Piece:
     end: int
 
     def bytes(self) -> bytes:
-        """DataError where the file cannot be read."""
+        """As they are, with the mark; DataError where the file cannot be read."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.start)
@@ -29,17 +32,25 @@ class Piece:
             raise DataError(f"{self.path}: {error.strerror or error}") from error
 
     def text(self) -> str:
-        """Decoded as UTF-8; DataError, with file and position, where that is not what it is."""
+        """Decoded as UTF-8; DataError, with file, position and line, where that is not what it is."""
         content = self.bytes()
         advice = "read it at level byte, or convert it to UTF-8"
         try:
-            text = content.decode("utf-8-sig" if self.start == 0 else "utf-8")
+            text = content.decode()
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: not UTF-8 text (byte {self.start + error.start:,}): {advice}") from error
+            raise DataError(f"{self.path}: not UTF-8 text {self._where(error.start)}: {advice}") from error
         if "\0" in text:
-            where = self.start + content.index(b"\0")
-            raise DataError(f"{self.path}: a binary file (byte {where:,} is zero): {advice}")
-        return text
+            raise DataError(f"{self.path}: a binary file, with a zero {self._where(content.index(0))}: {advice}")
+        return text.removeprefix("\ufeff") if self.start == 0 else text
+
+    def _where(self, place: int) -> str:
+        """A place in this piece as a place in the file."""
+        line, left = 1, self.start + place
+        with self.path.open("rb") as file:
+            while block := file.read(min(left, BLOCK_BYTES)):
+                line += block.count(b"\n")
+                left -= len(block)
+        return f"(byte {self.start + place:,}) in line {line:,}"
 
 
 def cut(files: Sequence[Path], size: int) -> Iterator[Piece]:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import atexit
+import gzip
 import hashlib
 import os
 import shutil
 import sys
 import sysconfig
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from unrolled.data.lines import GZIP
 from unrolled.errors import DataError
 
 #: Parts of the standard library that are tables or tests, not code that a person would write.
 _NOT_CODE = {"test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data", "site-packages", "dist-packages"}
 
 
-def find_sources(given: Sequence[str], glob: str | None = None) -> list[Path]:
+def find_sources(given: Sequence[str], glob: str | None = None, *, unpack: bool = True) -> list[Path]:
     """The files that `given` names: files as they are, folders by `glob` (default: all but hidden ones), `-` for
     standard input, and nothing at all for the default corpus. DataError where one is missing or matches nothing.
+
+    unpack: put what is packed by gzip into temporary files; without, it is bytes like any other.
     """
     if not given:
         return standard_library()
@@ -48,7 +53,7 @@ def find_sources(given: Sequence[str], glob: str | None = None) -> list[Path]:
             raise DataError(f"{name}: no such file or folder")
     if all(path.is_file() and path.stat().st_size == 0 for path in files):
         raise DataError(f"{', '.join(given)}: empty, there is nothing to learn from")
-    return files
+    return [_unpacked(path) for path in files] if unpack else files
 
 
 def _hidden(path: Path) -> bool:
@@ -62,6 +67,19 @@ def _spool_standard_input() -> Path:
     if sys.stdin.isatty():
         raise DataError("standard input is a terminal: pipe text into it, or name a file")
     return _spool(sys.stdin.buffer, "standard-input")
+
+
+def _unpacked(path: Path) -> Path:
+    try:
+        with path.open("rb") as file:
+            if file.read(2) != GZIP:
+                return path
+        with gzip.open(path) as packed:
+            return _spool(cast(BinaryIO, packed), path.name.removesuffix(".gz"))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: cannot be read: a damaged gzip file ({error})") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
 
 
 def _spool(stream: BinaryIO, name: str) -> Path:

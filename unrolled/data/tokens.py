@@ -17,6 +17,7 @@ import numpy as np
 
 from unrolled.cache import cache_directory, open_cache
 from unrolled.data.crew import DIGEST_BYTES, Crew, characters, encode, encode_to_cache, words
+from unrolled.data.lines import read_json
 from unrolled.data.pieces import Piece, cut, read_text
 from unrolled.data.vocabulary import Blocks, BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
 from unrolled.data.words import WordVocabulary
@@ -84,9 +85,9 @@ def _surveyed(what: Callable, files: Sequence[Path], progress: Progress) -> Iter
 def load_vocabulary(path: Path) -> Vocabulary:
     """Read what `Vocabulary.save` wrote; RunError where the file is missing or something else."""
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = read_json(path)
         return VOCABULARIES[state["level"]].from_state(state)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
         raise RunError(f"{path}: not a vocabulary of this program ({type(error).__name__}: {error})") from error
 
 
@@ -111,12 +112,12 @@ class TokenFile:
         """RunError where the file or its description is missing or damaged."""
         description = path.with_suffix(".json")
         try:
-            stored = json.loads(description.read_text(encoding="utf-8"))
+            stored = read_json(description)
             file = cls(path, stored["dtype"], stored["count"], stored.get("sha256", ""))
             size = path.stat().st_size
             if stored["dtype"] not in DTYPES or type(stored["count"]) is not int or not isinstance(file.sha256, str):
                 raise ValueError("its description is damaged")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, DataError) as error:
             raise RunError(f"{path}: no encoded text here ({type(error).__name__}: {error})") from error
         if size != file.count * np.dtype(file.dtype).itemsize:
             raise RunError(f"{path}: {size:,} bytes, but {description.name} says {file.count:,} tokens of {file.dtype}")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrolled.data.pieces import read_text
+from unrolled.data.lines import open_lines
 from unrolled.errors import DataError
 
 _PIECE = re.compile(r"[()]|[^ \t\r\n()]+")  # a word may hold other spaces
@@ -69,11 +69,11 @@ def parse_tree(text: str) -> Tree:
 
 
 def read_trees(path: Path) -> list[Tree]:
-    """The trees of a file, one a line; DataError, with the line, where one cannot be read."""
+    """The trees of a file, plain or gzip, one a line; DataError, with the line, where one cannot be read."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     trees = []
-    for number, line in enumerate("".join(read_text([path])).splitlines(), 1):
+    for number, line in enumerate(open_lines(path), 1):
         if line.strip():
             try:
                 trees.append(parse_tree(line))

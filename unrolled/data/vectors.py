@@ -1,16 +1,28 @@
-"""Word vectors in the text formats of word2vec and GloVe: reading and writing."""
+"""Word vectors in the text formats of word2vec and GloVe: reading and writing.
+
+A line is a word and its numbers, with spaces between. So that any token can be such a word, white space, control
+characters, U+FEFF and halves of surrogate pairs are written as `<U+0020>`, by their code points, and the empty word as
+`<U+>`; where a word itself holds such a sequence, its `<` is written as `<U+003C>`. All other words are written as they
+are. Reading undoes exactly these sequences.
+"""
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from unrolled.data.lines import open_lines, read_json, split_blanks
 from unrolled.errors import DataError
+
+_ESCAPE = re.compile(r"<U\+([0-9A-F]{4,6})>")
+_EMPTY = "<U+>"
+_ADVICE = "; word2vec's binary form is not text in UTF-8: write the text form first"
 
 
 @dataclass(frozen=True)
@@ -28,9 +40,9 @@ class WordVectors:
 def read_vectors(path: str | Path, only: set[str] | None = None) -> WordVectors:
     """The vectors of a file, of all its words or of those in `only`.
 
-    The text format of GloVe, a word and its numbers a line; that of word2vec, which has a first line with two counts,
-    both by gzip too (`.gz`); or a JSON object of lists. DataError, with the line, where it is none of these. Of a word
-    that comes twice the first counts.
+    The text format of GloVe, a word and its numbers a line; that of word2vec, which has a first line with two counts;
+    or a JSON object of lists (`.json`); each by gzip too. Between two numbers are tabs or spaces. DataError, with the
+    line, where it is none of these. Of a word that comes twice the first counts.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,60 +50,127 @@ def read_vectors(path: str | Path, only: set[str] | None = None) -> WordVectors:
     words: dict[str, int] = {}
     rows: list[np.ndarray] = []
     width = 0
-    try:
-        entries = _json_entries(path) if path.suffix == ".json" else _text_entries(path)
-        for where, word, numbers in entries:
-            width = width or len(numbers)
-            if len(numbers) != width or not width:
-                raise DataError(f"{path}:{where}: {len(numbers)} numbers, and {width} before")
-            if word not in words and (only is None or word in only):
-                row = np.array(numbers, dtype=np.float32)
-                if not np.isfinite(row).all():
-                    raise DataError(f"{path}:{where}: not all numbers are finite")
-                words[word] = len(rows)
-                rows.append(row)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not text in UTF-8; of word2vec's binary form, write the text form first") from error
-    except (EOFError, OSError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: not word vectors as text or JSON ({error})") from error
+    for where, word, numbers in _json_entries(path) if ".json" in path.suffixes[-2:] else _text_entries(path):
+        width = width or len(numbers)
+        if len(numbers) != width or not width:
+            raise DataError(f"{path}:{where}: {len(numbers)} numbers, and {width} before")
+        if word not in words and (only is None or word in only):
+            words[word] = len(rows)
+            rows.append(_row(numbers, f"{path}:{where}"))
     if not rows:
         raise DataError(f"{path}: holds no vector" + (" of a word that is known here" if only is not None else ""))
     return WordVectors(tuple(words), np.stack(rows))
 
 
-def _text_entries(path: Path):
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="\n") as file:
-        width, told, number = 0, None, 0
-        for number, line in enumerate(file, 1):
-            parts = line.rstrip("\r\n ").split(" ")
-            if number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts):
+def _row(numbers: Sequence, where: str) -> np.ndarray:
+    try:
+        row = np.array(numbers, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: not word vectors as text or JSON ({error})") from error
+    if row.ndim != 1 or not np.isfinite(row).all():
+        raise DataError(f"{where}: not all numbers are finite")
+    return row
+
+
+def _text_entries(path: Path) -> Iterator[tuple[str, str, Sequence[str]]]:
+    width, told, count = 0, None, 0
+    for number, line in enumerate(open_lines(path, _ADVICE), 1):
+        parts = split_blanks(line)
+        if not parts:
+            continue
+        if not width:
+            if len(parts) == 2 and all(part.isdecimal() for part in parts):
                 told, width = int(parts[0]), int(parts[1])
                 continue
-            width = width or len(parts) - 1
-            if width < 1 or len(parts) <= width:
-                raise DataError(f"{path}:{number}: {len(parts) - 1} numbers, and {width} are expected")
-            # A word may hold spaces: its numbers are the last ones.
-            yield str(number), " ".join(parts[:-width]), parts[-width:]
-        if told not in (None, number - 1):
-            raise DataError(f"{path}: its first line tells of {told:,} words, and {number - 1:,} are there")
+            # A line that begins with a space and holds only numbers is that of the empty word.
+            width = len(parts) if line[0] in " \t" and _is_number(parts[0]) else len(parts) - 1
+        word, numbers = _split(line, parts, width)
+        if width < 1 or word is None:
+            raise DataError(f"{path}:{number}: {len(parts) - 1} numbers, and {width} are expected")
+        count += 1
+        yield str(number), _unescaped(word), numbers
+    if told not in (None, count):
+        raise DataError(f"{path}: its first line tells of {told:,} words, and {count:,} are there")
 
 
-def _json_entries(path: Path):
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(stored, dict):
+def _split(line: str, parts: list[str], width: int) -> tuple[str | None, list[str]]:
+    """The word, None where there is none, and the last `width` of the parts, which are its numbers."""
+    if len(parts) == width + 1:
+        return parts[0], parts[1:]
+    if len(parts) > width:  # a word may hold spaces
+        return re.split(rf"(?:[ \t]+[^ \t]+){{{width}}}[ \t]*$", line)[0].lstrip(" \t"), parts[-width:]
+    return ("" if len(parts) == width and line[0] in " \t" else None), parts[max(0, len(parts) - width) :]
+
+
+def _is_number(part: str) -> bool:
+    try:
+        float(part)
+    except ValueError:
+        return False
+    return True
+
+
+def _json_entries(path: Path) -> Iterator[tuple[str, str, Sequence]]:
+    stored = read_json(path, of_pairs=tuple)
+    if not isinstance(stored, tuple):
         raise DataError(f"{path}: expected an object of lists of numbers by word")
-    for word, numbers in stored.items():
+    for word, numbers in stored:
+        if not isinstance(numbers, list):
+            raise DataError(f"{path}:{word!r}: not word vectors as text or JSON: expected a list of numbers")
         yield repr(word), word, numbers
 
 
 def write_vectors(path: Path, words: Sequence[str], values: np.ndarray, header: bool = True) -> None:
-    """Write as text: with `header` as word2vec does, without as GloVe does. White space in a word becomes `_`."""
+    """Write as text: with `header` as word2vec does, without as GloVe does. `read_vectors` gives the same words, and
+    the same float32 `values [N, width]`.
+
+    DataError where two words are equal, or a value is not finite: neither could be read back.
+    """
+    word, times = Counter(words).most_common(1)[0] if words else ("", 0)
+    if times > 1:
+        raise DataError(f"{path}: {times} vectors are of the same word, {word!r}")
+    with np.errstate(over="ignore"):  # which is said below, with the word
+        values = np.asarray(values, dtype=np.float32)
+    finite = np.isfinite(values).all(1)
+    if not finite.all():
+        raise DataError(f"{path}: the vector of {words[int(finite.argmin())]!r} is not all finite numbers")
     with path.open("w", encoding="utf-8", newline="\n") as file:
         if header:
             file.write(f"{len(words)} {values.shape[1]}\n")
         for word, row in zip(words, values, strict=True):
-            shown = "".join("_" if character.isspace() else character for character in word)
-            file.write(f"{shown} {' '.join(f'{number:.6g}' for number in row)}\n")
+            # With a point: a word that is a number, and one whole number, would look like a header.
+            file.write(f"{_escaped(word)} {' '.join(map(str, row))}\n")
+
+
+def _must_escape(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character) in ("Cc", "Cs") or character == "\ufeff"
+
+
+def _escape_of(character: str) -> str:
+    return f"<U+{ord(character):04X}>"
+
+
+def _escaped(word: str) -> str:
+    if not word:
+        return _EMPTY
+    if word == _EMPTY:
+        return _escape_of("<") + word[1:]
+    if "<U+" in word:
+        word = _ESCAPE.sub(lambda found: found[0] if _meant(found[0]) is None else _escape_of("<") + found[0][1:], word)
+    return "".join(_escape_of(one) if _must_escape(one) else one for one in word)
+
+
+def _unescaped(word: str) -> str:
+    if word == _EMPTY:
+        return ""
+    if "<U+" not in word:
+        return word
+    return _ESCAPE.sub(lambda found: found[0] if (meant := _meant(found[0])) is None else meant, word)
+
+
+def _meant(escape: str) -> str | None:
+    """The character that `escape` stands for; None where it is not as `_escape_of` writes it, of what must be."""
+    point = int(escape[3:-1], 16)
+    character = chr(point) if point <= 0x10FFFF else ""
+    fits = character and escape == _escape_of(character) and (character == "<" or _must_escape(character))
+    return character if fits else None

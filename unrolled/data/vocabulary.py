@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from unrolled.data.lines import readable, split_lines
 from unrolled.errors import ConfigurationError, DataError
 
 #: A pass over a text: every call starts anew and yields it in pieces of about a megabyte, cut at line ends.
@@ -41,7 +43,25 @@ class Vocabulary(ABC):
 
     @classmethod
     @abstractmethod
-    def from_state(cls, state: dict[str, Any]) -> Vocabulary: ...
+    def from_state(cls, state: dict[str, Any]) -> Vocabulary:
+        """From what `state` gave. ValueError, TypeError, KeyError or DataError where it cannot have come from there."""
+
+    def spelling(self, token: int) -> str:
+        """How the vocabulary itself writes a token: no two alike."""
+        return self.decode([token])
+
+    def names(self) -> list[str]:
+        """A name for every token, no two alike: its text, or its spelling where others have the same text."""
+        texts, spellings = ([made(k) for k in range(len(self))] for made in (lambda k: self.decode([k]), self.spelling))
+        shared = Counter(texts)
+        taken = {text for text, spelling in zip(texts, spellings, strict=True) if text == spelling}
+        names = []
+        for text, spelling in zip(texts, spellings, strict=True):
+            alone = shared[text] == 1 or text == spelling
+            first = not alone and text not in taken and REPLACEMENT not in text
+            taken.add(text)
+            names.append(text if alone or first else spelling)
+        return names
 
     def unknown(self, text: str) -> list[str]:
         """The parts of `text` that `encode` leaves out or replaces, each once, in order."""
@@ -61,6 +81,13 @@ def unknown_note(level: str, unknown: Sequence[str]) -> str:
     return f"{fate}, being unknown to the vocabulary: {' '.join(map(repr, unknown[:10]))}{more}"
 
 
+def require_text(tokens: Sequence[str]) -> None:
+    """DataError where a token holds half of a surrogate pair: no text has it, and no terminal or file takes it."""
+    for number, token in enumerate(tokens):
+        if readable(token) != token:
+            raise DataError(f"token {number:,}, {token!r}, holds half of a surrogate pair, which is no text")
+
+
 def code_points(text: str) -> np.ndarray:
     """The characters' numbers `[N]`, as bytes where all are ASCII, which is several times as fast."""
     if text.isascii():
@@ -77,6 +104,7 @@ class CharacterVocabulary(Vocabulary):
         self.characters = sorted(set(characters))
         if not self.characters:
             raise DataError("cannot make a vocabulary of an empty text")
+        require_text(self.characters)
         points = np.array([ord(c) for c in self.characters])
         self._token_of = np.full(int(points.max()) + 2, -1, dtype=np.int32)  # the last entry stands for all above
         self._token_of[points] = np.arange(len(points))
@@ -107,7 +135,10 @@ class CharacterVocabulary(Vocabulary):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CharacterVocabulary:
-        return cls(state["characters"])
+        characters = state["characters"]
+        if not isinstance(characters, str) or list(characters) != sorted(set(characters)):
+            raise ValueError("its characters must be a string, each once, in the order of code points")
+        return cls(characters)
 
 
 class ByteVocabulary(Vocabulary):
@@ -119,7 +150,10 @@ class ByteVocabulary(Vocabulary):
         return 256
 
     def encode(self, text: str) -> np.ndarray:
-        return self.encode_bytes(text.encode("utf-8", "surrogateescape"))
+        try:
+            return self.encode_bytes(text.encode("utf-8", "surrogateescape"))  # bytes of a command line among them
+        except UnicodeEncodeError:
+            return self.encode_bytes(readable(text).encode())
 
     def encode_bytes(self, data: bytes) -> np.ndarray:
         return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
@@ -127,12 +161,21 @@ class ByteVocabulary(Vocabulary):
     def decode(self, tokens: Iterable[int]) -> str:
         return bytes(int(t) for t in tokens).decode("utf-8", "replace")
 
+    def spelling(self, token: int) -> str:
+        return self.decode([token]) if token < 0x80 else f"<0x{token:02X}>"
+
     def state(self) -> dict[str, Any]:
         return {}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ByteVocabulary:
         return cls()
+
+
+#: The characters by which byte-level BPE writes bytes: themselves where they can be seen, else others, in order.
+_SEEN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_UNSEEN = [number for number in range(0x100) if number not in _SEEN]
+_BYTE_OF = {chr(number): number for number in _SEEN} | {chr(0x100 + k): number for k, number in enumerate(_UNSEEN)}
 
 
 class BPEVocabulary(Vocabulary):
@@ -166,7 +209,7 @@ class BPEVocabulary(Vocabulary):
     def _head(cls, blocks: Iterator[str]) -> Iterator[str]:
         left = cls.TRAINING_CHARACTERS
         for block in blocks:
-            yield from block[:left].splitlines(keepends=True)
+            yield from split_lines(block[:left])
             left -= len(block)
             if left <= 0:
                 return
@@ -176,12 +219,23 @@ class BPEVocabulary(Vocabulary):
 
     def encode(self, text: str) -> np.ndarray:
         # Line by line in a batch: the library's threads share the work, and its offsets cost no memory for long.
-        lines = text.splitlines(keepends=True)
+        lines = split_lines(readable(text))
         encoded = self._tokenizer.encode_batch_fast(lines)
         return np.array([token for line in encoded for token in line.ids], dtype=np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
         return self._tokenizer.decode([int(t) for t in tokens], skip_special_tokens=False)
+
+    def spelling(self, token: int) -> str:
+        """Its text; its bytes, where they are no whole characters."""
+        text = self.decode([token])
+        if REPLACEMENT not in text:
+            return text
+        stored = self._tokenizer.id_to_token(token) or ""
+        numbers = [_BYTE_OF.get(character) for character in stored]
+        if None in numbers:  # of a tokenizer from elsewhere, which is not over bytes
+            return f"<token {token}>"
+        return "".join(f"<0x{number:02X}>" for number in numbers)
 
     def state(self) -> dict[str, Any]:
         return {"tokenizer": json.loads(self._tokenizer.to_str())}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unrolled.data.vocabulary import Blocks, Vocabulary
+from unrolled.data.vocabulary import Blocks, Vocabulary, require_text
 from unrolled.errors import DataError
 
 UNKNOWN = "<unk>"
@@ -67,6 +67,7 @@ class WordVocabulary(Vocabulary):
     level = "word"
 
     def __init__(self, words: list[str]) -> None:
+        require_text(words)
         self.words = words
         self._token_of = {word: k for k, word in enumerate(words)}
 
@@ -97,9 +98,18 @@ class WordVocabulary(Vocabulary):
     def unknown(self, text: str) -> list[str]:
         return list(dict.fromkeys(word for word in split_words(text) if word not in self._token_of))
 
+    def spelling(self, token: int) -> str:
+        """The word with its joiners."""
+        return self.words[token]
+
     def state(self) -> dict[str, Any]:
         return {"words": self.words}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> WordVocabulary:
-        return cls(state["words"])
+        words = state["words"]
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError("its words must be a list of strings")
+        if words[:1] != [UNKNOWN] or len(set(words)) < len(words):
+            raise ValueError(f"its words must begin with {UNKNOWN}, each once")
+        return cls(words)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.decoding.sampling import StepModel
-from unrolled.errors import ConfigurationError
+from unrolled.decoding.sampling import StepModel, fault
+from unrolled.errors import ConfigurationError, DecodingError
 from unrolled.layers.stack import map_state
 
 NEVER = -torch.inf
@@ -89,13 +89,17 @@ class BeamSearch:
         prefix: Tensor | None = None,
         record: list[SearchStep] | None = None,
     ) -> list[list[Hypothesis]]:
-        """The `n_best` outputs of every sentence, fewer where there are no more.
+        """The `n_best` outputs of every sentence, fewer where there are no more: none where no output is possible.
 
         state, first: the state after `model.start`, and the first token `[B]` that is fed.
         end: the token that ends an output.
         max_length: the most tokens, the end not counted; one number, or one a sentence `[B]`.
         prefix: tokens `[P, B]` that outputs must begin with; below 0 where a sentence's prefix is shorter.
         record: takes what every step chose, for `search_trees`.
+
+        DecodingError, with the step, the sentence and the hypothesis, where a log-probability that is read is NaN or
+        +inf: a sentence of which that is so fails the whole search. Hypotheses that are finished, or cannot go on, are
+        not looked at. ConfigurationError where `max_length` or `end` are out of range.
         """
         if not len(first):
             return []
@@ -156,6 +160,8 @@ class _Searching:
         count, device = len(first), first.device
         self.numbers = torch.arange(count, device=device)
         self.limit = torch.as_tensor(max_length, device=device).expand(count)
+        if not bool(self.limit.isfinite().all()):
+            raise ConfigurationError(f"the greatest length must be a number, got {self.limit.tolist()}")
         if prefix is not None:
             self.limit = torch.maximum(self.limit, (prefix >= 0).sum(0))
         self.state = reorder(model, state, self.numbers.unsqueeze(-1).expand(-1, how.groups))
@@ -172,12 +178,33 @@ class _Searching:
             log_probs, self.state = self.model.step(self.token.reshape(-1), self.state)
             log_probs = log_probs.view(*self.token.shape, -1)
             if not time:
+                if not 0 <= self.end < log_probs.size(-1):
+                    raise ConfigurationError(f"the end, {self.end}, is none of the {log_probs.size(-1):,} tokens")
                 self.total = log_probs.new_zeros(self.token.shape)
                 none = log_probs.new_full((count, self.how.groups, self.width), NEVER)
                 self.done = _Finished(self.history.expand(-1, -1, self.width, -1), none, none, none.long())
-            self._advance(log_probs, time)
+            self._advance(self._checked(log_probs, time), time)
             time += 1
         return [self.results[number] for number in range(count)]
+
+    def _checked(self, log_probs: Tensor, time: int) -> Tensor:
+        """`log_probs [B, G, k, V]`, with -inf for what is no number in rows that count no more."""
+        most = log_probs.amax(-1)
+        broken = ~(most < torch.inf)
+        if not bool(broken.any()):
+            return log_probs
+        counted = broken & (self.total > NEVER)
+        if bool(counted.any()):
+            row, group, k = counted.nonzero()[0].tolist()
+            raise DecodingError(
+                fault(float(most[row, group, k])),
+                step=time,
+                sentence=int(self.numbers[row]),
+                hypothesis=k,
+                group=group if self.how.groups > 1 else None,
+                tokens=tuple(self.history[row, group, k].tolist()),
+            )
+        return log_probs.masked_fill(broken.unsqueeze(-1), NEVER)
 
     def _advance(self, log_probs: Tensor, time: int) -> None:
         """Choose among all tokens, by `log_probs [B, G, k, V]`."""
@@ -195,7 +222,7 @@ class _Searching:
         self._finish(ended, time)
         full = (self.done.score > NEVER).all(-1)
         alive.total = alive.total.masked_fill(full.unsqueeze(-1), NEVER)
-        over = (alive.total == NEVER).flatten(1).all(-1)
+        over = (alive.total == NEVER).flatten(1).all(-1) | (time >= self.limit)
         self.history = torch.cat([_take(self.history, alive.parent), alive.token.unsqueeze(-1)], -1)
         self.done.history = torch.nn.functional.pad(self.done.history, (0, 1))
         self.total = alive.total

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from unrolled.decoding.beam import reorder
-from unrolled.decoding.sampling import StepModel
-from unrolled.errors import ConfigurationError
+from unrolled.decoding.sampling import StepModel, fault
+from unrolled.errors import ConfigurationError, DecodingError
 
 MEANS = ("probabilities", "log-probabilities")
 
@@ -39,7 +39,9 @@ class Ensemble:
         if self.mean == "probabilities":
             log_probs = torch.logsumexp(log_probs, 0) - torch.tensor(float(len(made))).log()
         else:
-            log_probs = torch.log_softmax(log_probs.mean(0), -1)
+            mean = log_probs.mean(0)
+            none = mean.amax(-1, keepdim=True) == -torch.inf  # no token that all models allow
+            log_probs = torch.log_softmax(mean, -1).masked_fill(none, -torch.inf)
         return log_probs, [part for _, part in made]
 
     def reorder(self, state: list[Any], rows: Tensor) -> list[Any]:
@@ -52,19 +54,25 @@ def forced_log_probs(model: StepModel, state: Any, first: Tensor, outputs: Tenso
 
     outputs: tokens with the end behind them; below 0 is padding.
     state, first: as `BeamSearch.search` takes them.
+    DecodingError, with the step, the sentence and the output, where one of these log-probabilities is NaN or +inf.
     """
     steps, count, each = outputs.shape
     rows = torch.arange(count, device=outputs.device).unsqueeze(-1).expand(-1, each)
     state = reorder(model, state, rows)
     token = first.unsqueeze(-1).expand(-1, each).reshape(-1)
-    total = None
+    gains = []
     for time in range(steps):
         log_probs, state = model.step(token, state)
         target = outputs[time].reshape(-1)
         token = target.clamp(min=0)
         gained = log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1)
-        gained = torch.where(target >= 0, gained, torch.zeros_like(gained))
-        total = gained if total is None else total + gained
-    if total is None:
+        gains.append(torch.where(target >= 0, gained, torch.zeros_like(gained)))
+    if not gains:
         return torch.zeros(count, each, device=outputs.device)
-    return total.view(count, each)
+    every = torch.stack(gains).view(steps, count, each)
+    total = every.sum(0)
+    if not bool((total < torch.inf).all()):
+        time, row, k = (~(every < torch.inf)).nonzero()[0].tolist()
+        tokens = tuple(outputs[:time, row, k].tolist())
+        raise DecodingError(fault(float(every[time, row, k])), step=time, sentence=row, hypothesis=k, tokens=tokens)
+    return total

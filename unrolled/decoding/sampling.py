@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unrolled.errors import ConfigurationError
+from unrolled.errors import ConfigurationError, DecodingError
 
 
 class StepModel(Protocol):
@@ -45,11 +45,18 @@ class Sampling:
             raise ConfigurationError(f"top-p must be above 0 and at most 1, got {self.top_p}")
 
     def distribution(self, log_probs: Tensor) -> Tensor:
-        """Probabilities `[B, V]` to draw from, made of a model's log-probabilities `[B, V]`."""
+        """Probabilities `[B, V]` to draw from, made of a model's log-probabilities `[B, V]`.
+
+        DecodingError, with the row, where one holds NaN or +inf, or allows no token.
+        """
+        most = log_probs.amax(-1, keepdim=True)
+        if not bool(most.isfinite().all()):
+            row = int((~most.isfinite()).flatten().nonzero()[0])
+            raise DecodingError(fault(float(most.flatten()[row])), sentence=row)
         if self.temperature < torch.finfo(log_probs.dtype).tiny:
             return torch.zeros_like(log_probs).scatter_(-1, log_probs.argmax(-1, keepdim=True), 1.0)
         # Subtracting the maximum first keeps tiny temperatures from overflowing.
-        scores = (log_probs - log_probs.max(-1, keepdim=True).values) / self.temperature
+        scores = (log_probs - most) / self.temperature
         if 0 < self.top_k < scores.size(-1):
             best = scores.topk(self.top_k)
             scores = torch.full_like(scores, -torch.inf).scatter(-1, best.indices, best.values)
@@ -65,12 +72,20 @@ class Sampling:
         return probs
 
     def draw(self, log_probs: Tensor, draws: Tensor) -> Tensor:
-        """Tokens `[B]`, by `draws [B]`, uniform in [0, 1): where the probabilities, summed up in order, exceed them."""
+        """Tokens `[B]`, by `draws [B]`, uniform in [0, 1): where the probabilities, summed up in order, exceed them.
+
+        DecodingError as of `distribution`.
+        """
         probs = self.distribution(log_probs).to(draws.dtype)
         sums = probs.cumsum(-1)
         tokens = torch.searchsorted(sums, draws.unsqueeze(-1) * sums[:, -1:], right=True).squeeze(-1)
         positive = torch.arange(probs.size(-1), device=probs.device).where(probs > 0, 0)
         return torch.minimum(tokens, positive.max(-1).values)
+
+
+def fault(most: float) -> str:
+    """What is wrong with log-probabilities whose greatest is `most`, which is not finite."""
+    return "NaN" if most != most else "+inf" if most > 0 else "-inf for every token"
 
 
 #: Tokens that a writer makes a call: few enough to look steady on a terminal, enough to make the call's cost small.
@@ -90,7 +105,8 @@ def generate(
     With a `state`, the model goes on from there: the prompt is then the one token `[1, B]` that comes next.
     Dropout is the caller's affair: a module should be in evaluation mode. A model with a `writer` (see
     `LanguageModel.writer`) is asked for many tokens at once, with its weights as they were at the first; the tokens are
-    the same.
+    the same. DecodingError, with the step and the row, where the model's log-probabilities are NaN, +inf, or -inf for
+    every token; the tokens before come first.
     """
     if len(prompt) == 0:
         raise ConfigurationError("a prompt of at least one token is needed to predict the next")
@@ -101,14 +117,24 @@ def generate(
     token = prompt[-1]
     numbers = torch.float32 if token.device.type == "mps" else torch.float64
     writer = model.writer(len(token)) if hasattr(model, "writer") else None
+    done = 0
     while True:
         if writer is None:
             log_probs, state = model.step(token, state)
             draws = torch.rand(len(token), generator=generator, dtype=numbers, device=token.device)
-            token = sampling.draw(log_probs, draws)
+            try:
+                token = sampling.draw(log_probs, draws)
+            except DecodingError as error:
+                raise error.at(step=done) from None
             yield token
+            done += 1
         else:
             many = torch.rand(_AT_ONCE, len(token), generator=generator, dtype=numbers)
             tokens, state = writer(token, state, sampling, many)
-            yield from tokens
+            faults = (tokens < 0).any(1).tolist()
+            for chosen, faulty in zip(tokens, faults, strict=True):
+                if faulty:
+                    raise DecodingError("NaN", step=done, sentence=int((chosen < 0).nonzero()[0]))
+                yield chosen
+                done += 1
             token = tokens[-1]

@@ -12,13 +12,16 @@ from unrolled.cells import Cell, find_cell
 from unrolled.errors import ConfigurationError
 from unrolled.layers.noise import probability, zoneout_rates
 from unrolled.layers.stack import Batch, Regularisation, Stacked, run_layer
+from unrolled.layers.wrap import as_cell
+from unrolled.unroll.adapt import Foreign
 from unrolled.unroll.embedded import Embedded, Hoisted, KeptRows, keep_rows
 
 
 class Recurrent(nn.Module):
     """Layers of any cell: `Recurrent(PeepholeLSTMCell, 64, 256, num_layers=2)`, or `Recurrent("peephole", 64, 256)`.
 
-    cell_class: a `Cell` class, a function `(input_size, hidden_size, **options) -> Cell`, or a name from `CELLS`.
+    cell_class: a `Cell` class, a function `(input_size, hidden_size, **options) -> Cell`, or a name from `CELLS`. Any
+        other `torch.nn` module that maps `(x, state)` to a state or to `(output, state)` does too: `torch.nn.LSTMCell`.
     hidden_size: one width for all layers, or one a layer: `[512, 256]`.
     dropout: on the outputs of every layer but the last, as in `torch.nn`.
     recurrent_dropout: on the previous output inside the recurrence, one mask a sequence.
@@ -53,6 +56,11 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         make = find_cell(cell_class) if isinstance(cell_class, str) else cell_class
+        if isinstance(make, nn.Module) or not callable(make):
+            raise ConfigurationError(
+                "Recurrent takes a class, or a function (input_size, hidden_size) -> cell, since every layer and "
+                f"direction has weights of its own; got a {type(make).__name__}"
+            )
         widths = [hidden_size] * (num_layers or 1) if isinstance(hidden_size, int) else list(hidden_size)
         if not widths or (num_layers is not None and num_layers != len(widths)):
             raise ConfigurationError(f"num_layers={num_layers} does not fit hidden_size={hidden_size}")
@@ -68,9 +76,12 @@ class Recurrent(nn.Module):
             project = input_projection and size != width
             self.projections.append(nn.Linear(size, width, **factory) if project else nn.Identity())
             size = width if project else size
-            cells = [make(size, width, **options) for _ in range(directions)]
+            cells = [as_cell(make(size, width, **options), size, width) for _ in range(directions)]
             self.cells.append(nn.ModuleList(cells))
-            size = cells[0].state_sizes[0] * directions
+            own_output = cells[0].own_output if isinstance(cells[0], Foreign) else None
+            if own_output is not None and (recurrent_dropout or zoneout):
+                raise ConfigurationError("zoneout and recurrent_dropout need a cell whose output is its first state")
+            size = (own_output or cells[0].state_sizes[0]) * directions
         self.output_size = size
         self.state_names = cells[0].state_names
         self.noise = Regularisation(

@@ -112,7 +112,7 @@ class LanguageModel(nn.Module):
         """What makes many tokens a call in native code, from the weights as they are; None where there is no such way.
 
         `writer(token [B], state, sampling, draws [T, B]) -> (tokens [T, B], state)`, as T calls of `step` with a choice
-        by `sampling` and the uniform `draws` behind each.
+        by `sampling` and the uniform `draws` behind each; a token of -1 stands where the log-probabilities are NaN.
         """
         table = self._one_hot_table() if self.embedding is None else self.embedding.weight
         if self.training or self.recurrent.backend not in ("auto", "native") or why_not_native(table, ()):

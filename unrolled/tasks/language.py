@@ -41,7 +41,7 @@ class TextConfig:
     """Text."""
 
     data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
-    """Files, folders, or - for standard input; none: the source code of Python's standard library."""
+    """Files, plain or gzip, folders, or - for standard input; none: the source code of Python's standard library."""
     glob: Annotated[str | None, arg(metavar="PATTERN")] = None
     """Which files of a folder: '*.py'."""
     level: str = "char"
@@ -160,7 +160,7 @@ def text_name(data: Sequence[str]) -> str:
 
 def prepare(run: Run, config: TextConfig, progress: Progress = lambda what, share: None) -> None:
     """Learn the vocabulary and encode the text into a new run's directory."""
-    files = find_sources(config.data, config.glob)
+    files = find_sources(config.data, config.glob, unpack=config.level != "byte")
     vocabulary = build_vocabulary(
         config.level, files, size=config.vocab_size, min_count=config.min_count, progress=progress
     )
@@ -175,7 +175,7 @@ def prepare_vectors(run: Run, config: LanguageConfig) -> None:
     if config.text.level != "word":
         raise ConfigurationError(f"--vectors are of words; the text's level is {config.text.level}: add --level word")
     vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
-    number = {vocabulary.decode([k]): k for k in range(len(vocabulary))}
+    number = {name: k for k, name in enumerate(vocabulary.names())}
     embedding = config.model.build(len(vocabulary)).embedding
     store_vectors(run.path, config.model.vectors, number, embedding.embedding_dim if embedding is not None else None)
 

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from unrolled.data.lines import read_json
 from unrolled.data.mails import made_mails, overlap, read_mails
-from unrolled.errors import ConfigurationError, RunError
+from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.tasks.pairs import REPLY, ReplyConfig
 from unrolled.tasks.translation import TranslationTask, create_pairs_run
 from unrolled.tasks.translator import Translator
@@ -35,9 +36,9 @@ def read_responses(run: Run) -> list[str]:
     """The run's responses; RunError where they are missing or damaged."""
     path = run.path / RESPONSES_FILE
     try:
-        responses = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: no set of responses ({error})") from error
+        responses = read_json(path)
+    except DataError as error:
+        raise RunError(f"no set of responses: {error}") from error
     if not isinstance(responses, list) or not all(isinstance(one, str) for one in responses) or not responses:
         raise RunError(f"{path}: not a list of responses")
     return responses

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from tyro.conf import Suppress, arg
 
 from unrolled.cells.tree import TREE_CELLS
+from unrolled.data.lines import read_json
 from unrolled.data.trees import Tree, TreeBatch, batch_trees, read_trees
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.models.tree import TreeClassifier
@@ -170,10 +171,13 @@ class SentimentTask:
         self.run = run
         self.config = read_config(run)
         try:
-            stored = json.loads((run.path / TREES_FILE).read_text(encoding="utf-8"))
+            stored = read_json(run.path / TREES_FILE)
             self.words: list[str] = stored["words"]
             self.train, self.dev = ([Tree(*map(tuple, tree)) for tree in stored[name]] for name in ("train", "dev"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            texts = (self.words, *(tree.words for part in (self.train, self.dev) for tree in part))
+            if not all(isinstance(word, str | None) for words in texts for word in words) or None in self.words:
+                raise ValueError("its words must be strings")
+        except (ValueError, KeyError, TypeError, DataError) as error:
             raise RunError(f"{run.path / TREES_FILE}: missing or damaged ({error})") from error
         self._number = {word: k for k, word in enumerate(self.words)}
         self.device = find_device(device or self.config.training.device)
@@ -282,7 +286,7 @@ def create_run(path: Path, config: SentimentConfig) -> SentimentTask:
         find_device(config.training.device)
         prepare(run, config.trees)
         if config.trees.vectors is not None:
-            words = json.loads((run.path / TREES_FILE).read_text(encoding="utf-8"))["words"]
+            words = read_json(run.path / TREES_FILE)["words"]
             number = {word: k for k, word in enumerate(words)}
             store_vectors(run.path, config.trees.vectors, number, config.model.embedding_size, std=0.1)
         return SentimentTask(run)

@@ -29,6 +29,7 @@ from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.metrics import perplexity
 from unrolled.tasks.pairs import TRANSLATION, PairsConfig, TranslationConfig, read_config
 from unrolled.training import Checkpoints, Run
+from unrolled.training.checkpoint import require_numbers
 from unrolled.training.config import to_json
 from unrolled.training.optimisation import find_device
 
@@ -103,6 +104,7 @@ class TranslationTask:
                     parameter.copy_(mean[name])  # type: ignore[arg-type]
         except (SafetensorError, KeyError, RuntimeError) as error:
             raise RunError(f"{files[0].parent}: does not fit this run's model ({error})") from error
+        require_numbers(self.model, f"{self.run.path}: the average of the last validations")
 
     def _keep_snapshot(self, step: int) -> None:
         """Keep these weights under their step, which a resumed run comes by again."""

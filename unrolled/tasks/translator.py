@@ -23,7 +23,7 @@ from unrolled.decoding import (
     tree_svg,
 )
 from unrolled.decoding.tree import Node
-from unrolled.errors import ConfigurationError, DataError
+from unrolled.errors import ConfigurationError, DataError, DecodingError
 from unrolled.metrics import perplexity
 from unrolled.metrics.translation import CorpusScore, bleu, chrf
 from unrolled.tasks.translation import TranslationTask
@@ -64,10 +64,17 @@ class Translator:
         self.longest = min(task.config.pairs.max_length for task in tasks)
 
     def translate(self, lines: Sequence[str], how: BeamSearch) -> list[list[Translation]]:
-        """The n best translations of every line, no two alike, the best first; an empty line's is empty."""
+        """The n best translations of every line, no two alike, the best first; an empty line's is empty.
+
+        DecodingError, whose `sentence` is the line, where the model gives NaN.
+        """
         pieces = [self._pieces(line) for line in lines]
         flat = [piece for some in pieces for piece in some]
-        found = iter(self._search(flat, how))
+        try:
+            found = iter(self._search(flat, how))
+        except DecodingError as error:
+            line_of = [k for k, some in enumerate(pieces) for _ in some]
+            raise error.at(sentence=line_of[error.sentence or 0]) from None
         results = []
         for some in pieces:
             parts = [next(found) for _ in some]
@@ -88,7 +95,10 @@ class Translator:
         return SearchTree(line, search_trees(record, found, self.end)[0], self._token_text)
 
     def score(self, lines: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
-        """`(log P, number of tokens with the end)` of each line's candidates."""
+        """`(log P, number of tokens with the end)` of each line's candidates.
+
+        DecodingError, whose `sentence` is the line and whose `hypothesis` the candidate, where the model gives NaN.
+        """
         sources = [encode_line(self.source, line) for line in lines]
         texts = [[encode_line(self.target, text) for text in some] for some in candidates]
         work = sorted((k for k in range(len(lines)) if texts[k]), key=lambda k: (len(sources[k]), len(texts[k])))
@@ -104,7 +114,11 @@ class Translator:
             # Lists of a thousand go in parts.
             for first in range(0, widest, rows):
                 part = [texts[k][first : first + rows] for k in batch]
-                log_probs = self._forced([sources[k] for k in batch], part)
+                try:
+                    log_probs = self._forced([sources[k] for k in batch], part)
+                except DecodingError as error:
+                    candidate = first + (error.hypothesis or 0)
+                    raise error.at(sentence=batch[error.sentence or 0], hypothesis=candidate) from None
                 for k, some, row in zip(batch, part, log_probs, strict=True):
                     results[k] += [(row[j], len(text) + 1) for j, text in enumerate(some)]
         return results
@@ -130,7 +144,11 @@ class Translator:
         results: list[list[Hypothesis]] = [[] for _ in sentences]
         for first in range(0, len(order), size):
             chosen = order[first : first + size]
-            for k, found in zip(chosen, self._batch([sentences[k] for k in chosen], how), strict=True):
+            try:
+                made = self._batch([sentences[k] for k in chosen], how)
+            except DecodingError as error:
+                raise error.at(sentence=chosen[error.sentence or 0]) from None
+            for k, found in zip(chosen, made, strict=True):
                 results[k] = found
         return results
 

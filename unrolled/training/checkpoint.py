@@ -171,8 +171,9 @@ class Checkpoints:
         return self._load(which, model, (WEIGHTS, STATE))
 
     def load_weights(self, which: Which, model: nn.Module) -> None:
-        """As `load`, without the training state."""
+        """As `load`, without the training state; RunError, too, where a weight is NaN, by which nothing can be said."""
         self._load(which, model, (WEIGHTS,))
+        require_numbers(model, f"{self.run.path}: the {which} checkpoint")
 
     def set_aside_damaged(self) -> None:
         """Rename the damaged checkpoints behind the last whole one, with a RecoveryWarning; only for the lock's holder.
@@ -246,6 +247,16 @@ def _order(folder: Path) -> tuple[int, int]:
 def vocabularies(run: Run) -> dict[str, str]:
     """Digests of the vocabularies in a run's directory."""
     return {path.name: digest_of(path) for path in sorted(run.path.glob("*vocabulary*.json"))}
+
+
+def require_numbers(model: nn.Module, what: str) -> None:
+    """RunError where a weight is NaN."""
+    broken = [name for name, value in model.named_parameters() if bool(value.isnan().any())]
+    if broken:
+        raise RunError(
+            f"{what} holds weights that are NaN ({broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}): "
+            "its training diverged; choose another --checkpoint, or train again with a lower --learning-rate"
+        )
 
 
 def digest_of(path: Path) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,7 +48,12 @@ class WithOutput(Cell):
 
 
 class Foreign(WithOutput):
-    """Somebody else's module, `(x, state) -> state` or `(x, state) -> (output, state)`, as a cell."""
+    """Somebody else's module, `(x, state) -> state` or `(x, state) -> (output, state)`, as a cell.
+
+    own_output: in a layer, the width of an output that is not the first state.
+    """
+
+    own_output: int | None = None
 
     def __init__(self, module: nn.Module, form: Form, input_size: int, state_sizes: tuple[int, ...]) -> None:
         nn.Module.__init__(self)
@@ -87,11 +93,28 @@ def step(cell: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
     """One step of a cell: its output, and its new state."""
     if isinstance(cell, WithOutput):
         return cell.step(x, state)
-    new = new_state(cell, x, state)
+    new = new_state(cell, x, state)  # type: ignore[arg-type]
     return new[0], new
 
 
-def new_state(cell: nn.Module, x: Tensor, state: State) -> State:
+def stepper(cell: nn.Module) -> Callable[[Tensor, State], tuple[Tensor, State]]:
+    """`step` for one cell, with as little as possible left to do at every step."""
+    if not isinstance(cell, Foreign):
+        return partial(step, cell)
+    module, form = cell.module, cell.form
+    if form is None:
+
+        def bare(x: Tensor, state: State) -> tuple[Tensor, State]:
+            made = module(x, state[0])
+            return (made, (made,)) if isinstance(made, Tensor) else _read(module, made, None)
+
+        return bare
+    if isinstance(form, int):
+        return lambda x, state: _read(module, module(x, state), form)
+    return cell.step
+
+
+def new_state(cell: Cell, x: Tensor, state: State) -> State:
     """What a cell's `forward` returns, as a tuple: a bare tensor is the new state of a cell that has one.
 
     ConfigurationError where it is no state of that cell.
@@ -240,10 +263,18 @@ def _read(module: nn.Module, made: Any, form: Form) -> tuple[Tensor, State]:
 
 def _leaves(made: Any, form: pytree.TreeSpec) -> State | None:
     """The tensors of a state of that form, or of another sequence in place of one; None where it is neither."""
-    if isinstance(made, list | tuple) and len(made) == form.num_leaves and all(isinstance(each, Tensor) for each in made):
+    if (
+        isinstance(made, list | tuple)
+        and len(made) == form.num_leaves
+        and all(isinstance(each, Tensor) for each in made)
+    ):
         return tuple(made)
     try:
         found = form.flatten_up_to(made)
     except ValueError:
         return None
-    return tuple(found) if all(isinstance(each, Tensor) for each in found) else None
+    return tuple(found) if all(map(_is_tensor, found)) else None
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)

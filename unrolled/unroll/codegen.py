@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
-from unrolled.errors import UntraceableError
-from unrolled.unroll.columns import LoopCode, operation_title, shown, width
+from unrolled.unroll.columns import LoopCode, shown, width
 from unrolled.unroll.operations import ALIASES, CHEAP, ELEMENTWISE, PRODUCTS, REDUCTIONS, SPLITS
 from unrolled.unroll.trace import aten, placeholders
+from unrolled.unroll.words import operation
 
 Level = tuple[int, int]
 
@@ -112,9 +112,7 @@ class Step:
         if node.target in PRODUCTS:
             matrix, bias = node.args[-1], node.args[0] if node.target is aten.addmm.default else None
             if matrix not in self.vectors:
-                raise UntraceableError(
-                    f"{operation_title(node)} multiplies two values that both change from step to step"
-                )
+                raise operation("multiplies two values that both change from step to step", node)
             base, offset = self._base(node.args[-2])
             operand = replace(self.places[base], offset=self.places[base].offset + offset)
             depth, columns = matrix.meta["val"].shape

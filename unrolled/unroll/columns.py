@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import os
-import re
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,8 @@ from torch import fx
 
 from unrolled.errors import UntraceableError
 from unrolled.unroll.operations import ALIASES, ELEMENTWISE, FILLS, REDUCTIONS, SPLITS, Reduction
-from unrolled.unroll.trace import ROWS, aten
+from unrolled.unroll.trace import aten
+from unrolled.unroll.words import ROWS, operation, without_rows
 
 if TYPE_CHECKING:
     from unrolled.unroll.codegen import Loop, Place, Step
@@ -24,9 +23,7 @@ def width(node: fx.Node) -> int:
     """Columns of a row value: 1 for a value a row; UntraceableError where it is not rows of features."""
     shape = node.meta["val"].shape
     if not shape or shape[0] != ROWS or len(shape) > 2:
-        raise UntraceableError(
-            f"{operation_title(node)} gives {shape_title(shape)}, which is not one row of features a sequence"
-        )
+        raise operation(f"makes a {shape_title(shape)} ({node.target})", node, "[B, features] compiles")
     return shape[1] if len(shape) == 2 else 1
 
 
@@ -83,11 +80,11 @@ class LoopCode:
 
     def _columns(self, node: fx.Node) -> int:
         if "val" not in node.meta:
-            raise UntraceableError("the size of the batch is one of its values")
+            raise operation("computes with the size of the batch", node)
         if node in self.step.vectors:
             shape = node.meta["val"].shape
             if len(shape) > 1 and any(size != 1 for size in shape[:-1]):
-                raise UntraceableError(f"a parameter of shape {shape_title(shape)} is used as one row")
+                raise operation(f"uses a parameter {shape_title(shape)} as one row", next(iter(node.users)))
             return shape[-1] if shape else 1
         shape = node.meta["val"].shape
         if shape and shape[0] == ROWS:
@@ -111,7 +108,7 @@ class LoopCode:
         if node.target is aten.cat.default:
             return self._part(node, offset, alone)
         if node.target not in ELEMENTWISE:
-            raise UntraceableError(f"{operation_title(node)} has no C form")
+            raise operation(f"uses {node.target}, which has no C form", node)
         arguments = [*node.args, *node.kwargs.values()]
         values = ["" if isinstance(a, torch.dtype) else self.value(a, offset, alone) for a in arguments]
         return ELEMENTWISE[node.target](*values)
@@ -122,7 +119,7 @@ class LoopCode:
             if start <= offset and offset + (1 if alone else self.loop.width) <= start + width(part):
                 return self.value(part, offset - start, alone)
             start += width(part)
-        raise UntraceableError(f"{operation_title(node)} is cut across its parts")
+        raise operation("cuts joined tensors across their parts", node, "torch.split at the same places compiles")
 
 
 def view(node: fx.Node) -> tuple[fx.Node | None, int]:
@@ -132,7 +129,7 @@ def view(node: fx.Node) -> tuple[fx.Node | None, int]:
     if node.target is aten.slice.Tensor:
         source, dim, start, _, step = (*node.args, *(0, 0, None, 1)[len(node.args) - 1 :])
         if dim % source.meta["val"].dim() != 1 or step != 1:
-            raise UntraceableError(f"{operation_title(node)} takes rows, or every {step}th column")
+            raise operation("takes rows, or columns that are not side by side", node, "x[:, a:b] compiles")
         first, _, _ = slice(start, None).indices(width(source))
         return source, first
     if node.target is operator.getitem:
@@ -140,7 +137,7 @@ def view(node: fx.Node) -> tuple[fx.Node | None, int]:
         source = split.args[0]
         dim = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
         if split.target not in SPLITS or dim % source.meta["val"].dim() != 1:
-            raise UntraceableError(f"{operation_title(split)} has no C form")
+            raise operation(f"uses {split.target}, which has no C form", split)
         sizes = [part.shape[1] for part in split.meta["val"]]
         return source, sum(sizes[:index])
     return None, 0
@@ -161,7 +158,7 @@ def _broadcasts(node: fx.Node) -> bool:
     """Whether an alias shows one value a row as many."""
     before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
     if not after or after[0] != ROWS or len(after) > 2:
-        raise UntraceableError(f"{operation_title(node)} makes {shape_title(after)} of {shape_title(before)}")
+        raise operation(f"makes a {shape_title(after)} of a {shape_title(before)}", node, "[B, features] compiles")
     return before[:1] != after[:1] or math.prod(before[1:]) != math.prod(after[1:])
 
 
@@ -186,14 +183,5 @@ def is_mask(node: fx.Node) -> bool:
     return node.meta["val"].dtype == torch.bool
 
 
-def operation_title(node: fx.Node) -> str:
-    """The operation, and the line of the cell that it comes from."""
-    trace = node.meta.get("stack_trace") or ""
-    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
-    own = [line for line in lines if f"{os.sep}torch{os.sep}" not in line and f"{os.sep}unroll{os.sep}" not in line]
-    match = re.match(r'File "(.*)", line (\d+)', own[-1]) if own else None
-    return f"{node.target} ({match[1]}:{match[2]})" if match else str(node.target)
-
-
 def shape_title(shape: Sequence[int]) -> str:
-    return "[" + ", ".join("B" if size == ROWS else str(size) for size in shape) + "]"
+    return "[" + ", ".join(without_rows(str(size)) for size in shape) + "]"

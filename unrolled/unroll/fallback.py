@@ -83,8 +83,12 @@ def is_transformed() -> bool:
 def is_about_types(inputs: Tensor, state: State) -> bool:
     """Whether it is for the types of these tensors that native code does not serve, where otherwise it would."""
     tensors = (inputs, *state)
-    return all(tensor.device.type == "cpu" and tensor.numel() for tensor in tensors) and not is_transformed() and (
-        inputs.dtype not in (torch.float32, torch.float64) or any(tensor.dtype != inputs.dtype for tensor in state)
+    return (
+        all(tensor.device.type == "cpu" and tensor.numel() for tensor in tensors)
+        and not is_transformed()
+        and (
+            inputs.dtype not in (torch.float32, torch.float64) or any(tensor.dtype != inputs.dtype for tensor in state)
+        )
     )
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from unrolled.errors import UntraceableError
-from unrolled.unroll.columns import operation_title, width
+from unrolled.unroll.columns import width
 from unrolled.unroll.trace import ROWS, aten, extract, has_rows, placeholders, results
+from unrolled.unroll.words import operation
 
 
 @dataclass(frozen=True)
@@ -103,4 +103,4 @@ def _contraction(graph: fx.GraphModule, node: fx.Node) -> Contraction:
             first.meta = {**node.meta, "val": value.meta["val"].sum(0, keepdim=True)}
             node.args = (first, *node.args[1:])
             return Contraction(first, value, None)
-    raise UntraceableError(f"{operation_title(node)} has no native form over the rows of all steps")
+    raise operation(f"has a derivative by {node.target}, which has no native form", node)

@@ -50,7 +50,8 @@ class Generator:
         def make(cell: Cell) -> tuple[_Parts, Watch]:
             return guarded(_make, cell, embedding.dtype, embedding.device)
 
-        (prepare, self._loop), tensors, cell = _compiled.find(cell, embedding.dtype, make)
+        about = embedding.dtype, embedding.device, "generate", torch.get_default_dtype()
+        (prepare, self._loop), tensors, cell = _compiled.find(cell, about, make)
         with torch.no_grad():
             self._prepared = prepare(batch, *tensors)
         for k in self._loop.flat:
@@ -61,7 +62,10 @@ class Generator:
         self._packed: Tensor | None = None
 
     def __call__(self, token: Tensor, state: State, choice: Choice, draws: Tensor) -> tuple[Tensor, State]:
-        """The tokens `[T, B]` that follow `token [B]`, and the state behind them; `draws [T, B]` are uniform."""
+        """The tokens `[T, B]` that follow `token [B]`, and the state behind them; `draws [T, B]` are uniform.
+
+        A token of -1 says that the model's log-probabilities were NaN there; those after it in its row mean nothing.
+        """
         steps = len(draws)
         tokens = torch.empty(steps + 1, self.batch, dtype=torch.int64)
         tokens[0] = token

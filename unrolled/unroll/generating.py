@@ -46,9 +46,10 @@ def _loop(core: fx.GraphModule, prepared: int, dtype: torch.dtype) -> Native:
         outputs.append((new, rows_at(turn, node, NEW)))
         starts.append(Copy((program.slot(), ONE_STEP), (turn, OLD), width(node)))
         ends.append(Copy((turn, NEW), (program.slot(), ONE_STEP), width(node)))
+    read = f"((int64_t *){tokens})[t * B + r]"  # below 0 where none could be chosen: go on from any
     before = (
         f"for (long r = first; r < first + N; r++) memcpy({room_of_x} + r * {width(x)}, "
-        f"{embedding} + ((int64_t *){tokens})[t * B + r] * {width(x)}, {width(x)} * sizeof(REAL));"
+        f"{embedding} + ({read} < 0 ? 0 : {read}) * {width(x)}, {width(x)} * sizeof(REAL));"
     )
     settings = f"((double *){how})[0], (long)((double *){how})[1], ((double *){how})[2]"
     after = (

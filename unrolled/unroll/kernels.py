@@ -50,13 +50,13 @@ _KERNELS: dict[type, tuple[Callable[[Any], Callable], Callable[[Any], Weights]]]
 
 
 #: The formulas that the kernels compute: a class whose `forward` was replaced has another.
-_FORMULAS = {kind: kind.forward for kind in _KERNELS}
+_FORMULAS = {kind: vars(kind)["forward"] for kind in _KERNELS}
 
 
 def has_kernel(cell: nn.Module) -> bool:
     """Whether PyTorch has a fused kernel for exactly this cell, with nothing changed about its step."""
     kind = type(cell)
-    if kind not in _KERNELS or kind.forward is not _FORMULAS[kind] or "forward" in vars(cell):
+    if kind not in _KERNELS or vars(kind).get("forward") is not _FORMULAS[kind] or "forward" in vars(cell):
         return False
     return not (cell._forward_hooks or cell._forward_pre_hooks or cell._backward_hooks or cell._backward_pre_hooks)
 

@@ -13,14 +13,17 @@ from torch import Tensor, nn
 
 from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.adapt import innermost
+from unrolled.unroll.fallback import apart
 from unrolled.unroll.signature import check_hooks, describe, planning
-from unrolled.unroll.trial import with_buffers
+from unrolled.unroll.trial import can_be_buffer, same_step, with_buffers
 from unrolled.unroll.watch import Watch
 
 T = TypeVar("T")
 #: Plans that are kept in a process, settings that one cell object may have a plan for, and failures of one structure.
 MOST_PLANS, MOST_SETTINGS, _MOST_FAILURES = 256, 8, 32
 _clock = itertools.count()
+#: What decides besides a cell: dtype, device, what is made, PyTorch's default dtype.
+About = tuple[torch.dtype, torch.device, Hashable, torch.dtype]
 
 
 @dataclass
@@ -74,18 +77,16 @@ class Known(Generic[T]):
     def clear(self) -> None:
         self._families.clear()
 
-    def find(
-        self, cell: Any, extra: Hashable, make: Callable[[Any], tuple[T, Watch]]
-    ) -> tuple[T, list[Tensor], Any]:
+    def find(self, cell: Any, about: About, make: Callable[[Any], tuple[T, Watch]]) -> tuple[T, list[Tensor], Any]:
         """What `make` made for `cell` now or before; its tensors; and the cell that these belong to.
 
-        extra: what decides besides the cell. make: gives a value and what the step reads, or raises UntraceableError
+        about: what decides besides the cell. make: gives a value and what the step reads, or raises UntraceableError
         or CompilerError, which is remembered and raised at every call.
         The cell is another one than `cell` where numbers among its settings have become arguments.
         """
         described = describe(cell)
         check_hooks(described.modules)
-        key = described.structure, extra
+        key = described.structure, about
         family = self._families.get(key)
         if family is not None:
             for settings in family.settings:
@@ -95,11 +96,11 @@ class Known(Generic[T]):
                     kept.used = next(_clock)
                     return kept.value, list(described.tensors.values()), cell
                 if settings.masked and _mask(content, settings.masked) in settings.lifted:
-                    return self.find(_lift(cell, described.modules, settings.masked), extra, make)
+                    return self.find(_lift(cell, described.modules, settings.masked), about, make)
         with planning:
-            return self._miss(key, cell, extra, make)
+            return self._miss(key, cell, about, make)
 
-    def _miss(self, key: Hashable, cell: Any, extra: Hashable, make) -> tuple[T, list[Tensor], Any]:
+    def _miss(self, key: Hashable, cell: Any, about: About, make) -> tuple[T, list[Tensor], Any]:
         described = describe(cell)
         family = self._families.setdefault(key, _Family())
         for failure in family.failures:
@@ -109,7 +110,7 @@ class Known(Generic[T]):
             content = settings.watch.look(described.modules)
             if content in settings.kept:  # which another thread has made meanwhile
                 return settings.kept[content].value, list(described.tensors.values()), cell
-            found = self._lifted(settings, content, cell, described.modules, extra, make)
+            found = self._lifted(settings, content, cell, described.modules, about, make)
             if found is not None:
                 return found
         try:
@@ -119,26 +120,29 @@ class Known(Generic[T]):
         except (UntraceableError, CompilerError) as error:
             self._fail(family, described.modules, error)
             raise
-        same = [each for each in family.settings if (each.watch.names, each.watch.spaces) == (watch.names, watch.spaces)]
-        if not same:
-            same = [_Settings(watch)]
-            family.settings += same
-        same[0].kept[content] = _Kept(value, watch.alive, next(_clock))
+        alike = [each for each in family.settings if each.watch.reads == watch.reads]
+        if not alike:
+            alike = [_Settings(watch)]
+            family.settings += alike
+        alike[0].kept[content] = _Kept(value, watch.alive, next(_clock))
         self._bound()
         return value, list(described.tensors.values()), cell
 
-    def _lifted(self, settings: _Settings[T], content: Any, cell, modules, extra, make):
-        """As `find`, with numbers that vary as arguments; None where no content that is known differs in these alone."""
+    def _lifted(self, settings: _Settings[T], content: Any, cell, modules, about, make):
+        """As `find`, with numbers that vary as arguments; None where no content that is known is alike but for them."""
         for before in list(settings.kept):
             varying = _differing(before, content)
-            if not varying:
-                continue
             masked = settings.masked | varying
+            if not varying or not all(can_be_buffer(modules[number], name) for number, name in masked):
+                continue
             alike = _mask(content, masked)
             if alike in settings.rigid:
                 continue
             try:
-                found = self.find(_lift(cell, modules, masked), extra, make)
+                lifted = _lift(cell, modules, masked)
+                found = self.find(lifted, about, make)
+                if not apart(same_step, cell, lifted, about[0], about[1]):
+                    raise UntraceableError("its step tells a tensor from a number")
             except UntraceableError:  # it decides something by the number, or needs it as Python's own
                 settings.rigid.add(alike)
                 continue
@@ -180,8 +184,8 @@ def _count(cell: Any, key: Hashable) -> None:
     made[key] = made.get(key, 0) + 1
     if made[key] > MOST_SETTINGS:
         raise UntraceableError(
-            f"its settings have had {MOST_SETTINGS} different values, each of which needs a plan of its own: a float that "
-            "is only computed with, or a buffer, may change freely"
+            f"its settings have had {MOST_SETTINGS} different values, each of which needs a plan of its own; a float "
+            "that is only computed with, or a buffer, may change freely"
         )
 
 

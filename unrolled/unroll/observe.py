@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import gc
 import linecache
 import sys
 import types
@@ -23,25 +24,36 @@ from unrolled.unroll.watch import TRUSTED, Watch, random_source
 
 #: Python's own modules that compute and no more.
 _PURE = frozenset(
-    "abc ast bisect cmath collections contextlib copy copyreg dataclasses decimal enum fractions functools heapq importlib "
-    "inspect itertools keyword math numbers operator re reprlib statistics string types typing warnings weakref".split()
+    {"abc", "ast", "bisect", "cmath", "collections", "contextlib", "copy", "copyreg", "dataclasses", "decimal", "enum"}
+    | {"fractions", "functools", "heapq", "importlib", "inspect", "itertools", "keyword", "math", "numbers", "operator"}
+    | {"re", "reprlib", "statistics", "string", "types", "typing", "warnings", "weakref"}
 )
+_ASIDE = frozenset({"importlib", "warnings", "_frozen_importlib", "zipimport"})
+#: Where the functions of C stand that compute and no more.
+_PURE_C = frozenset({"builtins", "_functools", "_operator", "_collections", "_weakref", "_abc"})
 _LIBRARIES = TRUSTED | {"numpy", "functorch", "sympy", "optree", "typing_extensions"}
 #: Those that look attributes up by names that are in no code.
 _DYNAMIC_MODULES = frozenset({"copy", "dataclasses", "inspect", "operator", "json"})
-_DYNAMIC_NAMES = frozenset({"__dict__", "__getattribute__", "__getstate__", "__reduce_ex__", "attrgetter", "methodcaller"})
+_DYNAMIC_NAMES = frozenset(
+    {"__dict__", "__getattribute__", "__getstate__", "__reduce_ex__", "attrgetter", "methodcaller"}
+)
 _DYNAMIC_CALLS = frozenset(map(id, (builtins.getattr, builtins.hasattr, builtins.vars, builtins.dir)))
 _FORBIDDEN_CALLS = frozenset(
-    map(id, (builtins.print, builtins.input, builtins.open, builtins.exec, builtins.eval, builtins.globals, builtins.id))
+    id(getattr(builtins, name)) for name in ("print", "input", "open", "exec", "eval", "globals", "locals", "id")
 )
 #: What of PyTorch tells of something other than the values of tensors.
 _AMBIENT = frozenset(
-    "is_grad_enabled is_inference_mode_enabled is_autocast_enabled is_autocast_cpu_enabled get_num_threads "
-    "get_rng_state initial_seed seed manual_seed set_rng_state get_default_dtype data_ptr register_hook retain_grad".split()
+    {"is_grad_enabled", "is_inference_mode_enabled", "is_autocast_enabled", "is_autocast_cpu_enabled"}
+    | {"get_num_threads", "get_rng_state", "set_rng_state", "initial_seed", "seed", "manual_seed"}
+    | {"get_default_dtype", "data_ptr", "register_hook", "retain_grad"}
 )
-_ASKS_TYPE = frozenset(map(id, (builtins.isinstance, builtins.issubclass, builtins.callable)))
+#: With these a step may tell a number from a tensor.
+_TYPES = frozenset({"type", "isinstance", "issubclass", "callable", "float", "int"})
 _PLAIN_OWNERS = (list, dict, set, frozenset, tuple, str, bytes, int, float, complex, range, slice, type, Tensor)
-_CHANGING = frozenset("append extend insert add update pop popitem popleft remove discard clear setdefault sort".split())
+_CHANGING = frozenset(
+    {"append", "extend", "insert", "add", "update", "pop", "popitem", "popleft", "remove", "discard", "clear"}
+    | {"setdefault", "sort", "reverse"}
+)
 
 
 class Observer:
@@ -60,9 +72,11 @@ class Observer:
         self._spaces: dict[int, tuple[dict, set[str]]] = {}
         self._collect_all = True
         self._may_draw = False
-        self._importing: types.FrameType | None = None
+        self._aside: types.FrameType | None = None
 
     def __enter__(self) -> Observer:
+        self._collects = gc.isenabled()
+        gc.disable()  # what other code does when garbage is collected is not the step's
         self._before = sys.getprofile()
         self._drawn = np.random.get_state()
         sys.setprofile(self._event)
@@ -70,6 +84,8 @@ class Observer:
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(self._before)
+        if self._collects:
+            gc.enable()
         # NumPy's functions are not seen when they are called.
         if self._may_draw and not all(map(np.array_equal, self._drawn, np.random.get_state())):
             np.random.set_state(self._drawn)
@@ -87,13 +103,11 @@ class Observer:
         return Watch(names, spaces, list(modules))
 
     def _event(self, frame: types.FrameType, event: str, argument: Any) -> None:
-        if self._importing is not None:  # what PyTorch imports when it is needed first
-            if event == "return" and frame is self._importing:
-                self._importing = None
+        if self._aside is not None:  # something that happens beside the step, until it returns
+            if event == "return" and frame is self._aside:
+                self._aside = None
         elif event == "call":
-            if frame.f_code.co_name == "<module>":
-                self._importing = frame
-            elif id(frame.f_code) not in self._seen:
+            if id(frame.f_code) not in self._seen:
                 self._enter(frame)
         elif event == "c_call":
             known = self._seen.get(id(frame.f_code))
@@ -107,12 +121,19 @@ class Observer:
         generated = code.co_filename.startswith("<") and root in ("", "torch")
         known = root in _LIBRARIES or generated
         own = not known and (root not in sys.stdlib_module_names or root == "__main__")
+        caller = frame.f_back
+        while caller is not None and caller.f_globals.get("__name__", "").partition(".")[0] in _PURE:
+            caller = caller.f_back
+        called_by_own = caller is not None and self._seen.get(id(caller.f_code), (None, False))[1]
+        if code.co_name == "<module>" or root in _ASIDE or not (own or known or called_by_own or root in _PURE):
+            self._aside = frame  # an import, a warning, a message in a log of PyTorch's: whoever hears of it may run
+            return
         self._seen[id(code)] = code, own
         if own:
             self._enter_own(frame, code)
         elif not known:
-            caller = frame.f_back
-            if caller is not None and self._seen.get(id(caller.f_code), (None, False))[1]:
+            if called_by_own:
+                assert caller is not None
                 if root not in _PURE:
                     self._refuse(f"calls {module}.{code.co_name}", caller)
                 self.dynamic |= root in _DYNAMIC_MODULES
@@ -129,6 +150,7 @@ class Observer:
         steps = list(dis.get_instructions(code))
         read = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
         wanted |= read
+        self.asks_type |= not _TYPES.isdisjoint(read)
         for name in (*read, *code.co_freevars):
             if random_source(space.get(name) if name in space else frame.f_locals.get(name)):
                 self._refuse(f"draws random numbers from `{name}`", frame)
@@ -145,7 +167,6 @@ class Observer:
         module = getattr(called, "__module__", None)
         if id(called) in _DYNAMIC_CALLS:
             self.dynamic = True
-        self.asks_type |= id(called) in _ASKS_TYPE
         root = (module or "").partition(".")[0]
         if id(called) in _FORBIDDEN_CALLS:
             self._refuse(f"calls {name}()", frame)
@@ -154,9 +175,8 @@ class Observer:
         elif name in _AMBIENT and (root == "torch" or isinstance(owner, Tensor)):
             self._refuse(f"asks for {name}()", frame)
         elif isinstance(owner, types.ModuleType) or (owner is None and root):
-            if root not in ("builtins", "_functools", "_operator", "_collections", "_weakref", "_abc", "torch", "numpy", "math"):
-                if root not in _PURE and root not in _LIBRARIES:
-                    self._refuse(f"calls {module}.{name}()", frame)
+            if root not in _PURE_C | _PURE | _LIBRARIES:
+                self._refuse(f"calls {module}.{name}()", frame)
         elif owner is not None and not isinstance(owner, _PLAIN_OWNERS):
             root = type(owner).__module__.partition(".")[0]
             if root not in _LIBRARIES and root not in _PURE and root != "builtins":
@@ -182,9 +202,9 @@ class Seen:
         before, after = watch.look(modules), watch.look(tried)
         if before != after:
             raise UntraceableError(f"it changes {_first_difference(before, after)} at every step")
-        if self.watch is not None and self.watch.names == watch.names and self.watch.spaces == watch.spaces:
-            if self._content != before:
-                raise UntraceableError("it changes a global, or something else that it shares with others, at every step")
+        again = self.watch is not None and self.watch.reads == watch.reads
+        if again and self._content != before:
+            raise UntraceableError("it changes a global, or something else that it shares with others, at every step")
         self.watch, self._content, self.asks_type = watch, before, observer.asks_type
 
 
@@ -227,7 +247,9 @@ def _text(path: str, step: dis.Instruction) -> str | None:
     if at is None or at.lineno is None or at.lineno != at.end_lineno or at.col_offset is None:
         return None
     # Columns are counted in bytes.
-    return linecache.getline(path, at.lineno).encode()[at.col_offset : at.end_col_offset].decode(errors="replace") or None
+    return (
+        linecache.getline(path, at.lineno).encode()[at.col_offset : at.end_col_offset].decode(errors="replace") or None
+    )
 
 
 def _line(step: dis.Instruction) -> int | None:

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch._decomp import core_aten_decompositions, get_decompositions
 
-from unrolled.errors import UntraceableError
+from unrolled.unroll.words import operation
 
 aten = torch.ops.aten
 
@@ -180,7 +180,7 @@ def _over_columns(node: fx.Node) -> int:
     dims = node.args[1] if len(node.args) > 1 and node.args[1] else list(range(value.dim()))
     dims = [dims] if isinstance(dims, int) else dims
     if value.dim() != 2 or [dim % value.dim() for dim in dims] != [1]:
-        raise UntraceableError(f"{node.target} mixes the sequences of a batch")
+        raise operation("mixes the sequences of a batch", node)
     return value.shape[1]
 
 

@@ -117,7 +117,8 @@ class Plan:
         of_rows = [node for node in ancestors(hoisted, {x}) if node in of_input or has_rows(node)]
         others = [a for node in of_rows for a in node.all_input_nodes if a not in of_input and not has_rows(a)]
         others = [node for node in dict.fromkeys(others) if node not in prepared]
-        reaching = ancestors(new_states, set())
+        # No gradient passes through what is no real number, such as a mask.
+        reaching = ancestors(new_states, {node for node in graph.graph.nodes if not _is_real(node)})
         self.reaching = tuple(node in reaching for node in (*parameters, x))
         self.prepare = extract(graph, parameters, [*prepared, *others])
         self.hoist = extract(graph, [*prepared, *others, x], hoisted)
@@ -244,7 +245,7 @@ class Plan:
         if summed:
             users = [user for k in summed for user in placeholders(self._core_of_rows)[k].users]
             raise operation(
-                "uses a parameter, or what is made of parameters alone, in a way whose gradient must be summed up step by step",
+                "uses a parameter in a way whose gradient must be summed up step by step",
                 users[0] if users else joint.graph.output_node(),
                 "a product [B, features] @ [features, features], or a product with a vector, compiles",
             )
@@ -274,6 +275,11 @@ class Plan:
             collected=tuple(collected),
             row_values=tuple(places[node] for node in edges),
         )
+
+
+def _is_real(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex()
 
 
 def _check_rows(graph: fx.GraphModule, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,8 @@ def _make(cell: Cell, dtype: torch.dtype, device: torch.device, native: bool) ->
         made = Planned(plan().schedule, TorchExecutor(plan()))
     watch = Watch(None, (), described.modules) if seen is None else seen.watch
     assert watch is not None
+    if seen is not None and seen.asks_type and "lifted" in vars(cell):
+        raise UntraceableError("it asks for the type of something, which may be a number that has become a tensor")
     return made, watch
 
 
@@ -129,7 +132,7 @@ def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.de
         inputs, *state = (torch.randn(size, generator=generator, dtype=dtype).to(device) for size in sizes)
         trial, uncopied = trial_copy(cell, {id(tensor): tensor for tensor in named.values()})
         with torch.no_grad(), Observer(uncopied) as observer:
-            outputs, expected = unroll_eager(trial, inputs, tuple(state), None, False)
+            _, expected = unroll_eager(trial, inputs, tuple(state), None, False)
         observer.settled()
         if seen is not None:
             seen.add(observer, described.modules, describe(trial).modules)
@@ -154,7 +157,9 @@ def unroll_planned(
     schedule, executor = planned.schedule, planned.executor
     if reverse:
         fed = fed.flip(0)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*parameters, fed, *(state or ()))):
+    # What no state depends on makes no state depend on it.
+    reaching = itertools.compress((*parameters, fed), schedule.reaching)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*reaching, *(state or ()))):
         made = _Unroll.apply(planned, *parameters, fed, *(state or ()))
         after, final = made[: len(schedule.visible)], made[len(schedule.visible) :]
     else:

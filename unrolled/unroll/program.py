@@ -16,9 +16,9 @@ from torch import Tensor, fx
 
 from unrolled.errors import UntraceableError
 from unrolled.unroll.codegen import Place, Step
-from unrolled.unroll.columns import operation_title
 from unrolled.unroll.compiled import BLOCK, DEPTH, KERNEL, TYPES, Native, preamble
 from unrolled.unroll.native import digest
+from unrolled.unroll.words import operation
 
 SAMPLE = Path(__file__).with_name("sample.h")
 _WORTH_MEETING = 150_000  # weights of a product of which threads share the columns, where there is but one row
@@ -183,7 +183,7 @@ class Program:
         for node in step.nodes:
             value = node.meta.get("val")
             if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != self.dtype:
-                raise UntraceableError(f"{operation_title(node)} gives {value.dtype} where all else is {self.dtype}")
+                raise operation(f"makes a {value.dtype} where all else is {self.dtype}", node)
         self._scratch[kind] = max(self._scratch[kind], step.scratch)
         self.work += sum(2 * product.depth * product.width for product in step.products)
         packed = {product.matrix: self._pack(step.vectors[product.matrix], product.matrix) for product in step.products}

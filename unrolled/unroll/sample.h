@@ -13,10 +13,15 @@ static int by_falling_score(const void *a, const void *b) {
 
 // `draw` is uniform in [0, 1): the token where the probabilities, summed up in the order of tokens, exceed it.
 // `order` has room for `count` entries. Overwrites `logits`.
+// -1 where the softmax is NaN: one of the logits is NaN or +inf, or all are -inf.
 static int64_t choose(REAL *logits, long count, double temperature, long top_k, double top_p, double draw, scored *order) {
   long best = 0;
-  for (long k = 1; k < count; k++)
+  int nan = 0;
+  for (long k = 0; k < count; k++) {
+    nan |= isnan(logits[k]);
     if (logits[k] > logits[best]) best = k;
+  }
+  if (nan || isinf(logits[best])) return -1;
   if (temperature == 0) return best;
   const REAL most = logits[best];
   for (long k = 0; k < count; k++) logits[k] = (REAL)((logits[k] - most) / temperature);

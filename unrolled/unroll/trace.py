@@ -7,9 +7,11 @@ number of them: over B for one step, or over T·B for all steps at once.
 
 from __future__ import annotations
 
+import logging
 import operator
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -23,12 +25,12 @@ from unrolled.cells import Cell, State
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import step, title
 from unrolled.unroll.fallback import apart
-from unrolled.unroll.observe import Observer, Seen
+from unrolled.unroll.observe import Observer, Seen, place
 from unrolled.unroll.operations import decompositions
 from unrolled.unroll.signature import describe
 from unrolled.unroll.trial import trial_copy
 from unrolled.unroll.views import shorten_views
-from unrolled.unroll.words import ROWS, operation, reason, user_line
+from unrolled.unroll.words import ROWS, operation, reason, user_frame
 
 aten = torch.ops.aten
 
@@ -47,16 +49,16 @@ def _trace(
     what: str,
     watching: AbstractContextManager | None = None,
 ) -> fx.GraphModule:
-    with FakeTensorMode(), fx.traceback.preserve_node_meta():
+    with _silence(), FakeTensorMode(), fx.traceback.preserve_node_meta():
         fakes = [torch.empty(example.shape, dtype=example.dtype, device=example.device) for example in examples]
         try:
             # Functionalised: PyTorch's own derivatives change fresh values in place here and there.
             pure = torch.func.functionalize(lambda *tensors: list(function(*tensors)))
             with watching or nullcontext():
-                graph = make_fx(pure, decomposition_table=_DECOMPOSITIONS, record_stack_traces=True)(*fakes)
+                graph = make_fx(pure, decomposition_table=_DECOMPOSITIONS)(*fakes)
             if any(map(_changes, graph.graph.nodes)):  # within an operation that was taken apart, as in torch.lstm_cell
                 again = torch.func.functionalize(fx.Interpreter(graph).run)
-                graph = make_fx(again, decomposition_table=_DECOMPOSITIONS, record_stack_traces=True)(*fakes)
+                graph = make_fx(again, decomposition_table=_DECOMPOSITIONS)(*fakes)
         except UntraceableError:
             raise
         except Exception as error:  # whatever a user's cell raises when it meets tensors without values
@@ -68,12 +70,29 @@ def _trace(
             if node.target is aten.cumprod.default:  # PyTorch's derivative of it loops over the rows of the trace
                 raise operation("takes a cumulative product", node, "exp of a cumulative sum of logarithms compiles")
             if node.target is aten.copy.default:
-                raise operation("writes into a part of a tensor", node, "torch.cat of the parts, or torch.where, compiles")
-            if _changes(node):
+                raise operation(
+                    "writes into a part of a tensor", node, "torch.cat of the parts, or torch.where, compiles"
+                )
+            if _changes(node):  # of what is given to it
                 raise operation("changes a tensor in place", node, "a new tensor in its place compiles")
     shorten_views(graph)
     _take_biases_out(graph)
     return graph
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep PyTorch from logging, with a traceback, an error in this thread that becomes a sentence."""
+    here, logger = threading.get_ident(), logging.getLogger("torch._subclasses.fake_tensor")
+
+    def elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    logger.addFilter(elsewhere)
+    try:
+        yield
+    finally:
+        logger.removeFilter(elsewhere)
 
 
 def _take_biases_out(graph: fx.GraphModule) -> None:
@@ -156,7 +175,7 @@ def _rows(rows: int, sizes: Sequence[int], dtype: torch.dtype, device: torch.dev
 
 def _try(run: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], observer: Observer) -> None:
     """Run a step once on tensors without values, under an observer."""
-    with FakeTensorMode():
+    with _silence(), FakeTensorMode():
         fakes = [torch.empty(example.shape, dtype=example.dtype, device=example.device) for example in examples]
         try:
             with observer:
@@ -181,12 +200,15 @@ class _NothingDetached(TorchFunctionMode):
             raise UntraceableError(f"it takes values out of autograd{_at_user()}, by detach or no_grad")
         if any(owner is each for each in self._ASKING):
             raise UntraceableError(f"it asks a tensor about autograd{_at_user()}")
+        at = user_frame()
+        if at is not None:  # the operations that come of this call belong to that line
+            fx.traceback.set_stack_trace([f'  File "{at[0]}", line {at[1]}, in step\n'])
         return func(*args, **(kwargs or {}))
 
 
 def _at_user() -> str:
-    found = user_line()
-    return f" at {found}" if found else ""
+    at = user_frame()
+    return f" at {place(*at)}" if at else ""
 
 
 class _Whole(nn.Module):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from unrolled.cells import Cell
+from unrolled.unroll.adapt import step
 from unrolled.unroll.watch import INTERNAL
 
+M = TypeVar("M", bound=nn.Module)
 #: What is shared for good: copying takes memory, or means nothing.
-_SHARED = (Tensor, type, str, int, float, bool, type(None))
+_SHARED = (Tensor, type, str, int, float, bool, type(None), pytree.TreeSpec)
 
 
-def trial_copy(cell: nn.Module, tensors: dict[int, Tensor]) -> tuple[nn.Module, dict[str, str]]:
+def trial_copy(cell: M, tensors: dict[int, Tensor]) -> tuple[M, dict[str, str]]:
     """A copy of `cell` and its parts, and the attributes that could not be copied: their names, and what they are.
 
     tensors: what takes the place of parameters and buffers, by `id`; one that is not there is shared.
@@ -38,7 +43,7 @@ def trial_copy(cell: nn.Module, tensors: dict[int, Tensor]) -> tuple[nn.Module, 
             elif not isinstance(value, _SHARED):
                 value = _copied(value, name, memo, uncopied)
             made.__dict__[name] = value
-    return pairs[0][1], uncopied
+    return memo[id(cell)], uncopied
 
 
 def _copied(value: Any, name: str, memo: dict[int, Any], uncopied: dict[str, str]) -> Any:
@@ -50,6 +55,24 @@ def _copied(value: Any, name: str, memo: dict[int, Any], uncopied: dict[str, str
         memo.update(before)
         uncopied[name] = f"a {type(value).__qualname__} ({type(error).__name__})"
         return value
+
+
+def can_be_buffer(module: nn.Module, name: str) -> bool:
+    """Whether a buffer in place of an attribute is found where the attribute is: nothing of the class comes first."""
+    kind = type(module)
+    plain = kind.__getattr__ is nn.Module.__getattr__ and kind.__getattribute__ is nn.Module.__getattribute__
+    return plain and not hasattr(kind, name)
+
+
+def same_step(cell: Cell, other: Cell, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether two cells make the same of the same numbers."""
+    generator = torch.Generator().manual_seed(0)
+    sizes: list[int] = [cell.input_size, *cell.state_sizes]
+    x, *state = (torch.randn(2, size, generator=generator, dtype=dtype).to(device) for size in sizes)
+    with torch.no_grad():
+        (output, new), (output_2, new_2) = (step(trial_copy(each, {})[0], x, tuple(state)) for each in (cell, other))
+    pairs = zip((output, *new), (output_2, *new_2), strict=True)
+    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in pairs)
 
 
 def with_buffers(cell: nn.Module, modules: list[nn.Module], numbers: dict[tuple[int, str], Tensor]) -> nn.Module:
@@ -69,5 +92,6 @@ def with_buffers(cell: nn.Module, modules: list[nn.Module], numbers: dict[tuple[
         parts = {name: None if part is None else made[id(part)] for name, part in module._modules.items()}
         made[id(module)].__dict__["_modules"] = parts
     top = made[id(cell)]
+    top.__dict__["lifted"] = True
     top.__dict__["origin"] = getattr(cell, "origin", cell)
     return top

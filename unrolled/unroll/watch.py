@@ -11,6 +11,7 @@ import collections
 import enum
 import functools
 import operator
+import sys
 import types
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -36,13 +37,14 @@ _LIBRARIES = TRUSTED | {"numpy", "math", "builtins"}
 #: What makes a step, and what of this package's cells has no part in it.
 _STEPS = frozenset({"forward", "__call__", "step"})
 _UNREAD = frozenset(
-    "__init__ __doc__ __module__ __annotations__ __parameters__ __firstlineno__ __static_attributes__ __constants__ "
-    "__abstractmethods__ _abc_impl add_parameters reset_parameters initial_state bind extra_repr".split()
+    {"__init__", "__doc__", "__module__", "__annotations__", "__parameters__", "__firstlineno__"}
+    | {"__static_attributes__", "__constants__", "__abstractmethods__", "_abc_impl"}
+    | {"add_parameters", "reset_parameters", "initial_state", "bind", "extra_repr"}
 )
 #: What a class has that no step reads.
 _PASSED = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__slots__"})
 #: The attributes of a module that belong to PyTorch, or to what the engine puts around a cell.
-INTERNAL = frozenset([*vars(nn.Module()), "origin"])
+INTERNAL = frozenset([*vars(nn.Module()), "origin", "lifted"])
 #: Elements of an array, and values in all, that are looked at in every call.
 _MOST_ELEMENTS, _MOST_VALUES = 4096, 2000
 _MOST_GETTERS = 16
@@ -58,11 +60,11 @@ def is_trusted(owner: object) -> bool:
 
 def has_code_of_its_own(modules: Sequence[nn.Module]) -> bool:
     """Whether a cell's step runs other code than PyTorch's and this package's, which read their attributes alone."""
-    return any(
-        not is_trusted(type(module))
-        or any(callable(value) and not is_trusted(value) for name, value in vars(module).items() if name not in INTERNAL)
-        for module in modules
-    )
+    for module in modules:
+        held = [value for name, value in vars(module).items() if name not in INTERNAL and callable(value)]
+        if not is_trusted(type(module)) or not all(map(is_trusted, held)):
+            return True
+    return False
 
 
 class Watch:
@@ -87,14 +89,16 @@ class Watch:
                 self._own.append(kind)
                 continue
             wanted = _STEPS if kind is nn.Module or names is not None else set(vars(kind)) - _UNREAD
-            found = tuple(
-                name
-                for name, value in vars(kind).items()
-                if (name in wanted or (names is not None and name in names)) and not isinstance(value, list | dict | set)
-            )
+            read = [name for name in vars(kind) if name in wanted or (names is not None and name in names)]
+            found = tuple(name for name in read if not isinstance(vars(kind)[name], list | dict | set))
             if found and kind is not nn.Module:
                 self._trusted.append(_Getter(found, vars(kind)))
         self._trusted.append(_Getter(("__call__", "_call_impl"), vars(nn.Module)))
+
+    @property
+    def reads(self) -> Hashable:
+        """What is looked at: equal for watches that make the same contents of the same cells."""
+        return self.names, tuple((id(space), wanted) for space, wanted in self.spaces)
 
     def look(self, modules: Sequence[nn.Module]) -> Hashable:
         """The content of all that is watched: of each module's attributes, of classes, of functions' namespaces."""
@@ -121,7 +125,9 @@ class Watch:
 
     def _getter(self, number: int, own: dict[str, Any]) -> _Getter:
         names = tuple(
-            name for name in own if name not in INTERNAL and (self._whole[number] or name in self.names)  # type: ignore[operator]
+            name
+            for name in own
+            if name not in INTERNAL and (self._whole[number] or name in self.names)  # type: ignore[operator]
         )
         getters = self._attributes[number]
         if len(getters) >= _MOST_GETTERS:
@@ -131,7 +137,7 @@ class Watch:
     def code_only(self, modules: Sequence[nn.Module]) -> Hashable:
         """What of the content stays as it is while a cell counts its steps: words, switches and code."""
         reader = _Reader(self.names, modules)
-        found = []
+        found: list[Hashable] = []
         for number, module in enumerate(modules):
             for name, value in vars(module).items():
                 if name in INTERNAL or not (self.names is None or name in self.names):
@@ -200,7 +206,7 @@ class _Reader:
         if kind in _ATOMS:
             return kind, value
         if kind is float:
-            return kind, value if value == value and value else repr(value)  # noqa: PLR0124 - NaN differs from itself
+            return kind, value if value == value and value else repr(value)
         if kind in _CODE and is_trusted(value):
             return id(self.keep(value))
         if value is _ABSENT:
@@ -216,7 +222,7 @@ class _Reader:
         finally:
             del self._open[id(value)]
 
-    def _inside(self, value: Any, kind: type) -> Hashable:  # noqa: PLR0911, C901 - one line a kind of value
+    def _inside(self, value: Any, kind: type) -> Hashable:
         if isinstance(value, pytree.TreeSpec):
             return value
         if isinstance(value, nn.Module):
@@ -326,7 +332,7 @@ class _Reader:
         root = module.__name__.partition(".")[0]
         names = self.names or ()
         found = [(name, vars(module)[name]) for name in names if name in vars(module)]
-        if root in _LIBRARIES:
+        if root in _LIBRARIES or root in sys.stdlib_module_names:
             return tuple((name, id(self.keep(value))) for name, value in found)
         return tuple((name, self.read(value)) for name, value in found)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import traceback
 import types
 from collections.abc import Iterator
@@ -16,7 +18,9 @@ from unrolled.unroll.watch import TRUSTED
 
 #: Rows of the batch while a step is traced: a prime that divides no other size.
 ROWS = 1_000_003
+_NEAR = 4  # steps away from an operation that does not know its line
 _HERE = Path(__file__).parents[1]
+_PYTHON = Path(os.__file__).parent
 #: What the messages of PyTorch say, what the step does then, and what would compile in its place.
 _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
@@ -34,7 +38,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "writes into a part of a tensor",
         "torch.cat of the parts, or torch.where, compiles",
     ),
-    (r"nonzero|DynamicOutputShape", "makes a tensor whose shape depends on values", "a mask of zeros and ones compiles"),
+    (
+        r"nonzero|DynamicOutputShape",
+        "makes a tensor whose shape depends on values",
+        "a mask of zeros and ones compiles",
+    ),
     (r"[Ss]parse", "computes with a sparse tensor", "a dense one compiles"),
     (r"numpy", "leaves PyTorch for NumPy", "the function of torch of the same name compiles"),
 )
@@ -59,12 +67,16 @@ def operation(what: str, node: fx.Node, advice: str = "") -> UntraceableError:
 
 
 def node_line(node: fx.Node) -> str | None:
-    """The user's line that an operation was traced from."""
-    found = None
-    for path, line in re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or ""):
-        if _is_users(path):
-            found = place(path, int(line))
-    return found
+    """The user's line that an operation, or what it reads, was traced from."""
+    near = [node]
+    for _ in range(_NEAR):
+        for each in near:
+            frames = re.findall(r'File "([^"]+)", line (\d+)', each.meta.get("stack_trace") or "")
+            for path, line in reversed(frames):
+                if _is_users(path):
+                    return place(path, int(line))
+        near = [argument for each in near for argument in (*each.all_input_nodes, *each.users)][:100]
+    return None
 
 
 def without_rows(text: str, rows: int = ROWS) -> str:
@@ -95,12 +107,12 @@ def _user_line(error: BaseException) -> str | None:
     return found
 
 
-def user_line() -> str | None:
-    """The line of the user's code that runs now."""
-    for frame, line in traceback.walk_stack(None):
+def user_frame() -> tuple[str, int] | None:
+    """The file and the line of the user's code that runs now."""
+    for frame, line in traceback.walk_stack(sys._getframe(1)):
         module = (frame.f_globals.get("__name__") or "").partition(".")[0]
         if module not in TRUSTED and _is_users(frame.f_code.co_filename):
-            return place(frame.f_code.co_filename, line)
+            return frame.f_code.co_filename, line
     return None
 
 
@@ -109,5 +121,6 @@ def _frames(trace: types.TracebackType | None) -> Iterator[tuple[types.FrameType
 
 
 def _is_users(path: str) -> bool:
-    parts = Path(path).parts
-    return not (path.startswith("<") or "torch" in parts or "concurrent" in parts or _HERE in Path(path).parents)
+    at = Path(path)
+    own = _HERE in at.parents or (_PYTHON in at.parents and "site-packages" not in at.parts)
+    return not (path.startswith(("<frozen", "<string>", "<eval_with_key")) or own or "torch" in at.parts)

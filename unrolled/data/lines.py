@@ -1,0 +1,120 @@
+"""The one way in which text is read: UTF-8 with or without a byte order mark, plain or gzip, in lines.
+
+A line ends at `\\n` or `\\r\\n`, and nowhere else: not at U+2028, U+0085, a form feed or a lone `\\r`, so that line
+numbers agree with those of other tools. A byte order mark at the very start is passed over; elsewhere it is text.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, cast
+
+from unrolled.errors import DataError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+GZIP = b"\x1f\x8b"
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def open_lines(name: str | Path, advice: str = "") -> Iterator[str]:
+    """The lines of a text file, or of standard input where `name` is "-", without their ends.
+
+    DataError, with the line, where the file cannot be read or is not UTF-8; `advice` stands behind the latter.
+    """
+    number, said = 0, "standard input" if name == "-" else name
+    try:
+        with _open(name) as file:
+            for line in _byte_lines(file, str(name)):
+                number += 1
+                yield line[: -2 if line.endswith(b"\r\n") else -1 if line.endswith(b"\n") else None].decode()
+    except UnicodeDecodeError as error:
+        where = f"(byte {error.start + 1:,} of the line)"
+        raise DataError(f"{said}: line {number:,} is not UTF-8 text {where}{advice}") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{said}: cannot be read behind line {number:,}: a damaged gzip file ({error})") from error
+    except OSError as error:
+        raise DataError(f"{said}: {error.strerror or error}") from error
+
+
+def _open(name: str | Path) -> IO[bytes]:
+    if name != "-":
+        return Path(name).open("rb")
+    if sys.stdin is None:
+        raise DataError("standard input is closed: pipe text into it, or name a file")
+    if sys.stdin.closed:
+        raise DataError("standard input can be read only once: name a file for all the rest")
+    if (raw := getattr(sys.stdin, "buffer", None)) is not None:
+        return raw
+    with sys.stdin as replaced:  # by a program, with text of its own
+        return io.BytesIO(replaced.read().encode("utf-8", "surrogatepass"))
+
+
+def _byte_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
+    """The lines with their ends, unpacked, without the mark."""
+    # By the line, not the block: somebody may be typing, and a pipe cannot be read twice.
+    first = file.readline()
+    if first.startswith(GZIP):  # never UTF-8
+        file = cast(IO[bytes], gzip.GzipFile(fileobj=cast(Any, _Rejoined(first, file))))
+        first = file.readline()
+    elif first and name.endswith(".gz"):
+        raise DataError(f"{name}: cannot be read: it is called .gz, and is no gzip file")
+    first = first.removeprefix(BYTE_ORDER_MARK)
+    return chain([first], file) if first else iter(file)
+
+
+class _Rejoined:
+    """A stream of which the beginning was read already."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head, self._rest = head, rest
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._head:
+            return self._rest.read(size)
+        taken, self._head = (self._head[:size], self._head[size:]) if size >= 0 else (self._head, b"")
+        return taken
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text with their ends, as `open_lines` knows them."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def split_blanks(line: str) -> list[str]:
+    """What stands between tabs or runs of spaces; other white space is part of a word."""
+    return list(filter(None, line.replace("\t", " ").split(" ")))
+
+
+def read_json(path: str | Path, of_pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """What a JSON file holds; `of_pairs` makes what stands for an object, of its pairs (a dict).
+
+    DataError, with the line, where it cannot be read, is not JSON, or holds half a surrogate pair, which no text does.
+    """
+    text = "\n".join(open_lines(path))
+    try:
+        stored = json.loads(text, object_pairs_hook=of_pairs)
+        if _ESCAPED_SURROGATE.search(text):
+            json.dumps(stored, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{path}: holds half a surrogate pair, {error.object[error.start]!r}, which is no text"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    return stored
+
+
+def readable(text: str) -> str:
+    """`text` with � in place of what is no character: bytes that were not UTF-8, and halves of surrogate pairs."""
+    if _SURROGATES.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

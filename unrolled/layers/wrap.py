@@ -1,0 +1,60 @@
+"""A user's module as the cell of a layer: the form of its state is found by trying it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.cells import Cell
+from unrolled.errors import ConfigurationError, UnrolledError
+from unrolled.unroll.adapt import Foreign, first_step, title, unpack
+from unrolled.unroll.trial import trial_copy
+
+#: What a module may raise at a state that it does not take.
+_REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, UnrolledError)
+
+
+def as_cell(made: Any, input_size: int, hidden_size: int) -> Cell:
+    """What a layer's `cell_class` has made, as a cell.
+
+    A module that is no Cell is tried with inputs `[1, input_size]`: without a state, then with one `[1, hidden_size]`,
+    then with two. In a layer it starts from zeros.
+    Raises ConfigurationError where it is no module, or takes none of these.
+    """
+    if isinstance(made, Cell):
+        return made
+    if not isinstance(made, nn.Module):
+        raise ConfigurationError(f"a layer is made of cells, or torch.nn modules (x, state) -> state, not of {made!r}")
+    first = next((parameter for parameter in made.parameters() if parameter.is_floating_point()), torch.empty(0))
+    x = first.new_zeros(1, input_size)
+    refused: list[str] = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for state in (None, first.new_zeros(1, hidden_size), (first.new_zeros(1, hidden_size),) * 2):
+            tried, _ = trial_copy(made, {})
+            try:
+                if state is None:
+                    output, state = first_step(tried, x)
+                    _check(state)
+                tensors, form = unpack(state)
+                cell = Foreign(tried, form, input_size, tuple(part.size(1) for part in tensors))
+                output, new = cell.step(x, tensors)
+            except _REFUSALS as error:
+                refused.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
+                continue
+            names = ("h", "c") if len(tensors) == 2 else ("h", *(f"state_{k}" for k in range(1, len(tensors))))
+            found = Foreign(made, form, input_size, cell.sizes)
+            found.state_names = names  # type: ignore[misc]
+            found.own_output = None if output is new[0] else output.size(1)
+            return found
+    raise ConfigurationError(
+        f"{title(made)} cannot be the cell of a layer: its forward must take (x [B, {input_size}], state) and return "
+        f"the new state, or (output, state), a state being one or two tensors [B, {hidden_size}]; it says: {refused[1]}"
+    )
+
+
+def _check(state: Any) -> None:
+    """ValueError where a module starts with something other than rows of features."""
+    if not all(isinstance(part, Tensor) and part.dim() == 2 for part in unpack(state)[0]):
+        raise ValueError("its state is not made of tensors [B, size]")
