@@ -80,6 +80,10 @@ class CompilerError(UnrolledError):
     """This machine cannot compile, or cannot keep what it compiled; the message says why."""
 
 
+class CacheError(CompilerError):
+    """The cache is not used: others could have changed what is in it."""
+
+
 class FallbackWarning(UserWarning):
     """Something runs in a slower way than it could; said once for each reason."""
 

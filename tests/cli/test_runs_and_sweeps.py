@@ -1,8 +1,10 @@
 """`unrolled runs` and `unrolled sweep`, as a person uses them."""
 
 import json
+import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from tests.cli.shared import error_of
 from unrolled.cli import main
 from unrolled.tasks.exploration import arithmetic, xml
 from unrolled.tasks.sweep import Search
+from unrolled.training import Run
 
 STORED = Path(__file__).parents[1] / "training" / "runs"
 SMALL = [
@@ -83,6 +86,104 @@ def test_settings_that_make_no_sense_leave_the_other_runs_their_rows(path, value
         assert any(line.startswith("b ") and shown in line for line in lines)
     assert error_of(["info", folder / "b"], capsys)
     assert error_of(["eval", folder / "b"], capsys)
+
+
+def replace(path, content):
+    """A file with this content in its place; a folder where that is None."""
+    path.unlink()
+    path.mkdir() if content is None else path.write_bytes(content)
+
+
+LINE = b'{"step": 5, "epoch": 0.1, "seconds": %b, "validation_loss": %b}\n'
+DEEP = b'{"step": 5, "epoch": 0.1, "seconds": 1, "validation_loss": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "shown"),
+    [
+        ("config.json", None, "Is a directory"),
+        ("config.json", b"\0" * 100, "damaged"),
+        ("config.json", b"[" * 100_000, "damaged"),
+        ("metrics.jsonl", None, "cannot be read (Is a directory)"),
+        ("metrics.jsonl", b"\0\0\n\0\0\n", "not a line of metrics"),
+        ("metrics.jsonl", LINE % (b"1", b'"low"'), "cannot be read"),
+        ("metrics.jsonl", LINE % (b"Infinity", b"1"), "cannot be read"),
+        ("metrics.jsonl", LINE % (b"1", b"1" + b"0" * 400), "cannot be read"),
+        ("metrics.jsonl", DEEP, ""),
+        ("checkpoints/step-00000045/checkpoint.json", None, ""),
+    ],
+)
+def test_a_run_that_cannot_be_read_leaves_the_other_runs_their_rows(name, content, shown, folder, capsys):
+    replace(folder / "b" / name, content)
+    for sort in ("name", "steps", "changed", "loss"):
+        found = {row["name"]: row for row in rows(capsys, folder, "--sort", sort)}
+        assert set(found) == {"b", "deep/a", "future", "old"}
+        assert shown in found["b"]["state"]
+        assert found["deep/a"]["state"] == "at step 45"
+    assert main(["runs", str(folder)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+@pytest.mark.parametrize("name", ["samples.txt", "checkpoints", "config.json", "metrics.jsonl", "", "tensorboard"])
+def test_a_file_that_vanishes_while_it_is_looked_at(name, folder, capsys, monkeypatch):
+    """Listed, and gone when it is asked for: as by a process that trains, or somebody who clears up."""
+    real = Path.iterdir
+
+    def vanishing(path):
+        for child in list(real(path)):
+            if path == folder / "b":
+                gone = path / name
+                shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
+            yield child
+
+    (folder / "b" / "samples.txt").write_text("--- step 5 ---")
+    monkeypatch.setattr(Path, "iterdir", vanishing)
+    assert {row["name"] for row in rows(capsys, folder)} == {"b", "deep/a", "future", "old"}
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_at(folder, capsys, monkeypatch):
+    real = Run.read
+    monkeypatch.setattr(Run, "read", lambda path: (path == folder / "b" and shutil.rmtree(path)) or real(path))
+    found = {row["name"]: row["state"] for row in rows(capsys, folder)}
+    assert set(found) == {"b", "deep/a", "future", "old"}
+    assert found["b"] == "no such run directory"
+    assert found["deep/a"] == "at step 45"
+
+
+def test_what_others_may_not_read_is_a_row(folder, tmp_path):
+    if not hasattr(os, "getuid") or os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    shutil.copytree(folder / "b", folder / "closed" / "c")
+    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):  # which pytest keeps to itself
+        path.chmod(path.stat().st_mode | stat.S_IXOTH)
+    (folder / "b" / "metrics.jsonl").chmod(0o600)
+    (folder / "closed").chmod(0o700)
+    (folder / "old" / "config.json").chmod(0o600)
+    (folder / "deep" / "a").chmod(0o711)
+    program = (  # what it needs is imported while this may still read the package
+        "import os, sys, unrolled.cli.runs; from unrolled.cli import main; os.setgid(65534); os.setuid(65534); "
+        f"sys.exit(main(['runs', {str(folder)!r}, '--json']))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    found = {row["name"]: row["state"] for row in map(json.loads, result.stdout.splitlines())}
+    assert set(found) == {"b", "deep/a", "future", "old", "closed"}
+    assert "newer" in found["future"]
+    for name in ("b", "deep/a", "old", "closed"):
+        assert "Permission denied" in found[name], name
+
+
+def test_a_strangers_names_do_nothing_to_the_table(folder, capsys):
+    file = folder / "b" / "config.json"
+    stored = json.loads(file.read_text())
+    stored["config"]["model"]["cell"] = "\x1b[31m\nlstm\ud800"
+    file.write_text(json.dumps(stored))
+    shutil.copytree(folder / "b", folder / "two\nlines")
+    assert main(["runs", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 6
+    assert "\x1b" not in out
+    assert len(rows(capsys, folder)) == 5
 
 
 def test_mistakes_with_runs(folder, capsys):

@@ -1,5 +1,6 @@
 """A large text is encoded by several processes to what one would make of it, once."""
 
+import hashlib
 import os
 
 import numpy as np
@@ -121,3 +122,51 @@ def test_what_another_process_takes_from_the_cache_is_not_missed(many, files, tm
     monkeypatch.setattr(tokens, "CACHE_BYTES", 0)
     vocabulary = build_vocabulary("char", files)
     assert encode_files(files, vocabulary, tmp_path / "tokens.bin").count
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_cache_that_others_can_write_is_not_used(mode, many, files, tmp_path):
+    if not hasattr(os, "getuid"):
+        pytest.skip("modes are those of POSIX")
+    vocabulary = build_vocabulary("byte", files)
+    encode_files(files, vocabulary, tmp_path / "1.bin")
+    many.chmod(mode)
+    with pytest.raises(DataError, match=r"can be written by .*chmod go-w"):
+        encode_files(files, vocabulary, tmp_path / "2.bin")
+
+
+@pytest.mark.parametrize("put", ["link", "hard link", "writable"])
+def test_a_part_that_is_not_the_users_own_is_encoded_anew(put, many, files, tmp_path):
+    """Somebody has put it there, with its digest, while the cache was open."""
+    if not hasattr(os, "getuid"):
+        pytest.skip("modes are those of POSIX")
+    vocabulary = build_vocabulary("byte", files)
+    first = encode_files(files, vocabulary, tmp_path / "1.bin")
+    part = min(many.glob("*.tokens"))
+    size = part.stat().st_size - crew.DIGEST_BYTES
+    planted = tmp_path / "planted"
+    planted.write_bytes(hashlib.sha256(bytes(size)).digest() + bytes(size))
+    part.unlink()
+    if put == "link":
+        part.symlink_to(planted)
+    elif put == "hard link":
+        part.hardlink_to(planted)
+    else:
+        part.write_bytes(planted.read_bytes())
+        part.chmod(0o666)
+    assert encode_files(files, vocabulary, tmp_path / "2.bin").sha256 == first.sha256
+    assert planted.read_bytes()[crew.DIGEST_BYTES :] == bytes(size)
+    assert part.stat().st_mode & 0o077 == 0
+
+
+def test_an_unfinished_part_is_not_written_through_a_link(many, files, tmp_path, monkeypatch):
+    vocabulary = build_vocabulary("byte", files)
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    many.mkdir(parents=True, mode=0o700)
+    job = tokens._jobs(files)[0]
+    name = crew.encode_to_cache(job, vocabulary, "uint8", str(many))
+    os.unlink(name)
+    (many / f"{os.path.basename(name)}.{os.getpid()}.tmp").symlink_to(precious)
+    assert crew.encode_to_cache(job, vocabulary, "uint8", str(many)) == name
+    assert precious.read_text() == "precious"

@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+from unrolled.cache import open_cache
 from unrolled.cells import CELLS
 from unrolled.errors import CompilerError, ConfigurationError, FallbackWarning
 from unrolled.unroll import fallback, native, planned, unroll
 from unrolled.unroll.compiled import KERNEL, TYPES, preamble, tools
+from unrolled.unroll.known import Known
 
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """As in a new process with an empty cache."""
     monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(planned, "_planned", {})
+    monkeypatch.setattr(planned, "_planned", Known())
     monkeypatch.setattr(fallback, "_said", set())
     native.compiler.cache_clear()
     yield tmp_path / "cache"
@@ -74,15 +76,18 @@ def test_a_damaged_library_is_made_anew(fresh):
     for path in fresh.glob("*.so"):
         path.unlink()  # this process has the old one mapped
         path.write_bytes(b"\x7fELF" + os.urandom(100))
-    assert native._intact(next(fresh.glob("*.so"))) is False
-    planned._planned.clear()
-    tools.cache_clear()
-    assert run() == []
-    assert all(native._intact(path) for path in fresh.glob("*.so"))
+    with open_cache() as folder:
+        names = [path.stem for path in fresh.glob("*.so")]
+        assert not any(native._intact(folder, name) for name in names)
+        planned._planned.clear()
+        tools.cache_clear()
+        assert run() == []
+        assert all(native._intact(folder, name) for name in names)
 
 
 EIGHT = """
 import os, sys, torch
+from unrolled.cache import open_cache
 from unrolled.cells import CELLS
 from unrolled.unroll import operator, unroll  # whose imports take longest: once, before the processes part
 

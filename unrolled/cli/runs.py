@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,9 @@ from tyro.conf import Positional, arg
 from unrolled.cli.parsing import parse
 from unrolled.errors import RunError
 from unrolled.training import Checkpoints, Run
+from unrolled.training.checkpoint import UNREADABLE
 from unrolled.training.progress import clock
+from unrolled.training.run import one_line
 
 Column = Literal["name", "task", "cell", "units", "steps", "epochs", "seconds", "loss", "best_step", "changed", "state"]
 
@@ -60,13 +63,13 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     if not arguments.folder.is_dir():
         raise RunError(f"{arguments.folder}: no such folder")
-    rows = [_row(path, arguments.folder) for path in _find(arguments.folder)]
+    rows = [_row(path, arguments.folder, error) for path, error in _find(arguments.folder)]
     there = [row for row in rows if getattr(row, arguments.sort) not in (None, "")]
     lacking = [row for row in rows if getattr(row, arguments.sort) in (None, "")]
     there.sort(key=lambda row: getattr(row, arguments.sort), reverse=arguments.reverse)
     if arguments.json:
         for row in (*there, *lacking):
-            print(json.dumps(asdict(row), ensure_ascii=False))
+            print(json.dumps(asdict(row), ensure_ascii=False).encode("utf-8", "backslashreplace").decode())
         return 0
     if not rows:
         print(f"no runs in {arguments.folder}")
@@ -76,7 +79,7 @@ def main(words: Sequence[str], prog: str) -> int:
         numbers = field.name in ("steps", "epochs", "seconds", "loss", "best_step")
         table.add_column(field.name.replace("_", " "), justify="right" if numbers else "left", no_wrap=True)
     for row in (*there, *lacking):
-        table.add_row(*map(Text, _shown(row)))
+        table.add_row(*(Text(_printable(cell)) for cell in _shown(row)))
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=500)  # a file has no width to fit
@@ -84,24 +87,61 @@ def main(words: Sequence[str], prog: str) -> int:
     return 0
 
 
-def _find(folder: Path) -> Iterator[Path]:
-    """The run directories below `folder`, itself included; nothing is looked for inside of one."""
-    for path, folders, files in os.walk(folder):
+def _printable(cell: str) -> str:
+    """Names and settings may be a stranger's: no line breaks in the table, and nothing that a terminal obeys."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in cell)
+
+
+def _find(folder: Path) -> Iterator[tuple[Path, OSError | None]]:
+    """The run directories below `folder`, itself included, and folders that cannot be listed, with the reason.
+
+    Nothing is looked for inside of a run.
+    """
+    problems: list[OSError] = []
+    for path, folders, files in os.walk(folder, onerror=problems.append):
         folders.sort()
-        if "config.json" in files:
+        if "config.json" in (*files, *folders):
             folders.clear()
-            yield Path(path)
+            yield Path(path), None
+        yield from _unlisted(problems)
+    yield from _unlisted(problems)
 
 
-def _row(path: Path, folder: Path) -> Row:
+def _unlisted(problems: list[OSError]) -> Iterator[tuple[Path, OSError]]:
+    while problems:
+        error = problems.pop()
+        if not isinstance(error, FileNotFoundError):  # removed since its name was read
+            yield Path(error.filename), error
+
+
+def _row(path: Path, folder: Path, error: OSError | None = None) -> Row:
+    """A run's row; where it cannot be read, one that says why, and leaves the others theirs."""
     name = str(path.relative_to(folder)) if path != folder else path.name or str(path)
-    changed = max(child.stat().st_mtime for child in path.iterdir())
     try:
-        run, _ = Run.read(path)
-        cell, units = _model(run.config.get("model"))
-        records = run.metrics()
-    except RunError as error:
-        return Row(name, changed=changed, state=str(error).removeprefix(f"{path}").lstrip(": /"))
+        if error is not None:
+            raise error
+        row = _read(path, name)
+        _shown(row)  # a time or a number beyond all bounds
+        return row
+    except (RunError, *UNREADABLE) as problem:
+        said = str(problem) if isinstance(problem, RunError) else f"cannot be read ({one_line(problem)})"
+        return Row(name, changed=_changed(path), state=said.removeprefix(f"{path}").lstrip(": /"))
+
+
+def _changed(path: Path) -> float:
+    """When a file of the run was last written; 0 where nobody can tell."""
+    times = [0.0]
+    with suppress(OSError):
+        for child in path.iterdir():
+            with suppress(OSError):  # a process that trains, or clears up, has just removed it
+                times.append(child.lstat().st_mtime)
+    return max(times)
+
+
+def _read(path: Path, name: str) -> Row:
+    run, _ = Run.read(path)
+    cell, units = _model(run.config.get("model"))
+    records = run.metrics()
     last = records[-1] if records else {}
     scored = [record for record in records if math.isfinite(record.get("validation_loss", math.nan))]
     best = min(scored, key=lambda record: record["validation_loss"], default={})
@@ -115,7 +155,7 @@ def _row(path: Path, folder: Path) -> Row:
         seconds=last.get("seconds"),
         loss=best.get("validation_loss"),
         best_step=best.get("step"),
-        changed=changed,
+        changed=_changed(path),
         state=_state(run),
     )
 
@@ -151,6 +191,6 @@ def _shown(row: Row) -> list[str]:
         "" if row.seconds is None else clock(row.seconds),
         "" if row.loss is None else f"{row.loss:.4f}",
         "" if row.best_step is None else f"{row.best_step:,}",
-        datetime.fromtimestamp(row.changed).strftime("%Y-%m-%d %H:%M"),
+        datetime.fromtimestamp(row.changed).strftime("%Y-%m-%d %H:%M") if row.changed else "",
         row.state,
     ]

@@ -19,6 +19,7 @@ from unrolled.tasks.language import LanguageConfig, ModelConfig, TextConfig
 from unrolled.tasks.sweep import Search, Sweep
 from unrolled.training import TrainingConfig
 from unrolled.training.config import require
+from unrolled.training.links import refuse_links
 from unrolled.training.run import one_line, write_atomically
 
 
@@ -56,6 +57,9 @@ def main(words: Sequence[str], prog: str) -> int:
     folder = arguments.folder
     if folder.is_dir() and any(folder.iterdir()) and not (folder / ".study").exists():
         raise RunError(f"{folder}: is not empty, and not a study; choose another directory")
+    # The runs in it are looked through when they are opened; Optuna's journal is locked by a link beside it.
+    journal = Path(arguments.storage).name + ".lock" if arguments.storage else None
+    refuse_links(folder, to_write=True, deep=False, but=journal)
     text = arguments.text
     if arguments.task != "text":
         if text.data:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from unrolled.cache import is_own_file
 from unrolled.data.pieces import Piece
 from unrolled.data.vocabulary import ByteVocabulary, Vocabulary, code_points
 from unrolled.data.words import split_words
@@ -70,7 +71,9 @@ def encode_to_cache(job: Job, vocabulary: Vocabulary, dtype: str, cache: str) ->
         tokens = encode(job, vocabulary, dtype)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            temporary.write_bytes(hashlib.sha256(tokens).digest() + tokens)
+            temporary.unlink(missing_ok=True)  # of a killed process that had this number
+            with open(temporary, "xb", opener=_privately) as file:
+                file.write(hashlib.sha256(tokens).digest() + tokens)
             temporary.rename(path)
         except OSError as error:
             advice = "set UNROLLED_CACHE to a folder with more space"
@@ -80,8 +83,15 @@ def encode_to_cache(job: Job, vocabulary: Vocabulary, dtype: str, cache: str) ->
     return str(path)
 
 
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _intact(path: Path) -> bool:
+    """Whether the file is whole, and the user's own: others may have put theirs there while the cache was open."""
     try:
+        if not is_own_file(os.lstat(path)):
+            return False
         content = path.read_bytes()
         os.utime(path)  # what was used last stays longest
     except OSError:

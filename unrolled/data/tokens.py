@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from unrolled.cache import cache_directory
+from unrolled.cache import cache_directory, open_cache
 from unrolled.data.crew import DIGEST_BYTES, Crew, characters, encode, encode_to_cache, words
 from unrolled.data.lines import read_json
 from unrolled.data.pieces import Piece, cut, read_text
 from unrolled.data.vocabulary import Blocks, BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
 from unrolled.data.words import WordVocabulary
-from unrolled.errors import ConfigurationError, DataError, RunError
+from unrolled.errors import CacheError, ConfigurationError, DataError, RunError
 
 VOCABULARIES: dict[str, type[Vocabulary]] = {
     kind.level: kind for kind in (CharacterVocabulary, WordVocabulary, ByteVocabulary, BPEVocabulary)
@@ -188,16 +188,19 @@ def _jobs(files: Sequence[Path]) -> list[list[Piece]]:
 
 
 def cache_folder() -> Path:
-    """Where encoded parts are kept; DataError where it cannot be made."""
+    """Where encoded parts are kept; DataError where it cannot be made, or others could change what is in it."""
     folder = cache_directory() / "tokens"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open_cache("tokens", make=True):  # from here on nobody else can exchange a part of its path
+            pass
         for old in folder.glob("*.tmp"):  # of processes that were killed; those at work are younger
             with suppress(FileNotFoundError):  # another process has just given it its name
                 if time.time() - old.stat().st_mtime > 3600:
                     old.unlink()
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); set UNROLLED_CACHE") from error
+    except CacheError as error:
+        raise DataError(str(error)) from error
     return folder
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from unrolled.training.run import Run
+import io
+
+from unrolled.training.run import Run, write_atomically
 
 
 def draw_loss(run: Run) -> None:
@@ -34,7 +36,9 @@ def draw_loss(run: Run) -> None:
     axes.grid(alpha=0.25)
     if train or valid:
         axes.legend(frameon=False)
-    figure.savefig(run.path / "loss.png", dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    write_atomically(run.path / "loss.png", picture.getvalue())
 
 
 def _smoothed(values: tuple[float, ...], weight: float = 0.9) -> list[float]:

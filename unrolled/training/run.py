@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from unrolled import __version__
 from unrolled.errors import RunError
+from unrolled.training.links import is_plain_file, refuse_links
 
 FORMAT = 2
 #: How the name of everything ends that is not yet, or no longer, part of a run.
@@ -40,7 +41,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of a killed process that had this number
+        with temporary.open("xb") as file:  # which follows no link
             file.write(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
@@ -48,7 +50,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({one_line(error)})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what failed has been said
+            temporary.unlink()
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Run:
         path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path}: no such run directory")
+        refuse_links(path)
         try:
             stored = json.loads((path / "config.json").read_text("utf-8", "surrogateescape"))
             version, run = stored["format"], cls(path, stored["task"], stored["config"])
@@ -138,7 +142,10 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing into this run meanwhile; RunError where one does already."""
+        """Keep other processes from writing into this run meanwhile; RunError where one does already, or where what is
+        written would change something outside of it.
+        """
+        refuse_links(self.path, to_write=True)
         # A singleton may be taken again by its holder: by a command, and by the loop that it calls.
         lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
         try:
@@ -191,7 +198,7 @@ class Run:
 
 def _is_locked(path: Path) -> bool:
     lock = path / ".lock"
-    if not lock.exists():
+    if not is_plain_file(lock):
         return False
     try:
         with FileLock(lock, timeout=0):

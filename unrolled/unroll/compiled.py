@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unrolled.errors import CompilerError
 from unrolled.unroll import workspace
-from unrolled.unroll.native import build
+from unrolled.unroll.native import build, find
 
 KERNEL, PRODUCT = (Path(__file__).with_name(name) for name in ("kernel.h", "product.c"))
 TYPES = {torch.float32: ("float", 8, "int32_t"), torch.float64: ("double", 4, "int64_t")}
@@ -23,8 +24,10 @@ DEPTH = 384  # as in product.c
 
 @dataclass(eq=False)
 class Native:
-    """C, and what its caller must know of it: `compile`, then call with an address for every slot.
+    """C, and what its caller must know of it: `compile` or `find` it, then call with an address for every slot.
 
+    key: the digest of the C, by which its library is known.
+    source: the C itself; None in a program that was kept: it is found by its key, or made anew.
     pointers: how many addresses it takes, of vectors, slots, turns and stores.
     turns, stores: columns of the arrays `[2, B, columns]` and `[T, B, columns]` that the caller finds room for.
     matrices, flat: which vectors are packed, and which are read as one row.
@@ -34,7 +37,8 @@ class Native:
     work: floating-point operations a row of T * B.
     """
 
-    source: str
+    key: str
+    source: str | None
     dtype: torch.dtype
     pointers: int
     turns: tuple[int, ...]
@@ -48,16 +52,29 @@ class Native:
 
     def compile(self) -> Native:
         """Compile, or load what was compiled before; CompilerError where neither can be done."""
-        function = build(self.source).run
+        if self.source is not None:
+            self._take(build(self.source))
+        elif not self.find():
+            raise CompilerError("the library of a kept program is gone from the cache")
+        return self
+
+    def find(self) -> bool:
+        """Load what was compiled before; whether there is such a library. CompilerError where there can be none."""
+        library = find(self.key)
+        if library is not None:
+            self._take(library)
+        return library is not None
+
+    def __reduce__(self):
+        return Native, tuple(getattr(self, part.name) for part in fields(self))
+
+    def _take(self, library: ctypes.CDLL) -> None:
+        function = library.run
         function.restype = None
         # Pointers, strides, steps, batch, threads, scratch of a thread, whether to pack, packed, scratch, tools.
         function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 5 + [ctypes.c_void_p] * 3
         arrays = ctypes.c_void_p * self.pointers, ctypes.c_long * (2 * len(self.matrices))
         self._loaded = function, tools(self.dtype), *arrays
-        return self
-
-    def __reduce__(self):
-        return Native, tuple(getattr(self, part.name) for part in fields(self))
 
     def __call__(
         self,

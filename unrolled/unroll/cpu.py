@@ -35,8 +35,10 @@ class NativeExecutor:
     def run(self, parameters, inputs, state):
         if self._inference is None:
             with planning:
-                forward = self._record.inference or self._layout().inference()
-                forward.program.compile()
+                forward = self._record.inference
+                if forward is None or not forward.program.find():
+                    forward = self._layout().inference()
+                    forward.program.compile()
                 self._inference = forward
                 self._record.add(inference=forward)
         trajectories, final, _ = self._call(self._inference, parameters, inputs, state)
@@ -47,10 +49,10 @@ class NativeExecutor:
         if wanted not in self._training:
             with planning:
                 training = self._record.training.get(wanted)
-                if training is None:
+                if training is None or not all(part.program.find() for part in (training.forward, training.backward)):
                     training = self._layout().training(self._plan().gradients(wanted))
-                with ThreadPoolExecutor(2) as pool:
-                    list(pool.map(Native.compile, [training.forward.program, training.backward.program]))
+                    with ThreadPoolExecutor(2) as pool:
+                        list(pool.map(Native.compile, [training.forward.program, training.backward.program]))
                 self._training[wanted] = training
                 self._record.add(training={wanted: training})
         return self._training[wanted]

@@ -11,6 +11,7 @@ from unrolled.cells import Cell, State
 from unrolled.unroll.compiled import Native
 from unrolled.unroll.fallback import guarded
 from unrolled.unroll.fingerprint import fingerprint
+from unrolled.unroll.forms import generated
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.known import Known
 from unrolled.unroll.native import compiler
@@ -88,13 +89,13 @@ def _make(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[_Parts,
     seen = Seen() if own else None
     # What the code of others reads is seen while it is traced.
     kept = None if own else fingerprint("generate", described.structure, settings(described), dtype)
-    parts = load(kept)
-    if parts is None:
+    parts = load(kept, generated)
+    if parts is None or not parts[1].find():
         from unrolled.unroll.generating import generating  # what is in the cache needs none of its imports
 
         parts = generating(cell, dtype, device, seen)
+        parts[1].compile()
         save(kept, parts)
-    parts[1].compile()
     watch = Watch(None, (), described.modules) if seen is None else seen.watch
     assert watch is not None
     return parts, watch

@@ -199,7 +199,7 @@ class Layout:
 
     def _built(self, program: Program, outside: Outside) -> tuple[Native, Vectors]:
         native = program.built()
-        return native, Vectors(outside, self.parameters, native.flat)
+        return native, Vectors.of(outside, self.parameters, native.flat)
 
 
 def _with_step_gradients(source: fx.GraphModule, numbers: Sequence[int]) -> tuple[fx.GraphModule, list[fx.Node]]:

@@ -1,8 +1,8 @@
 """C to a loaded library: compiled once by the machine's own compiler, and kept in the user's cache.
 
-A library's name is a hash of its source, the compiler and the processor; beside it lies a hash of its own bytes, so
+A library's name is a hash of its source's, the compiler and the processor; beside it lies a hash of its own bytes, so
 that a torn or altered one is noticed and made anew. It is written under a temporary name and then renamed. Of several
-processes that need it at once, one compiles and the others wait.
+processes that need it at once, one compiles and the others wait. What `unrolled.cache` does not trust is not loaded.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import os
 import platform
 import shlex
 import shutil
-import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unrolled.cache import cache_directory
+from unrolled.cache import Folder, cache_directory, open_cache
 from unrolled.errors import CompilerError
 
 _ALWAYS = (
@@ -34,38 +32,71 @@ _CHOICES = (("-march=native", "-fopenmp"), ("-march=native", "-fopenmp-simd"), (
 _PATIENCE = 60
 
 
+def find(key: str) -> ctypes.CDLL | None:
+    """The kept library of the C source whose digest is `key`; None where there is none that can be trusted.
+
+    CompilerError where the cache cannot be used.
+    """
+    name = _name(key)
+    try:
+        with open_cache() as folder:
+            return None if folder is None else _loaded(folder, name)
+    except OSError:  # `build` will say what it is
+        return None
+
+
 def build(source: str) -> ctypes.CDLL:
     """The loaded library of a C source; CompilerError where there is no way to get one."""
-    name = hashlib.sha256("\0".join([source, *_ALWAYS, *compiler(), _processor()]).encode()).hexdigest()[:32]
-    directory = cache_directory()
-    check_owner(directory)
-    library = directory / f"{name}.so"
-    if not _intact(library):
-        try:
-            _compile(source, directory, library)
-        except OSError as error:
-            raise CompilerError(f"cannot write to the cache {directory}: {error.strerror or error}") from error
+    name = _name(digest(source.encode()))
     try:
-        # Kept open for the life of the process: `_products` hands out addresses within it.
-        return ctypes.CDLL(str(library))
+        with open_cache(make=True) as folder:
+            assert folder is not None
+            library = _loaded(folder, name)
+            if library is None:
+                with _turn(folder, name):
+                    library = _loaded(folder, name) or _make(source, folder, name)
+                folder.trim()
+            return library
+    except OSError as error:
+        raise CompilerError(f"cannot write to the cache {cache_directory()}: {error.strerror or error}") from error
+
+
+def _name(key: str) -> str:
+    """What a library is called, by the digest of its source."""
+    return digest("\0".join([key, *_ALWAYS, *compiler(), _processor()]).encode())[:32]
+
+
+def _loaded(folder: Folder, name: str) -> ctypes.CDLL | None:
+    if not _intact(folder, name):
+        return None
+    try:
+        return _load(folder, name)
+    except CompilerError:
+        if _intact(folder, name):
+            raise
+        return None  # another process has just removed it, for want of room
+
+
+def _load(folder: Folder, name: str) -> ctypes.CDLL:
+    """By way of the folder that was checked, in which nobody else can put another library in its place.
+
+    The path has the library's name, since the loader takes a path that it knows for the library that was there before.
+    """
+    try:
+        # Kept open for the life of the process: `tools` hands out addresses within it.
+        return ctypes.CDLL(folder.at(f"{name}.so"))
     except OSError as error:
         raise CompilerError(f"the compiled library cannot be loaded: {error}") from error
 
 
-def _compile(source: str, directory: Path, library: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_owner(directory)
-    with _turn(directory, library.name):
-        if not _intact(library):
-            _make(source, directory, library)
-
-
 @contextmanager
-def _turn(directory: Path, name: str) -> Iterator[None]:
+def _turn(folder: Folder, name: str) -> Iterator[None]:
     """Wait while another process makes a library, this one perhaps; but not for ever, should it be stopped."""
     from filelock import FileLock, Timeout  # which takes longer to import than a kept library to load
 
-    lock = FileLock(directory / f".lock-{name[0]}", timeout=_PATIENCE)  # sixteen files, not one a library
+    file = f".lock-{name[0]}"  # sixteen files, not one a library
+    folder.remove_foreign(file)
+    lock = FileLock(folder.at(file), timeout=_PATIENCE)
     try:
         lock.acquire()
     except (Timeout, NotImplementedError):  # the latter on disks that know no locks
@@ -77,41 +108,47 @@ def _turn(directory: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _make(source: str, directory: Path, library: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=directory, prefix="building-") as workplace:
-        code, built = Path(workplace, "step.c"), Path(workplace, "step.so")
-        code.write_text(source, encoding="utf-8")
+def _make(source: str, folder: Folder, name: str) -> ctypes.CDLL:
+    """Compile it into the folder, and load it from where nobody removes it before."""
+    file = f"{name}.so"
+    with folder.workplace() as workplace:
+        workplace.write("step.c", source.encode())
         for choice in _CHOICES:
-            complaint = _call([*compiler()[:-1], *_ALWAYS, *choice, str(code), "-o", str(built), "-lm"])
+            complaint = _call([*compiler()[:-1], *_ALWAYS, *choice, "step.c", "-o", file, "-lm"], workplace)
             if complaint is None:
                 break
         else:
             raise CompilerError(complaint)
-        stated = Path(workplace, "digest")
-        stated.write_text(digest(built.read_bytes()), encoding="utf-8")
-        os.replace(built, library)
-        os.replace(stated, library.with_suffix(".sha256"))
+        built = workplace.read(file)
+        if built is None:
+            raise CompilerError(f"{compiler()[0]} gives no library")
+        folder.write(file, built)
+        folder.write(f"{name}.sha256", _stated(name, built))
+        return _load(workplace, name)
 
 
-def check_owner(directory: Path) -> None:
-    """CompilerError where others could have put something into the cache: what is found there is run."""
-    if not hasattr(os, "getuid") or not directory.is_dir():
-        return
-    state = directory.stat()
-    if state.st_uid != os.getuid():
-        raise CompilerError(f"the cache {directory} belongs to another user")
-    if state.st_mode & stat.S_IWOTH:
-        raise CompilerError(f"the cache {directory} can be written by anybody: chmod o-w it")
+def _stated(name: str, library: bytes) -> bytes:
+    """What is kept beside a library, by which it is known to be whole, and the one of its name."""
+    return digest(name.encode() + b"\n" + library).encode()
 
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _call(command: list[str]) -> str | None:
-    """Run a compiler; what it complains of, None where all is well."""
+def _call(command: list[str], workplace: Folder) -> str | None:
+    """Run a compiler in a folder; what it complains of, None where all is well."""
+    program = shutil.which(command[0])  # which may be given relative to the folder of now
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        result = subprocess.run(
+            [os.path.abspath(program) if program else command[0], *command[1:]],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=workplace.at(""),
+            umask=0o077 if os.name == "posix" else -1,  # what others could write would not be read again
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{command[0]} does not run: {error}"
     if result.returncode == 0:
@@ -120,12 +157,10 @@ def _call(command: list[str]) -> str | None:
     return f"{command[0]} fails: {next((line for line in lines if 'error' in line), lines[0]).strip()}"
 
 
-def _intact(library: Path) -> bool:
-    try:
-        stated = library.with_suffix(".sha256").read_text(encoding="utf-8")
-        return stated == digest(library.read_bytes())
-    except (OSError, UnicodeDecodeError):
-        return False
+def _intact(folder: Folder, name: str) -> bool:
+    """Whether the library is there, of the user's own making, and whole."""
+    stated, library = folder.read(f"{name}.sha256"), folder.read(f"{name}.so")
+    return library is not None and stated == _stated(name, library)
 
 
 @functools.cache

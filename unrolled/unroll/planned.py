@@ -66,7 +66,7 @@ def _make(cell: Cell, dtype: torch.dtype, device: torch.device, native: bool) ->
         compiler()
         kept = fingerprint(described.structure, settings(described), str(dtype))
         record = Record.find(kept)
-        if record is None or not _agrees(record.schedule, cell, dtype, device, seen):
+        if record is None or not _is_for(record, cell, dtype, device, seen):
             record = Record(plan().schedule, kept)
             check_values(record.schedule, cell, dtype, device)
         made = Planned(record.schedule, NativeExecutor(record, plan, dtype))
@@ -110,6 +110,14 @@ def check_values(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: tor
     """UntraceableError where two steps of the plan are not what the cell computes: it looked at the batch's size."""
     if not _agrees(schedule, cell, dtype, device):
         raise UntraceableError("its step depends on the size of the batch, or on something that is no argument of it")
+
+
+def _is_for(record: Record, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None) -> bool:
+    """Whether a plan that was kept is this cell's: a file's may be any other's, and not even run."""
+    try:
+        return _agrees(record.schedule, cell, dtype, device, seen)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, OverflowError, MemoryError):
+        return False  # it is made anew; what the cell itself raises, it raises again
 
 
 def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None) -> bool:

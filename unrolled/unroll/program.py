@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from unrolled.errors import UntraceableError
 from unrolled.unroll.codegen import Place, Step
 from unrolled.unroll.compiled import BLOCK, DEPTH, KERNEL, TYPES, Native, preamble
+from unrolled.unroll.native import digest
 from unrolled.unroll.words import operation
 
 SAMPLE = Path(__file__).with_name("sample.h")
@@ -222,8 +223,10 @@ class Program:
 
     def built(self) -> Native:
         """As it is now, ready to be compiled."""
+        source = self.source()
         return Native(
-            source=self.source(),
+            key=digest(source.encode()),
+            source=source,
             dtype=self.dtype,
             pointers=self._vectors + self._slots + len(self._turns) + len(self._stores),
             turns=tuple(self._turns),

@@ -1,34 +1,21 @@
 """What planning made, kept in the cache beside the libraries, for processes to come.
 
-A file holds pickled schedules and programs behind their digest; nothing but this room's own classes is read from it.
+A file holds a plan as data, in one of `unrolled.unroll.forms`, behind a digest of its name and content.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import pickle
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from unrolled.cache import open_cache
 from unrolled.errors import CompilerError
-from unrolled.unroll.native import cache_directory, check_owner, digest
+from unrolled.unroll import forms
+from unrolled.unroll.graph import DamagedError
+from unrolled.unroll.native import digest
 from unrolled.unroll.passes import Forward, Training
 from unrolled.unroll.schedule import Schedule
-
-#: What reading a damaged file, or one of another version, may raise.
-_DAMAGED = (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, ImportError, SyntaxError)
-_OTHERS = {("torch", "float32"), ("torch", "float64"), ("torch", "Size")}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module.startswith("unrolled.unroll.") and "." not in name) or (module, name) in _OTHERS:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a plan")
 
 
 @dataclass
@@ -41,10 +28,10 @@ class Record:
     training: dict[tuple[bool, ...], Training] = field(default_factory=dict)
 
     def add(self, *, inference: Forward | None = None, training: Mapping[tuple[bool, ...], Training] = {}) -> None:
-        """Take in what was made now, and keep it."""
-        new = inference is not None and self.inference is None
-        self.inference = self.inference or inference
-        new |= any(wanted not in self.training for wanted in training)
+        """Take in what was made now, in the place of what was kept before, and keep it."""
+        new = inference is not None and inference is not self.inference
+        self.inference = inference or self.inference
+        new |= any(self.training.get(wanted) is not one for wanted, one in training.items())
         self.training |= training
         if new:
             save(self.key, (self.schedule, self.inference, self.training))
@@ -52,37 +39,38 @@ class Record:
     @classmethod
     def find(cls, key: str | None) -> Record | None:
         found = load(key)
-        if not isinstance(found, tuple) or not isinstance(found[0], Schedule):
-            return None
-        return cls(found[0], key, *found[1:])
+        return None if found is None else cls(found[0], key, *found[1:])
 
 
-def load(key: str | None) -> Any:
-    """What was saved under `key`; None where there is nothing, or nothing whole."""
+def load(key: str | None, form: forms.Form = forms.record) -> Any:
+    """What was saved under `key`, of such a form; None where there is nothing, or nothing whole and one's own."""
     if key is None:
         return None
     try:
-        check_owner(cache_directory())
-        stated, _, content = (cache_directory() / f"{key}.plan").read_bytes().partition(b"\n")
-        if digest(content).encode() != stated:
+        with open_cache() as folder:
+            content = None if folder is None else folder.read(f"{key}.plan")
+        stated, _, content = (content or b"").partition(b"\n")
+        if stated != _stated(key, content):
             return None
-        return _Unpickler(io.BytesIO(content)).load()
-    except (*_DAMAGED, OSError, CompilerError):
+        return forms.read(form, content)
+    except (DamagedError, OSError, CompilerError):
         return None  # it is made anew
 
 
 def save(key: str | None, value: object) -> None:
-    """Keep `value` under `key`, in one step; where the cache cannot be written, it is made anew next time."""
+    """Keep `value` under `key`, in one step; where it or the cache cannot be written, it is made anew next time."""
     if key is None:
         return
     try:
-        content = pickle.dumps(value)
-        with tempfile.NamedTemporaryFile(dir=cache_directory(), prefix="saving-", delete=False) as file:
-            try:
-                file.write(digest(content).encode() + b"\n" + content)
-                file.close()
-                os.replace(file.name, cache_directory() / f"{key}.plan")
-            except OSError:
-                Path(file.name).unlink(missing_ok=True)
-    except OSError:
+        content = forms.write(value)
+        with open_cache(make=True) as folder:
+            assert folder is not None
+            folder.write(f"{key}.plan", _stated(key, content) + b"\n" + content)
+            folder.trim()
+    except (DamagedError, OSError, CompilerError):
         return
+
+
+def _stated(key: str, content: bytes) -> bytes:
+    """What stands in front of a plan, by which it is known to be whole, and the one of its name."""
+    return digest(key.encode() + b"\n" + content).encode()

@@ -32,32 +32,40 @@ class Outside:
         return made if self.before is None else [*made, *self.before(1, *parameters, *made)]
 
 
+@dataclass(eq=False)
 class Vectors:
-    """Values made of parameters by `compute`.
+    """Values made of parameters by `compute`; `flat` numbers those that are read as one row.
 
-    Where all of them are views of parameters, as a transposed weight is, nothing is computed at a call but addresses.
+    Where all of them are views of parameters, as a transposed weight is, nothing is computed at a call but addresses:
+    of each, `views` has the parameter's number and the bytes from its start, `strides` its strides.
     """
 
-    def __init__(self, compute: Outside, parameters: Tensors, flat: Sequence[int]) -> None:
-        """`parameters` are examples, of which shape and dtype count; `flat` numbers the values read as one row."""
-        self.compute, self.flat = compute, flat
-        self.dtype = next((value.dtype for value in parameters if value.is_floating_point()), torch.float32)
+    compute: Outside
+    flat: tuple[int, ...]
+    dtype: torch.dtype
+    views: list[tuple[int, int]] | None
+    strides: list[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, compute: Outside, parameters: Tensors, flat: Sequence[int]) -> Vectors:
+        """`parameters` are examples, of which shape and dtype count."""
+        dtype = next((value.dtype for value in parameters if value.is_floating_point()), torch.float32)
+        computed = cls(compute, tuple(flat), dtype, None, [])
         metas = [torch.empty(value.shape, dtype=value.dtype, device="meta") for value in parameters]
         owners = {value.untyped_storage()._cdata: k for k, value in enumerate(metas)}
-        self.views: list[tuple[int, int]] | None = []
-        self.strides: list[tuple[int, ...]] = []
+        views: list[tuple[int, int]] = []
+        strides: list[tuple[int, ...]] = []
         try:
             values = compute(metas)
         except RuntimeError:  # it makes values of its own, on the CPU, as for a triangle: no view of a parameter
-            self.views = None
-            return
+            return computed
         for k, value in enumerate(values):
             owner = owners.get(value.untyped_storage()._cdata)
-            if owner is None or value.dtype != self.dtype or (k in flat and not value.is_contiguous()):
-                self.views = None
-                return
-            self.views.append((owner, int(value.storage_offset()) * value.element_size()))
-            self.strides.append(tuple(value.stride()))
+            if owner is None or value.dtype != dtype or (k in flat and not value.is_contiguous()):
+                return computed
+            views.append((owner, int(value.storage_offset()) * value.element_size()))
+            strides.append(tuple(value.stride()))
+        return cls(compute, tuple(flat), dtype, views, strides)
 
     def find(self, parameters: Tensors) -> tuple[list[int], Sequence[tuple[int, ...]], object]:
         """Addresses, strides, and what must live as long as those are used."""
