@@ -94,7 +94,7 @@ def join_states(parts: Sequence):
 def stack_states(finals: list[State]) -> tuple[Stacked, ...]:
     """The final states, one entry a state name."""
     by_name = list(zip(*finals, strict=True))
-    return tuple(torch.stack(parts) if len({p.shape for p in parts}) == 1 else parts for parts in by_name)
+    return tuple(torch.stack(parts) if len({p.size(-1) for p in parts}) == 1 else parts for parts in by_name)
 
 
 def unstack_states(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...], count: int) -> list[State | None]:

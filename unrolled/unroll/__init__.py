@@ -12,6 +12,7 @@ from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, ConfigurationError, ShapeError, UntraceableError
 from unrolled.unroll.adapt import adapt, first_step, title
 from unrolled.unroll.eager import unroll_eager
+from unrolled.unroll.exported import unroll_exported
 from unrolled.unroll.fallback import is_transformed, say_fallback, why_not_native
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
 from unrolled.unroll.planned import unroll_planned
@@ -72,14 +73,15 @@ def unroll(
                 recompute_every=recompute_every,
             )
     lengths = _check_lengths(inputs, lengths)
-    if recompute_every is not None and (state is not None or isinstance(cell, Cell)):
+    exporting = torch.compiler.is_exporting()
+    if recompute_every is not None and not exporting and (state is not None or isinstance(cell, Cell)):
         pieces = cell, inputs, state, lengths, reverse, backend, recompute_every
         if torch.compiler.is_compiling():
             from unrolled.unroll.operator import apart
 
             return apart(_in_pieces, *pieces)
         return _in_pieces(*pieces)
-    if torch.compiler.is_compiling() and backend != "torch":
+    if torch.compiler.is_compiling() and backend != "torch" and not exporting:
         from unrolled.unroll.operator import unroll_captured  # torch._dynamo comes with it: seconds, that few need
 
         _check_dimensions(inputs)
@@ -96,6 +98,9 @@ def unroll(
     else:
         _check_dimensions(inputs)
         cell, state = adapt(cell, inputs, state)
+    if exporting:
+        start = cell.initial_state(inputs.size(1), like=inputs) if state is None else state
+        return unroll_exported(cell, inputs, start, lengths, reverse, backend)
     if backend in ("planned", "native"):
         reason = why_not_native(inputs, state) if backend == "native" else None
         try:
