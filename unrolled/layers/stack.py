@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unrolled.cells import Cell, State
-from unrolled.errors import ShapeError
+from unrolled.errors import ConfigurationError, ShapeError
 from unrolled.layers.dropout import dropout
 from unrolled.layers.noise import with_noise
 from unrolled.unroll import check_inputs, unroll
@@ -137,6 +137,10 @@ class Batch:
             tokens = given.tokens.t() if batch_first else given.tokens
             return cls(Embedded(given.table, tokens), lengths, batch_first, True, None)
         if isinstance(given, PackedSequence):
+            if torch.compiler.is_exporting():
+                raise ConfigurationError(
+                    "torch.export cannot keep a PackedSequence: give the padded input, and its lengths as `lengths`"
+                )
             if lengths is not None:
                 raise ShapeError("a PackedSequence carries its own lengths; give one or the other")
             inputs, lengths = pad_packed_sequence(given)

@@ -94,6 +94,10 @@ def unroll(
         if state is not None or type(cell).initial_state is not Cell.initial_state:  # zeros need no room of their own
             state = _check_state(cell, inputs, state)
     elif state is None:
+        if exporting:
+            raise ConfigurationError(
+                f"torch.export cannot keep how {type(cell).__name__} makes its own first state: give unroll a state"
+            )
         return _start(cell, inputs, lengths, reverse, backend, recompute_every)
     else:
         _check_dimensions(inputs)

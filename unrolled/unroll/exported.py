@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.torch_version import TorchVersion
 
 from unrolled.cells import Cell, State
-from unrolled.unroll.adapt import step
+from unrolled.errors import UntraceableError
+from unrolled.unroll.adapt import step, title
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
-
-#: From the state and what a step reads, `(state, x)` or `(state, x, moves)`, the new state and the output.
-Step = Callable[..., tuple[State, Tensor]]
 
 
 def unroll_exported(
@@ -63,7 +62,7 @@ def _scan_strict(advance: _Step, first: State, read: tuple[Tensor, ...]) -> tupl
 
 
 def _scan(advance: _Step, first: State, read: tuple[Tensor, ...]) -> tuple[State, Tensor]:
-    """`scan` would trace the step by TorchDynamo, whose result depends on what the process traced before; this does not."""
+    """`scan` would trace the step by TorchDynamo, whose result depends on what the process traced before."""
     tensors = {**dict(advance.named_parameters()), **dict(advance.named_buffers())}
     states, given = len(first), len(first) + len(read)
 
@@ -72,5 +71,63 @@ def _scan(advance: _Step, first: State, read: tuple[Tensor, ...]) -> tuple[State
         state, output = torch.func.functional_call(advance, held, (values[:states], *values[states:given]))
         return [*state, output]
 
-    *final, outputs = torch.ops.higher_order.scan(flat, list(first), list(read), tuple(tensors.values()))
+    graph, constants = _trace(advance.cell, flat, states, (*first, *(part[0] for part in read), *tensors.values()))
+    carried = (*tensors.values(), *(constant.clone() for constant in constants))  # a clone belongs to the graph
+    *final, outputs = torch.ops.higher_order.scan(graph, _lead(first, (*read, *carried)), list(read), carried)
     return tuple(final), outputs
+
+
+def _lead(first: State, others: tuple[Tensor, ...]) -> list[Tensor]:
+    """`first`, wanting a gradient where any of the others does: before PyTorch 2.13 `scan` loses theirs otherwise."""
+    if TorchVersion(torch.__version__) >= (2, 13):
+        return list(first)
+    others = tuple(other for other in others if other.is_floating_point())
+    link = sum((other.reshape(-1)[0] for other in others), start=first[0].new_zeros(()))
+    return [torch.where(torch.ones_like(part, dtype=torch.bool), part, link.to(part.dtype)) for part in first]
+
+
+def _trace(
+    cell: Cell, function: Callable, states: int, samples: tuple[Tensor, ...]
+) -> tuple[fx.GraphModule, list[Tensor]]:
+    """A step's graph, and the tensors that it reads besides its arguments: the graph takes them too, behind these.
+
+    They may not stay in it, for a loop's body cannot be saved with tensors of its own.
+    UntraceableError where the step does what a graph does not keep.
+    """
+    from torch._higher_order_ops.utils import reenter_make_fx
+    from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+    from unrolled.unroll.trace import placeholders, results
+
+    before = [(part, dict(vars(part))) for part in cell.modules()]
+    with disable_proxy_modes_tracing():
+        samples = tuple(sample.clone() for sample in samples)
+        versions = [sample._version for sample in samples]
+        try:
+            made = reenter_make_fx(function)(*samples)
+        except GuardOnDataDependentSymNode as error:
+            raise _refusal(cell, "branches on a value") from error
+    for part, attributes in before:
+        for name, value in vars(part).items():
+            if name not in attributes or attributes[name] is not value:
+                raise _refusal(cell, f"sets {type(part).__name__}.{name}, which no graph keeps")
+    if versions != [sample._version for sample in samples]:
+        raise _refusal(cell, "changes its input, its state, a parameter or a buffer in place")
+    for sample, node in zip(samples[:states], results(made), strict=False):
+        if sample.shape != node.meta["val"].shape or sample.dtype != node.meta["val"].dtype:
+            raise _refusal(cell, "changes the shape or the type of its state")
+    last = placeholders(made)[-1]
+    constants = []
+    for node in made.graph.find_nodes(op="get_attr"):
+        with made.graph.inserting_after(last):
+            last = made.graph.placeholder(f"constant_{len(constants)}")
+        constants.append(getattr(made, node.target))
+        node.replace_all_uses_with(last)
+        made.graph.erase_node(node)
+    made.recompile()
+    return made, constants
+
+
+def _refusal(cell: Cell, what: str) -> UntraceableError:
+    return UntraceableError(f"torch.export cannot keep the step of {title(cell)}: it {what}")
