@@ -206,12 +206,20 @@ def _check_lengths(inputs: Tensor, lengths: Tensor | list[int] | None) -> Tensor
     if lengths is None:
         return None
     lengths = torch.as_tensor(lengths).to(inputs.device)
+    if lengths.is_floating_point() or lengths.is_complex():
+        raise ShapeError(f"lengths must be whole numbers, got a tensor of {lengths.dtype}")
+    lengths = lengths.to(torch.int64)
     steps, batch = inputs.shape[:2]
     if list(lengths.shape) != [batch]:
         raise ShapeError(f"lengths must be [{batch}], one a sequence, got {list(lengths.shape)}")
-    if torch.compiler.is_compiling():  # a graph that is captured for any values cannot look at these
+    if torch.compiler.is_exporting():
+        torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), "lengths must be whole numbers from 0 to T")
         return lengths
-    if lengths.is_floating_point() or int(lengths.min()) < 0 or int(lengths.max()) > steps:
+    if torch.compiler.is_compiling():  # a graph that is captured for any values looks at these when it runs
+        from unrolled.unroll.operator import check_lengths
+
+        return check_lengths(lengths, steps)
+    if int(lengths.min()) < 0 or int(lengths.max()) > steps:
         raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {lengths.tolist()}")
     return lengths
 

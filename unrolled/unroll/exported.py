@@ -14,9 +14,12 @@ from torch import Tensor, fx, nn
 from torch.torch_version import TorchVersion
 
 from unrolled.cells import Cell, State
-from unrolled.errors import UntraceableError
+from unrolled.errors import ConfigurationError, UntraceableError
 from unrolled.unroll.adapt import step, title
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
+
+#: `scan` lost gradients through time where the first state wanted none.
+_LOSES_GRADIENTS = TorchVersion(torch.__version__) < "2.13"
 
 
 def unroll_exported(
@@ -58,6 +61,8 @@ class _Step(nn.Module):
 def _scan_strict(advance: _Step, first: State, read: tuple[Tensor, ...]) -> tuple[State, Tensor]:
     from torch._higher_order_ops import scan
 
+    if _LOSES_GRADIENTS:
+        raise ConfigurationError("torch.export with strict=True wants PyTorch 2.13: use strict=False")
     return scan(lambda state, now: advance(state, *now), first, read)
 
 
@@ -73,17 +78,18 @@ def _scan(advance: _Step, first: State, read: tuple[Tensor, ...]) -> tuple[State
 
     graph, constants = _trace(advance.cell, flat, states, (*first, *(part[0] for part in read), *tensors.values()))
     carried = (*tensors.values(), *(constant.clone() for constant in constants))  # a clone belongs to the graph
-    *final, outputs = torch.ops.higher_order.scan(graph, _lead(first, (*read, *carried)), list(read), carried)
+    first = _lead(first, (*read, *carried))
+    *final, outputs = torch.ops.higher_order.scan(graph, list(first), list(read), carried)
     return tuple(final), outputs
 
 
-def _lead(first: State, others: tuple[Tensor, ...]) -> list[Tensor]:
-    """`first`, wanting a gradient where any of the others does: before PyTorch 2.13 `scan` loses theirs otherwise."""
-    if TorchVersion(torch.__version__) >= (2, 13):
-        return list(first)
+def _lead(first: State, others: tuple[Tensor, ...]) -> State:
+    """`first`, wanting a gradient where any of the others does, for otherwise theirs would be lost."""
+    if not _LOSES_GRADIENTS:
+        return first
     others = tuple(other for other in others if other.is_floating_point())
     link = sum((other.reshape(-1)[0] for other in others), start=first[0].new_zeros(()))
-    return [torch.where(torch.ones_like(part, dtype=torch.bool), part, link.to(part.dtype)) for part in first]
+    return tuple(torch.where(torch.ones_like(part, dtype=torch.bool), part, link.to(part.dtype)) for part in first)
 
 
 def _trace(
@@ -118,7 +124,7 @@ def _trace(
         if sample.shape != node.meta["val"].shape or sample.dtype != node.meta["val"].dtype:
             raise _refusal(cell, "changes the shape or the type of its state")
     last = placeholders(made)[-1]
-    constants = []
+    constants: list[Tensor] = []
     for node in made.graph.find_nodes(op="get_attr"):
         with made.graph.inserting_after(last):
             last = made.graph.placeholder(f"constant_{len(constants)}")
