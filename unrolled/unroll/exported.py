@@ -107,7 +107,7 @@ def _trace(
     from unrolled.unroll.trace import placeholders, results
 
     before = [(part, dict(vars(part))) for part in cell.modules()]
-    with disable_proxy_modes_tracing():
+    with disable_proxy_modes_tracing(), torch.inference_mode(False):  # whose tensors count no changes
         samples = tuple(sample.clone() for sample in samples)
         versions = [sample._version for sample in samples]
         try:
@@ -126,9 +126,12 @@ def _trace(
     last = placeholders(made)[-1]
     constants: list[Tensor] = []
     for node in made.graph.find_nodes(op="get_attr"):
+        value = getattr(made, node.target)
+        if not isinstance(value, Tensor):
+            continue
         with made.graph.inserting_after(last):
             last = made.graph.placeholder(f"constant_{len(constants)}")
-        constants.append(getattr(made, node.target))
+        constants.append(value)
         node.replace_all_uses_with(last)
         made.graph.erase_node(node)
     made.recompile()
