@@ -14,7 +14,8 @@ _LEVELS = 1 << 16
 def dropout(values: Tensor, rate: float) -> Tensor:
     """Zeros with probability `rate`, to the next of 65,536 levels, and the other values scaled to the same mean."""
     level = max(1, round(rate * _LEVELS)) if rate else 0
-    if values.device.type != "cpu" or not 0 < level < _LEVELS:
+    plain = torch.compiler.is_exporting()  # a program that is saved is another process's, and of any size
+    if plain or values.device.type != "cpu" or not 0 < level < _LEVELS:
         return nn.functional.dropout(values, rate)
     count = values.numel()
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)

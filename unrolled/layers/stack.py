@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unrolled.cells import Cell, State
-from unrolled.errors import ShapeError
+from unrolled.errors import ConfigurationError, ShapeError
 from unrolled.layers.dropout import dropout
 from unrolled.layers.noise import with_noise
 from unrolled.unroll import check_inputs, check_lengths, unroll
@@ -103,7 +103,7 @@ def join_states(parts: Sequence):
 def stack_states(finals: list[State]) -> tuple[Stacked, ...]:
     """The final states, one entry a state name."""
     by_name = list(zip(*finals, strict=True))
-    return tuple(torch.stack(parts) if len({p.shape for p in parts}) == 1 else parts for parts in by_name)
+    return tuple(torch.stack(parts) if len({p.size(-1) for p in parts}) == 1 else parts for parts in by_name)
 
 
 def unstack_states(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...], count: int) -> list[State | None]:
@@ -146,6 +146,10 @@ class Batch:
             tokens = given.tokens.t() if batch_first else given.tokens
             return cls(Embedded(given.table, tokens), lengths, batch_first, True, None)
         if isinstance(given, PackedSequence):
+            if torch.compiler.is_exporting():
+                raise ConfigurationError(
+                    "torch.export cannot keep a PackedSequence: give the padded input, and its lengths as `lengths`"
+                )
             if lengths is not None:
                 raise ShapeError("a PackedSequence carries its own lengths; give one or the other")
             inputs, lengths = pad_packed_sequence(given)

@@ -14,6 +14,7 @@ from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, ConfigurationError, ShapeError, UntraceableError
 from unrolled.unroll.adapt import Form, adapt, check_module, first_step, form_of, returned, title
 from unrolled.unroll.eager import unroll_eager
+from unrolled.unroll.exported import unroll_exported
 from unrolled.unroll.fallback import (
     is_about_types,
     is_followed,
@@ -82,14 +83,15 @@ def unroll(
                 recompute_every=recompute_every,
             )
     lengths = check_lengths(inputs, lengths)
-    if recompute_every is not None and (state is not None or isinstance(cell, Cell)):
+    exporting = torch.compiler.is_exporting()
+    if recompute_every is not None and not exporting and (state is not None or isinstance(cell, Cell)):
         pieces = cell, inputs, state, lengths, reverse, backend, recompute_every
         if torch.compiler.is_compiling():
             from unrolled.unroll.operator import apart
 
             return apart(_in_pieces, *pieces)
         return _in_pieces(*pieces)
-    if torch.compiler.is_compiling() and backend != "torch":
+    if torch.compiler.is_compiling() and backend != "torch" and not exporting:
         from unrolled.unroll.operator import unroll_captured  # torch._dynamo comes with it: seconds, that few need
 
         _check_dimensions(inputs)
@@ -103,12 +105,20 @@ def unroll(
         if state is not None or type(cell).initial_state is not Cell.initial_state:  # zeros need no room of their own
             state = _check_state(cell, inputs, state)
     elif state is None:
+        if exporting:
+            raise ConfigurationError(
+                f"torch.export cannot keep how {type(cell).__name__} makes its own first state: give unroll a state"
+            )
         return _start(cell, inputs, lengths, reverse, backend, recompute_every)
     else:
         _check_dimensions(inputs)
         form = form_of(state)
         cell, state = adapt(cell, inputs, state)
-    outputs, final = _run(cell, inputs, state, lengths, reverse, backend)
+    if exporting:
+        start = cell.initial_state(inputs.size(1), like=inputs) if state is None else state
+        outputs, final = unroll_exported(cell, inputs, start, lengths, reverse, backend)
+    else:
+        outputs, final = _run(cell, inputs, state, lengths, reverse, backend)
     return outputs, returned(final, form)
 
 
@@ -238,17 +248,29 @@ def check_lengths(inputs: Tensor, lengths: Tensor | Sequence[int] | None) -> Ten
     steps, batch = inputs.shape[:2]
     if list(given.shape) != [batch]:
         raise ShapeError(f"lengths must be [{batch}], one a sequence, got {list(given.shape)}")
+    whole = given.dtype != torch.bool and not given.is_floating_point() and not given.is_complex()
+    if torch.compiler.is_compiling():  # a graph that is captured for any values looks at these when it runs
+        if not whole:
+            raise ShapeError(f"lengths must be whole numbers, got a tensor of {given.dtype}")
+        return _checked_later(given.to(inputs.device, torch.int64), steps)
     if batch == 0:  # an empty list has become floating
         return None
-    whole = given.dtype != torch.bool and not given.is_floating_point() and not given.is_complex()
     lengths = given.to(inputs.device, torch.int64) if whole else given  # narrow types overflow
-    if whole and torch.compiler.is_compiling():  # a graph that is captured for any values cannot look at these
-        return lengths
-    if whole and torch._C._functorch.is_batchedtensor(lengths):  # nor can one step of vmap
+    if whole and torch._C._functorch.is_batchedtensor(lengths):  # one step of vmap has no values to look at
         return lengths
     if not whole or int(lengths.min()) < 0 or int(lengths.max()) > steps:
         raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {given.tolist()}")
     return lengths
+
+
+def _checked_later(lengths: Tensor, steps: int) -> Tensor:
+    """The lengths in a graph that is being captured, which raises an error where they do not fit when it runs."""
+    if torch.compiler.is_exporting():
+        torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), "lengths must be whole numbers from 0 to T")
+        return lengths
+    from unrolled.unroll.operator import check_lengths as checked
+
+    return checked(lengths, steps)
 
 
 class _Room(types.ModuleType):

@@ -1,11 +1,13 @@
-"""A plan's native programs as operators of PyTorch, for graphs that are captured: torch.compile and torch.export.
+"""A plan's native programs as operators of PyTorch, for the graphs that torch.compile captures.
 
-`unrolled::unroll` and `unrolled::unroll_backward` name a plan by its number within this process.
+A graph cannot hold a plan: `unrolled::unroll` and `unrolled::unroll_backward` name one of this process. A name is made
+of what the plan computes, so that in another process it is the same cell's, or nobody's.
 """
 
 from __future__ import annotations
 
 import copy
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -13,16 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells import Cell, State
-from unrolled.errors import CompilerError, UntraceableError
+from unrolled.errors import CompilerError, ConfigurationError, ShapeError, UntraceableError
 from unrolled.unroll.adapt import Around, Foreign, Form, Held, title
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.fallback import say_fallback
+from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.padding import show
 from unrolled.unroll.passes import Training
 from unrolled.unroll.planned import Planned, find_plan, hold
+from unrolled.unroll.signature import describe, settings
 
 T = TypeVar("T")
-_plans: list[Planned] = []
+_plans: dict[str, Planned] = {}
 
 
 def unroll_captured(
@@ -48,7 +52,7 @@ def unroll_captured(
     found = _find(getattr(cell, "origin", cell), form, inputs.dtype, lengths is not None)
     if found is None:
         return None
-    number, names, visible, sizes = found
+    plan, names, visible, sizes = found
     values = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
     parameters = [values[name.removeprefix(prefix)] for name in names]
     inside, fed = hold(inputs, lengths, reverse)
@@ -57,8 +61,8 @@ def unroll_captured(
     wanted = [value.requires_grad for value in (*parameters, fed)]
     if not torch.is_grad_enabled() or not (any(wanted) or any(part.requires_grad for part in first)):
         wanted = []
-    _prepare(number, tuple(wanted))
-    made = torch.ops.unrolled.unroll(parameters, fed, first, number, wanted)
+    _prepare(plan, tuple(wanted))
+    made = torch.ops.unrolled.unroll(parameters, fed, first, plan, wanted)
     count = len(sizes) if wanted else len(visible)
     return show(made[visible[0] if wanted else 0][1:], inside, reverse), tuple(made[count : count + len(sizes)])
 
@@ -75,8 +79,8 @@ def apart(function: Callable[..., T], *arguments: Any) -> T:
 @torch.compiler.assume_constant_result
 def _find(
     module: nn.Module, form: tuple[Form, int, tuple[int, ...]] | None, dtype: torch.dtype, held: bool
-) -> tuple[int, tuple[str, ...], tuple[int, ...], tuple[int, ...]] | None:
-    """A plan's number, its parameters' names, its visible states and all sizes; None where there is no plan.
+) -> tuple[str, tuple[str, ...], tuple[int, ...], tuple[int, ...]] | None:
+    """A plan's name, its parameters' names, its visible states and all sizes; None where there is no plan.
 
     Nor is there one here for a cell whose output is none of its states.
     """
@@ -85,35 +89,56 @@ def _find(
         for tensor in module.parameters():
             tensor.zero_()
     cell: Any = Foreign(module, *form) if form else module
+    cell = Held(cell) if held else cell
     try:
-        planned, _, _ = find_plan(Held(cell) if held else cell, dtype, torch.device("cpu"), native=True)
+        planned, _, found = find_plan(cell, dtype, torch.device("cpu"), native=True)
     except (UntraceableError, CompilerError) as error:
         say_fallback(title(cell), error)
         return None
     schedule = planned.schedule
-    if schedule.sink is not None:
+    if schedule.sink is not None or found is not cell:
         return None
-    if planned not in _plans:
-        _plans.append(planned)
-    return _plans.index(planned), schedule.parameter_names, schedule.visible, schedule.state_sizes
+    return _name(planned, cell, dtype), schedule.parameter_names, schedule.visible, schedule.state_sizes
+
+
+def _name(planned: Planned, cell: Cell, dtype: torch.dtype) -> str:
+    for name, known in _plans.items():
+        if known is planned:
+            return name
+    described = describe(cell)
+    name = fingerprint(described.structure, settings(described), str(dtype)) or secrets.token_hex(16)
+    while name in _plans:  # a plan of the same content, made for another key
+        name = secrets.token_hex(16)
+    _plans[name] = planned
+    return name
 
 
 @torch.compiler.assume_constant_result
-def _prepare(number: int, wanted: tuple[bool, ...]) -> None:
+def _prepare(name: str, wanted: tuple[bool, ...]) -> None:
     """Compile what a call will need, which cannot be done while a graph is captured."""
     if wanted:
-        _found(number, wanted)
+        _found(name, wanted)
 
 
-def _found(number: int, wanted: Sequence[bool]) -> tuple[NativeExecutor, Training]:
-    executor = _plans[number].executor
+def _plan(name: str) -> Planned:
+    try:
+        return _plans[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"this process has no plan {name}: the graph was captured in another process, which torch.compile does not "
+            "serve; compile the layer here, or save it by torch.export"
+        ) from None
+
+
+def _found(name: str, wanted: Sequence[bool]) -> tuple[NativeExecutor, Training]:
+    executor = _plan(name).executor
     assert isinstance(executor, NativeExecutor)
     return executor, executor.gradients(tuple(wanted))
 
 
 @torch.library.custom_op("unrolled::unroll", mutates_args=(), device_types="cpu")
 def _unroll(
-    parameters: Sequence[Tensor], inputs: Tensor, state: Sequence[Tensor], plan: int, wanted: Sequence[bool]
+    parameters: Sequence[Tensor], inputs: Tensor, state: Sequence[Tensor], plan: str, wanted: Sequence[bool]
 ) -> list[Tensor]:
     """States of all steps `[T + 1, B, size]` and the last ones; the visible states only, where nothing is `wanted`.
 
@@ -121,7 +146,7 @@ def _unroll(
     `unroll_backward`.
     """
     if not wanted:
-        trajectories, final = _plans[plan].executor.run(parameters, inputs, tuple(state))
+        trajectories, final = _plan(plan).executor.run(parameters, inputs, tuple(state))
         return [*trajectories, *final]
     executor, gradients = _found(plan, wanted)
     _, final, kept = executor.forward(gradients, parameters, inputs, tuple(state), apart=True)
@@ -131,11 +156,10 @@ def _unroll(
 @_unroll.register_fake
 def _(parameters, inputs, state, plan, wanted):
     steps, batch = inputs.shape[:2]
-    sizes = _plans[plan].schedule.state_sizes
-    shown, kept = [sizes[k] for k in _plans[plan].schedule.visible], []
-    if wanted:
-        _, gradients = _found(plan, wanted)
-        shown, kept = sizes, gradients.forward.kept
+    schedule = _plan(plan).schedule
+    sizes = schedule.state_sizes
+    shown = sizes if wanted else [sizes[k] for k in schedule.visible]
+    kept = _found(plan, wanted)[1].forward.kept if wanted else []
     return [
         *(inputs.new_empty(steps + 1, batch, columns) for columns in shown),
         *(inputs.new_empty(batch, columns) for columns in sizes),
@@ -150,7 +174,7 @@ def _unroll_backward(
     kept: Sequence[Tensor],
     of_steps: Sequence[Tensor | None],
     of_states: Sequence[Tensor | None],
-    plan: int,
+    plan: str,
     wanted: Sequence[bool],
     wants_first: bool,
 ) -> list[Tensor]:
@@ -164,13 +188,13 @@ def _unroll_backward(
 def _(parameters, inputs, kept, of_steps, of_states, plan, wanted, wants_first):
     values = [*parameters, inputs]
     found = [values[k].new_empty(values[k].shape) for k in _found(plan, wanted)[1].chosen]
-    sizes = _plans[plan].schedule.state_sizes if wants_first else ()
+    sizes = _plan(plan).schedule.state_sizes if wants_first else ()
     return [*found, *(inputs.new_empty(inputs.size(1), columns) for columns in sizes)]
 
 
 def _setup(ctx, inputs, output) -> None:
     parameters, x, state, plan, wanted = inputs
-    states = _plans[plan].schedule.states
+    states = _plan(plan).schedule.states
     ctx.set_materialize_grads(False)
     ctx.counts = len(parameters), len(state), states
     ctx.plan, ctx.wanted = plan, list(wanted)
@@ -180,7 +204,7 @@ def _setup(ctx, inputs, output) -> None:
 def _backward(ctx, of_output):
     count, given, states = ctx.counts
     saved = ctx.saved_tensors
-    of_steps = [None if of_output[k] is None else of_output[k][1:] for k in _plans[ctx.plan].schedule.visible]
+    of_steps = [None if of_output[k] is None else of_output[k][1:] for k in _plan(ctx.plan).schedule.visible]
     made = torch.ops.unrolled.unroll_backward(
         *(list(saved[:count]), saved[count], list(saved[count + 1 :]), of_steps, list(of_output[states : 2 * states])),
         *(ctx.plan, ctx.wanted, given > 0),
@@ -193,3 +217,16 @@ def _backward(ctx, of_output):
 
 
 _unroll.register_autograd(_backward, setup_context=_setup)
+
+
+@torch.library.custom_op("unrolled::check_lengths", mutates_args=())
+def check_lengths(lengths: Tensor, steps: int) -> Tensor:
+    """`lengths`; ShapeError where one is below 0 or above `steps`."""
+    if lengths.numel() and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
+        raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {lengths.tolist()}")
+    return lengths.clone()
+
+
+@check_lengths.register_fake
+def _(lengths, steps):
+    return torch.empty_like(lengths)
