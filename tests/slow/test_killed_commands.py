@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.programs import PATIENCE, started
 from tests.training.killed import TASKS, command, go_on
 from tests.training.test_killed import compare
 from unrolled.training import Run
@@ -26,7 +27,6 @@ if int(sys.argv[1]):
     die_at_operation(int(sys.argv[1]), sys.argv[2])
 sys.exit(main(sys.argv[3:]))
 """
-PATIENCE = 240
 
 
 def attempt(words, path, number=0, lines=None):
@@ -38,7 +38,7 @@ def attempt(words, path, number=0, lines=None):
         return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
     before = written()
-    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with started(program, stdout=subprocess.DEVNULL) as process:
         while lines is not None and process.poll() is None and time.monotonic() < deadline:
             there = (path / "config.json").exists()
             # What a killed process wrote behind its last checkpoint is taken out when the next one begins.
@@ -46,10 +46,7 @@ def attempt(words, path, number=0, lines=None):
             if there and written() - before >= lines:
                 process.kill()
             time.sleep(0.002)
-        try:
-            _, err = process.communicate(timeout=PATIENCE)
-        finally:
-            process.kill()
+        _, err = process.communicate(timeout=PATIENCE)
     assert err == "", program
     assert process.returncode in (0, -signal.SIGKILL), program
     return process.returncode
@@ -64,7 +61,7 @@ def test_sixty_kills_in_all_change_nothing(tmp_path, task):
     assert attempt(words, whole) == 0
     kills, ended, steps = 0, [], []
     while kills < KILLS // len(RESUMABLE):
-        how = {"number": draw.randrange(1, 80)} if kills % 2 else {"lines": draw.randrange(1 + 8 * bool(kills))}
+        how = {"number": draw.randrange(1, 150)} if kills % 2 else {"lines": draw.randrange(30) if kills else 0}
         if attempt(words, path, **how):
             kills += 1
             steps.append(

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
+from tests.programs import completed
 from tests.training.killed import TASKS, die_at_operation
 from unrolled.errors import RunError
 from unrolled.training import Run
@@ -34,9 +34,7 @@ def killed():
         for hashes, kills in ((1, 0), (2, KILLS)):
             words = ["-m", "tests.training.killed", f"{folder}/{hashes}", str(seed), str(kills), *TASKS]
             environment = {**os.environ, "PYTHONHASHSEED": str(hashes)}
-            done = subprocess.run(
-                [sys.executable, *words], capture_output=True, text=True, env=environment, timeout=400
-            )
+            done = completed([sys.executable, *words], env=environment)
             assert (done.returncode, done.stderr) == (0, ""), words
         yield Path(folder)
 
