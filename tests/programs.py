@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 #: Seconds that a program may take, many times what the slowest takes.
-PATIENCE = 240
+PATIENCE = 600
 
 
 @contextmanager
