@@ -33,6 +33,7 @@ def test_without_biases_nothing_is_changed():
 
 
 @pytest.mark.parametrize("name", GATED)
+@torch.no_grad()
 def test_gates_by_name(name):
     """Each name stands for the gate that its bias opens: a bias of 20 makes it 1, whatever else goes in."""
     parts = {"lstm": "ifgo", "peephole": "ifgo", "peephole-full": "ifgo", "ln-lstm": "ifgo", "coupled": "fgo"}

@@ -3,14 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pytest
-
 from tests.cli.shared import SMALL
+from tests.programs import PATIENCE, completed, started, wait_until
 from unrolled.cli import main
 
 
@@ -28,28 +25,23 @@ def start_training(text_file, run, *words):
         str(run),
         *words,
     ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return started(command)
 
 
-def wait_for_step(process, run, step):
-    deadline = time.monotonic() + 60
+def has_reached(run, step):
     path = run / "metrics.jsonl"
-    while process.poll() is None and time.monotonic() < deadline:
-        if path.exists() and any(json.loads(line)["step"] >= step for line in path.read_text().splitlines()[:-1]):
-            return
-        time.sleep(0.02)
-    pytest.fail(f"step {step} was not reached: {process.communicate()}")
+    return path.exists() and any(json.loads(line)["step"] >= step for line in path.read_text().splitlines()[:-1])
 
 
 def test_ctrl_c_saves_everything_and_resuming_gives_the_same_weights(text_file, tmp_path):
     limit = ["--max-steps", "600", "--log-every", "1", "--eval-every", "200", "--sample-every", "0"]
-    whole = start_training(text_file, tmp_path / "whole", *limit)
-    whole.communicate(timeout=240)
+    with start_training(text_file, tmp_path / "whole", *limit) as whole:
+        whole.communicate(timeout=PATIENCE)
     assert whole.returncode == 0
-    stopped = start_training(text_file, tmp_path / "parts", *limit)
-    wait_for_step(stopped, tmp_path / "parts", 20)
-    stopped.send_signal(signal.SIGINT)
-    out, err = stopped.communicate(timeout=60)
+    with start_training(text_file, tmp_path / "parts", *limit) as stopped:
+        wait_until(lambda: has_reached(tmp_path / "parts", 20), stopped)
+        stopped.send_signal(signal.SIGINT)
+        out, err = stopped.communicate(timeout=60)
     assert (stopped.returncode, err) == (130, "")
     assert f"unrolled train lm --resume {tmp_path / 'parts'}" in out
     assert main(["train", "lm", "--resume", str(tmp_path / "parts")]) == 0
@@ -61,30 +53,22 @@ def test_ctrl_c_saves_everything_and_resuming_gives_the_same_weights(text_file, 
 
 def test_standard_input_and_a_reader_that_leaves(text_file, trained, tmp_path):
     command = [sys.executable, "-m", "unrolled"]
-    done = subprocess.run(
+    done = completed(
         [*command, "train", "lm", "--data", "-", *SMALL, "--max-steps", "2", "--out", str(tmp_path / "run")],
         input=text_file.read_bytes(),
-        capture_output=True,
-        check=False,
+        text=False,
     )
     assert done.returncode == 0, done.stderr
-    sampler = subprocess.Popen(
-        [*command, "sample", str(trained), "--length", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    sampler.stdout.read(200)
-    sampler.stdout.close()
-    assert (sampler.wait(timeout=60), sampler.stderr.read()) == (0, b"")
-    sampler.stderr.close()
+    with started([*command, "sample", str(trained), "--length", "100000"]) as sampler:
+        sampler.stdout.read(200)
+        sampler.stdout.close()
+        assert (sampler.wait(timeout=60), sampler.stderr.read()) == (0, "")
 
 
 def test_without_a_chosen_locale_unicode_still_works(trained):
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(
-        [sys.executable, "-m", "unrolled", "sample", str(trained), "--prime", "Zoë", "--length", "40"],
-        capture_output=True,
-        env=environment,
-        check=False,
-    )
+    words = ["sample", str(trained), "--prime", "Zoë", "--length", "40"]
+    done = completed([sys.executable, "-m", "unrolled", *words], env=environment, text=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode().startswith("Zoë")
 
@@ -95,13 +79,13 @@ def test_a_pipe_is_read_once_and_a_path_keeps_its_bytes(text_file, tmp_path, mon
     read, write = os.pipe()
     text_file.rename(os.fsdecode(bytes(text_file) + b"\xff"))
     text_file = Path(os.fsdecode(bytes(text_file) + b"\xff"))
-    with subprocess.Popen([*command, f"/dev/fd/{read}", bytes(text_file)], pass_fds=[read]) as training:
+    with started([*command, f"/dev/fd/{read}", bytes(text_file)], pass_fds=[read]) as training:
         os.close(read)
         with open(write, "wb") as pipe:
             pipe.write(text_file.read_bytes())
-        assert training.wait(timeout=120) == 0
-    info = subprocess.run([sys.executable, "-m", "unrolled", "info", "run"], capture_output=True, check=True)
-    assert b"/dev/fd" in info.stdout
-    bad = subprocess.run([*command, text_file, b"--out", b"r\xff"], capture_output=True, check=False)
+        training.communicate(timeout=PATIENCE)
+        assert training.returncode == 0
+    assert "/dev/fd" in completed([sys.executable, "-m", "unrolled", "info", "run"], check=True).stdout
+    bad = completed([*command, text_file, b"--out", b"r\xff"])
     assert bad.returncode == 2
-    assert b"not UTF-8; choose another --out" in bad.stderr
+    assert "not UTF-8; choose another --out" in bad.stderr

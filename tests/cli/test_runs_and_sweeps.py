@@ -7,13 +7,13 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from tests.cli.shared import error_of
+from tests.programs import PATIENCE, started, wait_until
 from unrolled.cli import main
 from unrolled.tasks.exploration import arithmetic, xml
 from unrolled.tasks.sweep import Search
@@ -220,12 +220,11 @@ def test_processes_share_a_study_and_a_stopped_trial_goes_on(text_file, tmp_path
     study = tmp_path / "study"
     words = ["sweep", str(study), "--data", str(text_file), *SMALL, "--max-steps", "150", "--trials", "4"]
     command = [sys.executable, "-m", "unrolled", *words]
-    several = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    while not any(file.stat().st_size for file in study.glob("*/metrics.jsonl")):
-        assert all(process.poll() is None for process in several)
-        time.sleep(0.05)
-    several[0].send_signal(signal.SIGINT)
-    said = [process.communicate(timeout=120) for process in several]
+    with started(command) as first, started(command) as second:
+        several = first, second
+        wait_until(lambda: any(file.stat().st_size for file in study.glob("*/metrics.jsonl")), *several)
+        first.send_signal(signal.SIGINT)
+        said = [process.communicate(timeout=PATIENCE) for process in several]
     assert [err for _, err in said] == ["", ""]
     assert several[1].returncode == 0
     assert several[0].returncode in (0, 130)

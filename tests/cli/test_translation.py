@@ -9,7 +9,6 @@ import pty
 import random
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,6 +17,7 @@ import pytest
 import torch
 
 from tests.cli.shared import error_of
+from tests.programs import completed, started
 from unrolled.cli import main
 from unrolled.decoding import BeamSearch
 from unrolled.tasks import translator as translator_module
@@ -156,7 +156,7 @@ def test_outputs_go_where_they_are_sent_though_a_terminal_watches(run, tmp_path)
     (tmp_path / "in").write_text("one two.\nsix.\n")
     terminal, errors = pty.openpty()
     words = [sys.executable, "-m", "unrolled", "translate", run, "--source", str(tmp_path / "in")]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=errors, text=True, check=True)
+    done = completed(words, stderr=errors, check=True)
     os.close(errors)
     assert done.stdout == "eins zwei.\nsechs.\n"
     assert "translating" in os.read(terminal, 4096).decode()
@@ -166,13 +166,13 @@ def test_outputs_go_where_they_are_sent_though_a_terminal_watches(run, tmp_path)
 def test_a_person_at_a_terminal_is_answered_line_by_line(run):
     terminal, inputs = pty.openpty()
     words = [sys.executable, "-m", "unrolled", "translate", run]
-    with subprocess.Popen(words, stdin=inputs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(words, stdin=inputs) as process:
         os.close(inputs)
         for typed_line, answer in (("one two.", "eins zwei."), ("", ""), ("six.", "sechs.")):
             os.write(terminal, f"{typed_line}\n".encode())
             assert process.stdout.readline() == f"{answer}\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        assert process.wait(timeout=60) == 130
         assert process.stderr.read() == "unrolled: type lines to translate; Ctrl-D ends\n"
     os.close(terminal)
 
@@ -180,10 +180,10 @@ def test_a_person_at_a_terminal_is_answered_line_by_line(run):
 def test_what_reads_the_translations_may_stop(run, tmp_path):
     (tmp_path / "in").write_text("one two three.\n" * 3000)
     words = [sys.executable, "-m", "unrolled", "translate", run, "--source", str(tmp_path / "in"), "--beam", "1"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(words) as process:
         assert process.stdout.readline() == "eins zwei drei.\n"
         process.stdout.close()
-        assert process.wait() == 0
+        assert process.wait(timeout=60) == 0
         assert process.stderr.read() == ""
 
 

@@ -79,7 +79,7 @@ def test_an_interrupted_encoding_goes_on(many, files, tmp_path, monkeypatch):
         asked.append(job)
         if len(asked) == 4:
             running[0].kill()
-            running[0].wait()
+            running[0].wait(timeout=60)
         return ask(self, setup, job)
 
     with monkeypatch.context() as patch:

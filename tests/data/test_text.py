@@ -1,7 +1,6 @@
 """Sources, token files and streams."""
 
 import io
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.programs import completed
 from unrolled.data import TokenFile, build_vocabulary, encode_files, find_sources, read_text, standard_library
 from unrolled.data import pieces as pieces_module
 from unrolled.data.streams import Streams, split_tokens
@@ -145,5 +145,5 @@ assert encoded.count == 200_000_000, encoded.count
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(int(peak.split()[1]) / 1024)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = completed([sys.executable, "-c", script], check=True)
     assert float(done.stdout) < 150

@@ -15,6 +15,7 @@ MANY = sorted(CELLS)
 
 
 @pytest.mark.parametrize("name", MANY)
+@torch.no_grad()
 def test_deep_is_layer_after_layer_and_both_ways_is_two_runs(name):
     layer = Recurrent(name, 4, 6, num_layers=2, bidirectional=True, input_projection=True)
     x = torch.randn(5, 3, 4)
@@ -107,6 +108,7 @@ def test_noise_is_an_option_of_every_layer(make, option):
 
 
 @pytest.mark.parametrize("name", MANY)
+@torch.no_grad()
 def test_recurrent_dropout_acts_on_every_cell(name):
     cell, x = CELLS[name](6, 6), torch.randn(4, 2, 6)
     noisy = RecurrentDropout(cell, 0.5)

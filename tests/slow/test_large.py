@@ -2,11 +2,11 @@
 
 import os
 import random
-import subprocess
 import sys
 
 import pytest
 
+from tests.programs import completed
 from unrolled.cli import main
 from unrolled.data import TokenFile
 from unrolled.tasks.language import LanguageTask
@@ -43,7 +43,7 @@ def test_two_gigabytes_are_encoded_and_trained_in_one_and_a_half(tmp_path, shake
     for steps, out in (("1", "first"), ("400", "cached")):
         command = [sys.executable, "-c", REPORT, *words, "--max-steps", steps, "--sample-every", "0"]
         command += ["--out", str(tmp_path / out)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        done = completed(command, patience=3600, check=True, env=environment)
         peak, taken = done.stdout.splitlines()[-2:]
         peaks += [float(number) for number in peak.split()[1:]]
         seconds.append(float(taken.split()[1]))
@@ -74,7 +74,7 @@ task.loss = loss
 Trainer(task, training, task.run, Console(quiet=True)).train()
 """
     one = {**os.environ, "OMP_NUM_THREADS": "1"}  # a second thread only waits, with so little to do
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=one)
+    done = completed([sys.executable, "-c", script], patience=3600, check=True, env=one)
     resident = [int(line) / 1024 for line in done.stdout.split()]
     print(resident)
     assert len(resident) == 5

@@ -1,12 +1,12 @@
 """More processes, as `torchrun` starts them."""
 
 import os
-import subprocess
 import sys
 
 import pytest
 
 from tests.cli.test_translation import QUICK, SMALL, write_pairs
+from tests.programs import completed
 from tests.training.test_processes import WORDS
 from unrolled.cli import main
 from unrolled.training import Run
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 def by_processes(count, words):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "unrolled", *words]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = completed(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
 
 
 def same_losses(one, many):

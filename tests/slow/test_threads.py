@@ -2,11 +2,11 @@
 
 import re
 import shutil
-import subprocess
 
 import pytest
 import torch
 
+from tests.programs import completed
 from unrolled.cells import CELLS
 from unrolled.unroll.compiled import PRODUCT
 from unrolled.unroll.layout import Layout
@@ -74,8 +74,8 @@ def test_threads_do_not_race(name, rows, size, broken, tmp_path):
         code, program = tmp_path / f"{k}.c", tmp_path / f"{k}"
         code.write_text(text)
         flags = ["-std=gnu11", "-O1", "-g", "-march=native", "-fsanitize=thread", "-pthread"]
-        subprocess.run(["gcc", *flags, str(code), "-o", str(program), "-lm"], check=True)
-        result = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
+        completed(["gcc", *flags, str(code), "-o", str(program), "-lm"], check=True)
+        result = completed([str(program)])
         if broken:
             assert "data race" in result.stderr
         else:

@@ -6,6 +6,8 @@ import pickle
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_model
 from torch import nn
 
 from tests.training.fuzz import fuzz
@@ -16,7 +18,7 @@ from unrolled.training.checkpoint import Checkpoint, digest_of
 from unrolled.training.config import from_json, parse_duration, to_json
 from unrolled.training.optimisation import find_device
 from unrolled.training.run import next_free
-from unrolled.training.state import read_state, write_state
+from unrolled.training.state import read_state, write_state, write_weights
 
 
 @pytest.fixture
@@ -92,6 +94,28 @@ def test_tied_weights_are_saved_once_and_stay_tied(run):
     nn.init.zeros_(model["a"].weight)
     Checkpoints(run).load("last", model)
     assert torch.equal(model["b"].weight, before)
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    """With several names for one tensor too: safetensors writes what it is told of each in an order drawn anew."""
+    torch.manual_seed(1)
+    model = nn.ModuleDict({name: nn.Linear(3, 3) for name in "abcdef"})
+    for name in "bcdef":
+        model[name].weight = model["a"].weight
+    write_weights(model, tmp_path / "first")
+    written = (tmp_path / "first").read_bytes()
+    for _ in range(20):
+        write_weights(model, tmp_path / "again")
+        assert (tmp_path / "again").read_bytes() == written
+    other = nn.ModuleDict({name: nn.Linear(3, 3) for name in "abcdef"})
+    for name in "abcde":
+        other[name].weight = other["f"].weight
+    load_model(other, tmp_path / "first")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+    with safe_open(tmp_path / "first", "pt") as file:
+        assert "a.weight" in file.keys()  # noqa: SIM118 - it has no __contains__
+        assert json.loads(file.metadata()["shared"]) == {f"{name}.weight": "a.weight" for name in "bcdef"}
 
 
 def damage(path, how):

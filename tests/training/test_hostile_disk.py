@@ -1,10 +1,10 @@
 """A disk that is full or cannot be written: one line that says so, and nothing lost that was there before."""
 
 import os
-import subprocess
 
 import pytest
 
+from tests.programs import completed
 from unrolled.cli import main
 from unrolled.training import Checkpoints, Run
 
@@ -19,11 +19,11 @@ def volume(tmp_path):
     """A file system of two megabytes of its own."""
     path = tmp_path / "volume"
     path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", path], capture_output=True, check=False)
+    mounted = completed(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", path])
     if mounted.returncode:
         pytest.skip("mounting a file system takes a privilege that this process lacks")
     yield path
-    subprocess.run(["umount", path], check=True)
+    completed(["umount", path], check=True)
 
 
 def fill(path, leave):
@@ -82,7 +82,7 @@ def test_a_disk_that_becomes_full(volume, text_file, tmp_path, capsys, leave):
 def test_a_disk_that_cannot_be_written(volume, text_file, tmp_path, capsys):
     words = ["train", "lm", "--data", str(text_file), *WORDS, "--max-steps", "20"]
     assert main([*words, "--out", str(volume / "run")]) == 0
-    subprocess.run(["mount", "-o", "remount,ro", volume], check=True)
+    completed(["mount", "-o", "remount,ro", volume], check=True)
     run = str(volume / "run")
     for reads in (["sample", run, "--length", "5"], ["eval", run], ["info", run]):
         assert main(reads) == 0

@@ -1,39 +1,52 @@
 """A run that is killed again and again ends as one that never was, and leaves nothing behind."""
 
+import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
-from tests.training.killed import die_at_operation
+from tests.programs import completed
+from tests.training.killed import TASKS, die_at_operation
 from unrolled.errors import RunError
 from unrolled.training import Run
+from unrolled.training.state import read_state
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+KILLS = 8
 
 
-def numbers(run):
-    """All that was logged but for the time it took."""
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in run.metrics()]
+@pytest.fixture(scope="module")
+def killed():
+    """Of every task: runs of two processes that were not disturbed, and those of the second that were killed.
 
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_thirty_kills_change_nothing(tmp_path, text_file):
+    The processes hash strings differently, so that nothing can depend on the order of a set.
+    """
     seed = 1 if "CI" in os.environ else random.randrange(1_000_000)  # printed with the command where it fails
     memory = Path("/dev/shm")  # where it is there, so that hundreds of checkpoints need not reach a disk
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        script = str(Path(__file__).with_name("killed.py"))
-        command = [sys.executable, script, folder, str(text_file), str(seed), "30"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, ""), command
-        for parts in Path(folder).glob("parts*"):
-            compare(Run.open(Path(folder, "whole")), Run.open(parts))
+        for hashes, kills in ((1, 0), (2, KILLS)):
+            words = ["-m", "tests.training.killed", f"{folder}/{hashes}", str(seed), str(kills), *TASKS]
+            environment = {**os.environ, "PYTHONHASHSEED": str(hashes)}
+            done = completed([sys.executable, *words], env=environment)
+            assert (done.returncode, done.stderr) == (0, ""), words
+        yield Path(folder)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("task", TASKS)
+def test_kills_change_nothing(killed, task):
+    whole, *others = sorted(killed.glob(f"[12]/{task}/whole")) + sorted(killed.glob(f"2/{task}/parts*"))
+    assert len(others) >= 2
+    for parts in others:
+        compare(Run.open(whole), Run.open(parts))
+
+
 def test_preparations_killed_anywhere_leave_the_directory_free(tmp_path):
     def prepare(path):
         with Run.create(path, "test", {}) as run:
@@ -62,13 +75,36 @@ def test_preparations_killed_anywhere_leave_the_directory_free(tmp_path):
 
 
 def compare(whole, parts):
-    files = [
-        {str(file.relative_to(run.path)): file for file in run.path.rglob("*") if "events.out" not in file.name}
-        for run in (whole, parts)
-    ]
+    """Every file of two runs: the same bytes, but for the seconds that it took, the run's name and its data's place."""
+    files = [{str(file.relative_to(run.path)): file for file in files_of(run)} for run in (whole, parts)]
     assert sorted(files[0]) == sorted(files[1])  # no temporary files, no other checkpoints
-    for name in files[0]:
-        if name.endswith("model.safetensors") or name in ("samples.txt", "tokens.bin", "vocabulary.json"):
-            assert files[0][name].read_bytes() == files[1][name].read_bytes(), name
-    assert len([name for name in files[0] if name.endswith("model.safetensors")]) >= 2
-    assert numbers(whole) == numbers(parts)
+    assert any(name.endswith("model.safetensors") for name in files[0])
+    for name, file in files[0].items():
+        read = READ.get(file.name, Path.read_bytes)
+        assert read(file) == read(files[1][name]), f"{parts.path / name}"
+
+
+def files_of(run):
+    apart = ("config.json", "loss.png", "checkpoint.json")  # the last holds digests of files with seconds
+    return [
+        file
+        for file in run.path.rglob("*")
+        if file.is_file() and not file.match("*.tfevents.*") and file.name not in apart
+    ]
+
+
+def training_state(path):
+    state = read_state(path)
+    if "position" in state:
+        del state["position"]["seconds"], state["config"]
+    return json.dumps(state, default=Tensor.tolist)
+
+
+#: What is compared of a file, where it is not its bytes.
+READ = {
+    "metrics.jsonl": lambda path: [
+        {name: value for name, value in record.items() if name != "seconds"}
+        for record in Run.open(path.parent).metrics()
+    ],
+    "training.safetensors": training_state,
+}

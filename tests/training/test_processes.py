@@ -2,15 +2,14 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.programs import completed, started, wait_until
 from tests.training.test_loop import make, run, weights
 from unrolled.cli import main
 from unrolled.errors import ConfigurationError
@@ -36,13 +35,9 @@ def test_two_processes_train_as_one_and_a_lost_one_ends_the_job(tmp_path, text_f
     words = [*data, "--max-steps", "1000000", "--lr-schedule", "constant", "--out", str(tmp_path / "two")]
     assert main([*data, "--max-steps", "200", "--lr-schedule", "constant", "--out", str(tmp_path / "one")]) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "unrolled", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+    with started(command) as job:
         metrics = tmp_path / "two" / "metrics.jsonl"
-        deadline = time.monotonic() + 120
-        while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 230):
-            assert job.poll() is None, job.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") > 230, job)
         os.kill(children(job)[1], signal.SIGKILL)
         out, err = job.communicate(timeout=60)
     assert job.returncode != 0
@@ -94,7 +89,7 @@ def test_bf16_stays_near_float32(tmp_path, text_file):
 
 def test_the_plain_case_does_not_import_fabric():
     script = "import sys, unrolled.cli.train_lm, unrolled.training; sys.exit('lightning_fabric' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    assert completed([sys.executable, "-c", script]).returncode == 0
     assert type(join(torch.device("cpu"), "float32")) is Processes
 
 

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import stat
-import subprocess
 import sys
 import warnings
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.programs import completed
 from unrolled.cache import open_cache
 from unrolled.cells import CELLS
 from unrolled.errors import CompilerError, ConfigurationError, FallbackWarning
@@ -112,7 +112,8 @@ sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_many_processes_compile_at_once(fresh):
     environment = {**os.environ, "UNROLLED_CACHE": str(fresh), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", EIGHT], env=environment, check=True, timeout=240)
+    done = completed([sys.executable, "-c", EIGHT], env=environment)
+    assert done.returncode == 0, done.stderr
     assert {path.suffix for path in fresh.glob("[!.]*")} == {".so", ".sha256", ".plan"}
 
 

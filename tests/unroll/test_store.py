@@ -73,7 +73,10 @@ def test_it_needs_little_of_pytorch(fresh):
         "layer(x)[0].sum().backward(); print('torch._dynamo' in sys.modules)"
     )
     environment = {**os.environ, "UNROLLED_CACHE": str(fresh[0])}
-    said = [subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True) for _ in range(2)]
+    said = [
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=240)
+        for _ in range(2)
+    ]
     assert [result.stdout.strip() for result in said] == [b"True", b"False"]
 
 
@@ -183,7 +186,12 @@ def test_fingerprints_are_the_same_in_every_process():
         "print(*(fingerprint(describe(make(6, 6))[0]) for _, make in sorted(CELLS.items())))"
     )
     runs = [
-        subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            timeout=240,
+        )
         for seed in "12"
     ]
     assert runs[0].stdout == runs[1].stdout

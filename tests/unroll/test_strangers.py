@@ -112,7 +112,7 @@ def test_first_used_by_many_threads_at_once():
     x, h, start = torch.randn(4, 3, 5), torch.randn(3, 5), Barrier(len(cells))
 
     def run(cell):
-        start.wait()
+        start.wait(timeout=60)
         outputs, _ = unroll(cell, x, h, backend="native")
         return outputs, torch.autograd.grad(outputs.sum(), list(cell.parameters()))
 

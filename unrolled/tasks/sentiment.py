@@ -25,6 +25,7 @@ from unrolled.training import Checkpoints, Run, TrainingConfig
 from unrolled.training.checkpoint import Which
 from unrolled.training.config import from_json, require, require_choice, to_json
 from unrolled.training.optimisation import find_device
+from unrolled.training.randomness import seed_all
 
 TASK = "sentiment"
 #: The labels of the Stanford Sentiment Treebank, from very negative to very positive; 2 is neutral.
@@ -181,7 +182,7 @@ class SentimentTask:
             raise RunError(f"{run.path / TREES_FILE}: missing or damaged ({error})") from error
         self._number = {word: k for k, word in enumerate(self.words)}
         self.device = find_device(device or self.config.training.device)
-        torch.manual_seed(self.config.training.seed)
+        seed_all(self.config.training.seed)
         model = self.config.model
         self.model = TreeClassifier(
             len(self.words),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -32,6 +32,8 @@ from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import require_numbers
 from unrolled.training.config import to_json
 from unrolled.training.optimisation import find_device
+from unrolled.training.randomness import seed_all
+from unrolled.training.run import TEMPORARY, write_atomically
 
 SOURCE_VOCABULARY, TARGET_VOCABULARY, PAIRS_FILE = "vocabulary-source.json", "vocabulary.json", "pairs.safetensors"
 #: The weights at the last few validations, for their average.
@@ -76,7 +78,7 @@ class TranslationTask:
         #: The mark that ends a sentence, behind the vocabulary's own tokens; in the decoder's input it begins one.
         self.source_end, self.end = len(self.source), len(self.target)
         self.device = find_device(device or self.config.training.device)
-        torch.manual_seed(self.config.training.seed)
+        seed_all(self.config.training.seed)
         self.model = self.config.model.build(self.source_end + 1, self.end + 1, not separate).to(self.device)
         self._pairs: dict[str, Pairs] = {}
 
@@ -114,12 +116,10 @@ class TranslationTask:
         folder = self.run.path / SNAPSHOTS
         folder.mkdir(exist_ok=True)
         file = folder / f"step-{step:08d}.safetensors"
-        temporary = file.with_suffix(".tmp")
-        save_file(
-            {name: parameter.detach().cpu().contiguous() for name, parameter in self.model.named_parameters()},
-            temporary,
-        )
-        temporary.replace(file)
+        for left in folder.glob(f".*{TEMPORARY}"):  # by a process that was killed
+            left.unlink()
+        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in self.model.named_parameters()}
+        write_atomically(file, save(weights))
         others = sorted(folder.glob("*.safetensors"))
         # Those of higher numbers are what a killed run did behind the checkpoint that it was resumed from.
         for old in others[: max(0, others.index(file) + 1 - count)] + others[others.index(file) + 1 :]:

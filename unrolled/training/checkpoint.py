@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model
 from torch import nn
 
 from unrolled.errors import RecoveryWarning, RunError
 from unrolled.training.run import TEMPORARY, Run, one_line
-from unrolled.training.state import read_state, write_state
+from unrolled.training.state import read_state, write_state, write_weights
 
 WEIGHTS, STATE, DESCRIPTION = "model.safetensors", "training.safetensors", "checkpoint.json"
 #: In front of the name of a folder that was found damaged when its run was resumed.
@@ -127,7 +127,7 @@ class Checkpoints:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            save_model(model, str(temporary / WEIGHTS))
+            write_weights(model, temporary / WEIGHTS)
             write_state(state, temporary / STATE)
             digests = {file: digest_of(temporary / file) for file in (WEIGHTS, STATE)}
             Checkpoint(temporary, state["step"], best, digests, vocabularies(self.run)).write()

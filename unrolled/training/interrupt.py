@@ -8,7 +8,10 @@ import threading
 
 
 class Interrupt:
-    """`with Interrupt() as interrupt:` - `interrupt.requested` turns true when somebody wants the run to stop."""
+    """`with Interrupt() as interrupt:` - `interrupt.requested` turns true when somebody wants the run to stop.
+
+    A signal that this process was started to ignore stays ignored, as SIGINT is in the background of a script.
+    """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -18,15 +21,25 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         self._previous = {}
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._request) for number in self._SIGNALS}
+            heard = [number for number in self._SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._request) for number in heard}
         return self
 
     def _request(self, number, frame) -> None:
         self.requested = True
-        if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun passes on a signal that may have come here already
-            self.__exit__()  # the next signal acts as it would have without us
+        if not _by_torchrun():  # which passes on a signal that may have come here already
+            self._restore()  # the next signal acts as it would have without us
 
-    def __exit__(self, *exception) -> None:
+    def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+    def __exit__(self, kind, *exception) -> None:
+        # torchrun ends the processes that are left when one has failed: they must be able to say why they end.
+        if kind is None or not _by_torchrun():
+            self._restore()
+
+
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ

@@ -1,6 +1,8 @@
-"""A nest of tensors, numbers and strings as one safetensors file: read back without unpickling anything.
+"""What a checkpoint holds as safetensors files: a model's weights, and a nest of tensors, numbers and strings.
 
-The tensors are the file's; the nest around them is JSON in its header, with a tensor's name in its place.
+The tensors are the file's; the nest around them is JSON in its header, with a tensor's name in its place. Nothing is
+unpickled when they are read, and equal content gives equal bytes: safetensors writes the entries of its metadata in an
+order that is drawn anew for each file, so that every file here has one entry at most.
 """
 
 from __future__ import annotations
@@ -12,9 +14,29 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 KEY = "state"
+#: In the metadata of a file of weights: the names that share the memory of another, with that other name.
+SHARED = "shared"
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's `state_dict`; of names for one and the same tensor the first by the alphabet is kept.
+
+    `safetensors.torch.load_model` reads it back. RuntimeError where tensors overlap in another way.
+    """
+    kept: dict[tuple, str] = {}
+    tensors: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    for name, tensor in sorted(model.state_dict().items()):
+        memory = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() and memory in kept:
+            shared[name] = kept[memory]
+        else:
+            kept[memory] = name
+            tensors[name] = tensor.contiguous()
+    save_file(tensors, path, metadata={SHARED: json.dumps(shared)} if shared else None)
 
 
 def write_state(state: dict[str, Any], path: Path) -> None:

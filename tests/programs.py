@@ -1,0 +1,69 @@
+"""Programs that tests start: they find signals as at a terminal, and neither they nor those who wait stay for ever.
+
+A shell that starts the tests in the background has them ignore SIGINT, and so would all that they start.
+"""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+#: Seconds that a program may take, many times what the slowest takes.
+PATIENCE = 600
+
+
+@contextmanager
+def usual_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM act as in a program at a terminal: in this process, and in what it starts within."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def started(command: list, **options) -> Iterator[subprocess.Popen]:
+    """A program that has ended, or is ended, when the block is left; its output goes into pipes."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    with usual_signals():
+        process = subprocess.Popen(command, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:  # politely first: `torchrun` ends those that it started
+            process.terminate()
+            try:
+                process.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.wait(timeout=10)
+        for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+            pipe.close()
+
+
+def completed(command: list, patience: float = PATIENCE, **options) -> subprocess.CompletedProcess:
+    """A program that has ended, with what it said as text; `options` are those of `subprocess.run`."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "check": False, **options}
+    with usual_signals():
+        return subprocess.run(command, timeout=patience, **options)
+
+
+def wait_until(condition: Callable[[], object], *processes: subprocess.Popen, patience: float = PATIENCE) -> None:
+    """Until the condition is met; a failure where one of the processes ends before, or it takes too long."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        ended = [process for process in processes if process.poll() is not None]
+        if condition():
+            return
+        if ended:
+            pytest.fail(f"ended with {ended[0].returncode} before its time: {ended[0].communicate(timeout=10)}")
+        if time.monotonic() > deadline:
+            pytest.fail(f"it took more than {patience} seconds")
+        time.sleep(0.02)
