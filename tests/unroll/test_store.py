@@ -15,7 +15,7 @@ from unrolled.cells import CELLS
 from unrolled.unroll import plan, planned, store, unroll
 from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.known import Known
-from unrolled.unroll.signature import describe
+from unrolled.unroll.signature import describe, settings
 
 
 @pytest.fixture
@@ -155,7 +155,8 @@ def print_of(width=3, bound=1, extra=None, **words):
     cell = space["Mine"](width, bound)
     if extra is not None:
         cell.extra = extra
-    return fingerprint(describe(cell)[0])
+    described = describe(cell)
+    return fingerprint(described.structure, settings(described))
 
 
 def test_fingerprints_tell_cells_apart():
@@ -181,9 +182,10 @@ def test_fingerprints_tell_cells_apart():
 
 def test_fingerprints_are_the_same_in_every_process():
     program = (
-        "from unrolled.unroll.fingerprint import fingerprint; from unrolled.unroll.signature import describe; "
+        "from unrolled.unroll.fingerprint import fingerprint; from unrolled.unroll.signature import describe, settings; "
         "from unrolled.cells import CELLS; "
-        "print(*(fingerprint(describe(make(6, 6))[0]) for _, make in sorted(CELLS.items())))"
+        "cells = [describe(make(6, 6)) for _, make in sorted(CELLS.items())]; "
+        "print(*(fingerprint(cell.structure, settings(cell)) for cell in cells))"
     )
     runs = [
         subprocess.run(

@@ -379,7 +379,7 @@ def _writes_a_part(s, x, h):
 REASONS = {
     "branches on a value": lambda s, x, h: s.mixed(x, h) if h.sum() > 0 else 2 * s.mixed(x, h),
     "reads one as a number": lambda s, x, h: s.mixed(x, h) * h.max().item(),
-    "writes into a part of a tensor": _writes_a_part,
+    "writes into a slice of a tensor": _writes_a_part,
     r"makes a \[B, 5, 5\]": lambda s, x, h: s.mixed(x, torch.tanh(h[:, None] + s.h.weight).sum(-1)),
     r"makes a \[5, B\]": lambda s, x, h: torch.tanh(s.i(x) + (h @ h.t()) @ h),
     "mixes the batch with another axis": lambda s, x, h: s.mixed(

@@ -92,9 +92,12 @@ def unroll(
             return apart(_in_pieces, *pieces)
         return _in_pieces(*pieces)
     if torch.compiler.is_compiling() and backend != "torch" and not exporting:
-        from unrolled.unroll.operator import unroll_captured  # torch._dynamo comes with it: seconds, that few need
+        # torch._dynamo comes with it: seconds, that few need
+        from unrolled.unroll.operator import apart, runs_own_code, unroll_captured
 
         _check_dimensions(inputs)
+        if backend in ("auto", "native") and runs_own_code(cell):  # a graph would not see its settings change
+            return apart(unroll, cell, inputs, state, lengths=lengths, reverse=reverse, backend=backend)
         captured = unroll_captured(cell, inputs, state, lengths, reverse) if backend in ("auto", "native") else None
         if captured is not None:
             return captured

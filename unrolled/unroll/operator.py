@@ -24,6 +24,7 @@ from unrolled.unroll.padding import show
 from unrolled.unroll.passes import Training
 from unrolled.unroll.planned import Planned, find_plan, hold
 from unrolled.unroll.signature import describe, settings
+from unrolled.unroll.watch import has_code_of_its_own
 
 T = TypeVar("T")
 _plans: dict[str, Planned] = {}
@@ -68,12 +69,18 @@ def unroll_captured(
 
 
 @torch.compiler.disable
-def apart(function: Callable[..., T], *arguments: Any) -> T:
-    """`function(*arguments)`, outside the graph."""
-    return function(*arguments)
+def apart(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """`function(*arguments, **options)`, outside the graph."""
+    return function(*arguments, **options)
 
 
 # What a captured graph must not look into: it takes these results for constants.
+
+
+@torch.compiler.assume_constant_result
+def runs_own_code(cell: nn.Module) -> bool:
+    """Whether the step is of somebody else's code, which may read what no graph looks at again."""
+    return has_code_of_its_own(list(cell.modules()))
 
 
 @torch.compiler.assume_constant_result

@@ -71,7 +71,9 @@ def _trace(
                 raise operation("takes a cumulative product", node, "exp of a cumulative sum of logarithms compiles")
             if node.target is aten.copy.default:
                 raise operation(
-                    "writes into a part of a tensor", node, "torch.cat of the parts, or torch.where, compiles"
+                    "writes into a slice of a tensor, or changes it in place",
+                    node,
+                    "torch.cat of the parts, or torch.where, compiles",
                 )
             if _changes(node):  # of what is given to it
                 raise operation("changes a tensor in place", node, "a new tensor in its place compiles")

@@ -132,7 +132,7 @@ class Watch:
         getters = self._attributes[number]
         if len(getters) >= _MOST_GETTERS:
             getters.clear()
-        return getters.setdefault(tuple(own), _Getter(names, own))
+        return getters.setdefault(tuple(own), _Getter(names))
 
     def code_only(self, modules: Sequence[nn.Module]) -> Hashable:
         """What of the content stays as it is while a cell counts its steps: words, switches and code."""
@@ -151,10 +151,10 @@ class Watch:
 
 
 class _Getter:
-    """Reads the same names of one dictionary after another."""
+    """Reads the same names of one dictionary after another, or of a class that may change."""
 
-    def __init__(self, names: tuple[str, ...], example: Mapping[str, Any]) -> None:
-        self.names, self._example = names, example
+    def __init__(self, names: tuple[str, ...], members: Mapping[str, Any] | None = None) -> None:
+        self.names, self._members = names, members
         self._get = operator.itemgetter(*names) if names else None
         self._one = len(names) == 1
 
@@ -173,11 +173,12 @@ class _Getter:
         return self.names, kinds, tuple(contents)
 
     def members(self) -> Hashable:
-        """What stands under the names now, of a class that may have changed."""
+        """What stands under the names in the class now."""
+        assert self._members is not None
         try:
-            return self._get(self._example)  # type: ignore[misc]
+            return self._get(self._members)  # type: ignore[misc]
         except KeyError:
-            return tuple(map(self._example.get, self.names))
+            return tuple(map(self._members.get, self.names))
 
 
 class _Reader:

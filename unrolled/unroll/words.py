@@ -35,7 +35,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"derivative for aten::(copy|slice_scatter|select_scatter|scatter)|aten\.(copy|slice_scatter|select_scatter)\b",
-        "writes into a part of a tensor",
+        "writes into a slice of a tensor, or changes it in place",
         "torch.cat of the parts, or torch.where, compiles",
     ),
     (
