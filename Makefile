@@ -37,7 +37,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2
 
 test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -o faulthandler_timeout=14400
 
 # The sanitizers' libraries must be loaded before Python's own; what Python itself leaks is not looked at.
 test-sanitized: .venv/installed

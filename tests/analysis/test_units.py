@@ -68,6 +68,7 @@ def test_too_short_a_text():
 
 
 @pytest.mark.parametrize(("cell", "sizes"), [("lstm", [6, 4]), ("gru", [5])])
+@torch.no_grad()
 def test_activations_are_the_models_states(cell, sizes):
     model = LanguageModel(9, cell, embedding_size=3, hidden_size=sizes).eval()
     tokens = np.random.default_rng(2).integers(9, size=1500)

@@ -34,6 +34,7 @@ def test_deep_is_layer_after_layer_and_both_ways_is_two_runs(name):
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
+@torch.no_grad()
 def test_a_width_a_layer_and_its_state_carried_on(name):
     layer = Recurrent(name, 4, [7, 3])
     x = torch.randn(6, 2, 4)
@@ -46,6 +47,7 @@ def test_a_width_a_layer_and_its_state_carried_on(name):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
+@torch.no_grad()
 def test_forms_of_input_agree(bidirectional):
     layer = Recurrent(PeepholeLSTMCell, 4, 5, num_layers=2, bidirectional=bidirectional)
     first = Recurrent(PeepholeLSTMCell, 4, 5, num_layers=2, bidirectional=bidirectional, batch_first=True)
@@ -67,6 +69,7 @@ def test_forms_of_input_agree(bidirectional):
     torch.testing.assert_close(layer(rows[1], own)[0], again.squeeze(1))
 
 
+@torch.no_grad()
 def test_recurrent_dropout_keeps_one_mask_for_the_sequence():
     cell = ElmanCell(4, 50)
     x = torch.randn(7, 2, 4)
@@ -81,6 +84,7 @@ def test_recurrent_dropout_keeps_one_mask_for_the_sequence():
         torch.testing.assert_close(outputs[t], h)
 
 
+@torch.no_grad()
 def test_zoneout_keeps_units_in_training_and_mixes_outside_it():
     cell = CELLS["lstm"](4, 2000)
     x, state = torch.randn(1, 1, 4), tuple(torch.randn(1, 2000) for _ in range(2))
@@ -130,6 +134,7 @@ def test_noise_around_a_cell_keeps_its_start_and_its_errors():
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@torch.no_grad()
 def test_layer_norm_inside_the_drop_ins(kind):
     layer = getattr(unrolled, kind)(4, 6, 2, layer_norm=True, bidirectional=True)
     name = {"LSTM": "ln-lstm", "GRU": "ln-gru"}[kind]

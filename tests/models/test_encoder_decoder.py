@@ -46,6 +46,7 @@ def test_several_queries_a_sentence_are_as_many_single_ones():
     torch.testing.assert_close(together, apart)
 
 
+@torch.no_grad()
 def test_the_decoder_is_bahdanaus():
     model = make()
     source, inputs = torch.randint(7, (4, 2)), torch.randint(9, (3, 2))
@@ -65,6 +66,7 @@ def test_the_decoder_is_bahdanaus():
     torch.testing.assert_close(model(source, inputs), torch.stack(expected))
 
 
+@torch.no_grad()
 def test_without_attention_the_encoders_state_is_all_that_the_decoder_sees():
     model = make("lstm", attention=False, bidirectional=False, num_layers=2)
     source, inputs = torch.randint(7, (4, 2)), torch.randint(9, (3, 2))
@@ -74,6 +76,7 @@ def test_without_attention_the_encoders_state_is_all_that_the_decoder_sees():
     torch.testing.assert_close(model(source, inputs), model.readout(hidden))
 
 
+@torch.no_grad()
 def test_reversed_words_are_read_from_the_last_to_the_first():
     plain, backwards = (
         make("lstm", attention=False, bidirectional=False, reverse=reverse) for reverse in (False, True)
@@ -119,6 +122,7 @@ def test_cells_of_every_form_write_step_by_step_what_they_write_at_once(cell, at
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@torch.no_grad()
 def test_embeddings_need_not_be_scaled():
     scaled, plain = make(), make(scale_embeddings=False)
     source, inputs = torch.randint(7, (4, 2)), torch.randint(9, (3, 2))

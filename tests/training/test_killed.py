@@ -19,7 +19,7 @@ from unrolled.training.state import read_state
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-KILLS = 8
+KILLS = 6
 
 
 @pytest.fixture(scope="module")

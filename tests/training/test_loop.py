@@ -11,14 +11,21 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 
+from tests.programs import usual_signals
 from unrolled.cells import CELLS
-from unrolled.errors import DivergenceError, RunError
+from unrolled.errors import DivergenceError, LostProcessError, RunError
 from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, TextConfig, create_run
 from unrolled.training import Checkpoints, Run, Trainer, TrainingConfig
 from unrolled.training.config import OPTIMIZERS
 from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer
 
 QUIET = {"eval_every": 1000, "sample_every": 0, "log_every": 1}
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    with usual_signals():
+        yield
 
 
 def make(folder, text_file, model=None, **training):
@@ -67,8 +74,9 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, text_file):
     assert not torch.equal(weights(states[0]), weights(states[2]))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("optimizer", "signal_number"), [*((name, signal.SIGINT) for name in OPTIMIZERS), (OPTIMIZERS[-1], signal.SIGTERM)]
+)
 def test_stopped_and_resumed_is_as_never_stopped(tmp_path, text_file, optimizer, signal_number):
     options = {"optimizer": optimizer, "eval_every": 5, "sample_every": 20, "seq_length": 64, "max_steps": 60}
     run(LanguageTask(make(tmp_path / "whole", text_file, **options).run))
@@ -110,6 +118,36 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path, text_file, second):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not list(task.run.path.rglob("*.tmp"))
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path, text_file):
+    """As SIGINT is in the background of a script; SIGTERM is heard there."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        outcome = run(StoppedAt(make(tmp_path / "ignored", text_file).run, 7))
+        assert (outcome.reason, outcome.position.step) == ("finished", 12)
+        outcome = run(StoppedAt(make(tmp_path / "heard", text_file).run, 7, signal.SIGTERM))
+        assert (outcome.reason, outcome.position.step) == ("interrupted", 7)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("by_torchrun", [False, True])
+def test_what_torchrun_ends_can_say_why_first(tmp_path, text_file, monkeypatch, by_torchrun):
+    """torchrun sends SIGTERM to all that are left when one process fails, the error of another perhaps still unsaid."""
+    if by_torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    ended = []
+    signal.signal(signal.SIGTERM, lambda *_: ended.append("terminated"))
+    task = make(tmp_path / "run", text_file)
+    task.loss = lambda *given: (_ for _ in ()).throw(RuntimeError("Connection closed by peer"))
+    task_run = trainer(task)
+    monkeypatch.setattr(task_run.processes, "size", 2)
+    with pytest.raises(LostProcessError, match="another process of this training was lost at step 1"):
+        task_run.train()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert ended == ([] if by_torchrun else ["terminated"])
 
 
 def test_torchrun_may_pass_on_a_signal_twice(tmp_path, text_file, monkeypatch):

@@ -26,7 +26,7 @@ _dense_cases = given(
     trained=st.booleans(),
     calls=st.lists(_calls, min_size=4, max_size=4),
 )
-test_it_is_the_dense_input = settings(max_examples=10)(_dense_cases(_dense))
+test_it_is_the_dense_input = settings(max_examples=7)(_dense_cases(_dense))
 test_it_is_the_dense_input_often = pytest.mark.slow(settings(max_examples=100)(_dense_cases(_dense)))
 
 
@@ -55,8 +55,17 @@ def test_the_input_is_multiplied_once_a_row_where_rows_repeat():
     assert feed(cell, often, "eager")[1].shape == (8, 2, 6)
 
 
-@pytest.mark.parametrize("noise", [{}, {"recurrent_dropout": 0.3, "zoneout": 0.2}])
-@pytest.mark.parametrize("cell", ["lstm", "mut1"])
+NOISE = {"recurrent_dropout": 0.3, "zoneout": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("cell", "noise"),
+    [
+        ("lstm", {}),
+        ("mut1", NOISE),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("lstm", NOISE), ("mut1", {}))),
+    ],
+)
 def test_in_a_layer(cell, noise):
     torch.manual_seed(1)
     options = {"num_layers": 2, "bidirectional": True, "dropout": 0.1, "input_projection": True, "batch_first": True}

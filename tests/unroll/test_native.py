@@ -85,7 +85,7 @@ def test_a_damaged_library_is_made_anew(fresh):
         assert all(native._intact(folder, name) for name in names)
 
 
-EIGHT = """
+FOUR = """
 import os, sys, torch
 from unrolled.cache import open_cache
 from unrolled.cells import CELLS
@@ -96,7 +96,7 @@ def work():
     torch.testing.assert_close(unroll(cell, x, backend="native")[0], unroll(cell, x, backend="eager")[0])
 
 children = []
-for _ in range(8):
+for _ in range(4):
     children.append(os.fork())
     if not children[-1]:
         try:
@@ -112,7 +112,7 @@ sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_many_processes_compile_at_once(fresh):
     environment = {**os.environ, "UNROLLED_CACHE": str(fresh), "OMP_NUM_THREADS": "1"}
-    done = completed([sys.executable, "-c", EIGHT], env=environment)
+    done = completed([sys.executable, "-c", FOUR], env=environment)
     assert done.returncode == 0, done.stderr
     assert {path.suffix for path in fresh.glob("[!.]*")} == {".so", ".sha256", ".plan"}
 

@@ -52,8 +52,14 @@ ALONE = {
 }
 
 
-@pytest.mark.parametrize("name", ALONE)
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        *((name, "eager") for name in ALONE),
+        # What is captured is the same graph for both; each takes seconds.
+        *(pytest.param(name, "aot_eager", marks=[] if name == "one" else pytest.mark.slow) for name in ALONE),
+    ],
+)
 @torch._dynamo.config.patch(allow_rnn=True)  # it refuses subclasses of torch.nn.LSTM otherwise
 def test_compiled_whole_it_is_the_operator_without_a_break(name, backend):
     make, options = ALONE[name]
