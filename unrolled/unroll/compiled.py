@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import functools
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -75,6 +77,8 @@ class Native:
         function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 5 + [ctypes.c_void_p] * 3
         arrays = ctypes.c_void_p * self.pointers, ctypes.c_long * (2 * len(self.matrices))
         self._loaded = function, tools(self.dtype), *arrays
+        # Opened once a program, so closed once: what a plan that is gone has loaded does not stay in memory.
+        weakref.finalize(self, _close, library._handle).atexit = False
 
     def __call__(
         self,
@@ -116,6 +120,11 @@ class Native:
         )
         workspace.give(scratch)
         return packed
+
+
+def _close(handle: int) -> None:
+    if hasattr(_ctypes, "dlclose"):
+        _ctypes.dlclose(handle)
 
 
 def _whole(count: int) -> int:
