@@ -32,18 +32,19 @@ def as_cell(made: Any, input_size: int, hidden_size: int) -> Cell:
     refused: list[str] = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for state in (None, first.new_zeros(1, hidden_size), (first.new_zeros(1, hidden_size),) * 2):
-            tried, _ = trial_copy(made, {})
+            tensors = {id(each): each.detach().clone() for each in (*made.parameters(), *made.buffers())}
+            tried, _ = trial_copy(made, tensors)
             try:
                 if state is None:
                     output, state = first_step(tried, x)
                     _check(state)
-                tensors, form = unpack(state)
-                cell = Foreign(tried, form, input_size, tuple(part.size(1) for part in tensors))
-                output, new = cell.step(x, tensors)
+                first_state, form = unpack(state)
+                cell = Foreign(tried, form, input_size, tuple(part.size(1) for part in first_state))
+                output, new = cell.step(x, first_state)
             except _REFUSALS as error:
                 refused.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
                 continue
-            names = ("h", "c") if len(tensors) == 2 else ("h", *(f"state_{k}" for k in range(1, len(tensors))))
+            names = ("h", "c") if len(new) == 2 else ("h", *(f"state_{k}" for k in range(1, len(new))))
             found = Foreign(made, form, input_size, cell.sizes)
             found.state_names = names  # type: ignore[misc]
             found.own_output = None if output is new[0] else output.size(1)

@@ -9,10 +9,11 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, ConfigurationError, ShapeError, UntraceableError
-from unrolled.unroll.adapt import Form, adapt, check_module, first_step, form_of, returned, title
+from unrolled.unroll.adapt import Form, adapt, check_module, first_step, form_of, pack, returned, title, unpack
 from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.exported import unroll_exported
 from unrolled.unroll.fallback import (
@@ -62,6 +63,7 @@ def unroll(
     Raises ShapeError on tensors that do not fit the cell, ConfigurationError on a backend that cannot run it.
     """
     check_module(cell)
+    _check_dimensions(inputs)
     if backend not in BACKENDS:
         raise ConfigurationError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
     if backend == "torch" and not has_kernel(cell):
@@ -69,10 +71,8 @@ def unroll(
     if backend in ("auto", "native") and inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         # Autocast is for single operations; a whole loop is fastest, and best, in the type of its weights.
         dtype = next((p.dtype for p in cell.parameters() if p.is_floating_point()), inputs.dtype)
-        parts = [state] if isinstance(state, Tensor) else list(state or ())
-        cast = tuple(part.to(dtype) for part in parts)
         with torch.autocast("cpu", enabled=False):
-            given = None if state is None else cast[0] if isinstance(state, Tensor) else cast
+            given = pytree.tree_map(lambda part: part.to(dtype), state)
             return unroll(
                 cell,
                 inputs.to(dtype),
@@ -87,17 +87,16 @@ def unroll(
     if recompute_every is not None and not exporting and (state is not None or isinstance(cell, Cell)):
         pieces = cell, inputs, state, lengths, reverse, backend, recompute_every
         if torch.compiler.is_compiling():
-            from unrolled.unroll.operator import apart
+            from unrolled.unroll.operator import outside_graph
 
-            return apart(_in_pieces, *pieces)
+            return outside_graph(_in_pieces, *pieces)
         return _in_pieces(*pieces)
     if torch.compiler.is_compiling() and backend != "torch" and not exporting:
         # torch._dynamo comes with it: seconds, that few need
-        from unrolled.unroll.operator import apart, runs_own_code, unroll_captured
+        from unrolled.unroll.operator import outside_graph, runs_own_code, unroll_captured
 
-        _check_dimensions(inputs)
         if backend in ("auto", "native") and runs_own_code(cell):  # a graph would not see its settings change
-            return apart(unroll, cell, inputs, state, lengths=lengths, reverse=reverse, backend=backend)
+            return outside_graph(unroll, cell, inputs, state, lengths=lengths, reverse=reverse, backend=backend)
         captured = unroll_captured(cell, inputs, state, lengths, reverse) if backend in ("auto", "native") else None
         if captured is not None:
             return captured
@@ -114,7 +113,6 @@ def unroll(
             )
         return _start(cell, inputs, lengths, reverse, backend, recompute_every)
     else:
-        _check_dimensions(inputs)
         form = form_of(state)
         cell, state = adapt(cell, inputs, state)
     if exporting:
@@ -129,7 +127,7 @@ def _run(
     cell: Cell, inputs: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, backend: str
 ) -> tuple[Tensor, State]:
     """By the first backend that can."""
-    failed: UntraceableError | CompilerError | str | None = None
+    failed: UntraceableError | CompilerError | None = None
     reason = why_not_native(inputs, state, cell) if backend in ("auto", "native") else None
     if backend in ("planned", "native"):
         try:
@@ -146,8 +144,8 @@ def _run(
     if state is None:
         state = cell.initial_state(inputs.size(1), like=inputs)
     # PyTorch's kernels have no rule for vmap, and none for the other transforms that is worth having.
-    followed = backend == "auto" and is_followed(chain((inputs, *state), tensors_of(cell)))
-    plain = backend == "eager" or followed or not has_kernel(cell)
+    plain = backend == "eager" or not has_kernel(cell)
+    plain = plain or (backend == "auto" and is_followed(chain((inputs, *state), tensors_of(cell))))
     made = (unroll_eager if plain else unroll_kernel)(cell, inputs, state, lengths, reverse)
     if failed is not None:  # only now: where the step itself is at fault, its own error says more
         say_fallback(title(cell), failed)
@@ -167,18 +165,19 @@ def _in_pieces(
     backend: str,
     recompute_every: int,
 ) -> tuple[Tensor, State]:
-    _check_dimensions(inputs)
-    bare = isinstance(state, Tensor)
     if isinstance(cell, Cell):
         check_inputs(cell, inputs)
-        state, bare = _check_state(cell, inputs, state), False
+        state = _check_state(cell, inputs, state)
+    first, form = unpack(state)
 
     def run(piece: Tensor, start: State, left: Tensor | None, followed: bool) -> tuple[Tensor, State]:
         chosen = "eager" if followed else backend
-        return unroll(cell, piece, start[0] if bare else start, lengths=left, reverse=reverse, backend=chosen)
+        outputs, final = unroll(cell, piece, pack(start, form), lengths=left, reverse=reverse, backend=chosen)
+        return outputs, unpack(final)[0]
 
-    first = (state,) if isinstance(state, Tensor) else tuple(state or ())
-    return in_pieces(run, list(describe(cell).tensors.values()), inputs, first, lengths, reverse, recompute_every)
+    tensors = list(describe(cell).tensors.values())
+    outputs, final = in_pieces(run, tensors, inputs, first, lengths, reverse, recompute_every)
+    return outputs, returned(final, form)
 
 
 def _start(
@@ -190,7 +189,6 @@ def _start(
     recompute_every: int | None,
 ) -> tuple[Tensor, State]:
     """Unroll a stranger's module that makes its own first state: its first step is run as it stands."""
-    _check_dimensions(inputs)
     if lengths is not None and (reverse or bool((lengths == 0).any())):
         raise ConfigurationError(
             f"{type(module).__name__} makes its own first state, which a sequence that starts late or never has no "

@@ -152,12 +152,12 @@ def title(cell: nn.Module) -> str:
 def innermost(cell: nn.Module) -> nn.Module:
     """The user's own object, inside what the engine and its layers put around it anew in every call."""
     while True:
-        if isinstance(cell, Around | Held):
+        if "origin" in vars(cell):
+            cell = cell.origin  # type: ignore[assignment]
+        elif isinstance(cell, Around | Held):
             cell = cell.cell
         elif isinstance(cell, Foreign):
             cell = cell.module
-        elif "origin" in vars(cell):
-            cell = cell.origin  # type: ignore[assignment]
         else:
             return cell
 

@@ -17,6 +17,7 @@ from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError, UntraceableError
 from unrolled.unroll.adapt import step, title
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
+from unrolled.unroll.padding import fill_padding, steps_inside
 
 #: `scan` lost gradients through time where the first state wanted none.
 _LOSES_GRADIENTS = TorchVersion(torch.__version__) < "2.13"
@@ -32,9 +33,8 @@ def unroll_exported(
         return unroll_kernel(cell, inputs, state, None, reverse)
     read: tuple[Tensor, ...] = (inputs,)
     if lengths is not None:
-        time = torch.arange(inputs.size(0), device=inputs.device).unsqueeze(-1)
-        inside = (time < lengths).unsqueeze(-1)
-        read = torch.where(inside, inputs, torch.zeros_like(inputs)), inside  # what lies after a sequence may be NaN
+        inside = steps_inside(inputs.size(0), lengths)
+        read = fill_padding(inputs, lengths, inside, reverse), inside  # what lies after a sequence may be NaN
     if reverse:
         read = tuple(part.flip(0) for part in read)
     first = tuple(part.clone(memory_format=torch.contiguous_format) for part in state)

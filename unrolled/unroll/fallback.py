@@ -32,8 +32,6 @@ def guarded(function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)
     except (UntraceableError, CompilerError):
         raise
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
     except Exception as error:
         from unrolled.unroll.words import without_rows
 
@@ -41,7 +39,7 @@ def guarded(function: Callable[..., T], *arguments: Any) -> T:
         raise UntraceableError(f"it cannot be planned ({type(error).__name__}: {first[:200]})") from error
 
 
-def apart(function: Callable[..., T], *arguments: Any) -> T:
+def in_new_thread(function: Callable[..., T], *arguments: Any) -> T:
     """`function(*arguments)` in a thread of its own.
 
     What the user has switched on in theirs, such as hooks on saved tensors, a mode that watches operations, or no
@@ -76,7 +74,10 @@ def say_fallback(name: str, error: CompilerError | UntraceableError | str) -> No
         if len(_said) >= _MOST_SAID:
             _said.clear()
         _said.add(text)
-        warnings.warn(text, FallbackWarning, stacklevel=3)
+        from unrolled.unroll.words import user_frame
+
+        path, line = user_frame() or (__file__, 1)
+        warnings.warn_explicit(text, FallbackWarning, path, line)
 
 
 def is_transformed() -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from unrolled.unroll.schedule import Schedule
-from unrolled.unroll.signature import Itself
+from unrolled.unroll.watch import Itself
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(...), torch.dtype, torch.device)
 _WRAPPERS = (staticmethod, classmethod, types.MethodType)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from unrolled.cells import Cell, State
 from unrolled.unroll.compiled import Native
-from unrolled.unroll.fallback import guarded
 from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.forms import generated
 from unrolled.unroll.graph import Graph
@@ -48,7 +47,7 @@ class Generator:
         self.embedding, self.batch = embedding.detach().contiguous(), batch
 
         def make(cell: Cell) -> tuple[_Parts, Watch]:
-            return guarded(_make, cell, embedding.dtype, embedding.device)
+            return _make(cell, embedding.dtype, embedding.device)
 
         about = embedding.dtype, embedding.device, "generate", torch.get_default_dtype()
         (prepare, self._loop), tensors, cell = _compiled.find(cell, about, make)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.adapt import innermost
-from unrolled.unroll.fallback import apart
-from unrolled.unroll.signature import check_hooks, describe, planning
+from unrolled.unroll.fallback import guarded, in_new_thread
+from unrolled.unroll.signature import Description, check_hooks, describe, planning
 from unrolled.unroll.trial import can_be_buffer, same_step, with_buffers
-from unrolled.unroll.watch import Watch
+from unrolled.unroll.watch import SeenError, Watch
 
 T = TypeVar("T")
 #: Plans that are kept in a process, settings that one cell object may have a plan for, and failures of one structure.
@@ -29,7 +29,6 @@ About = tuple[torch.dtype, torch.device, Hashable, torch.dtype]
 @dataclass
 class _Kept(Generic[T]):
     value: T
-    alive: list[object]
     used: int
 
 
@@ -50,9 +49,12 @@ class _Settings(Generic[T]):
 
 @dataclass
 class _Failure:
+    """What could not be made: kept as words, for an error holds on to all that it came through."""
+
     watch: Watch
     content: Hashable
-    error: UntraceableError | CompilerError
+    kind: type[UntraceableError] | type[CompilerError]
+    text: str
 
 
 @dataclass
@@ -98,14 +100,15 @@ class Known(Generic[T]):
                 if settings.masked and _mask(content, settings.masked) in settings.lifted:
                     return self.find(_lift(cell, described.modules, settings.masked, about[0]), about, make)
         with planning:
-            return self._miss(key, cell, about, make)
+            return self._miss(key, described, cell, about, make)
 
-    def _miss(self, key: Hashable, cell: Any, about: About, make) -> tuple[T, list[Tensor], Any]:
-        described = describe(cell)
+    def _miss(
+        self, key: Hashable, described: Description, cell: Any, about: About, make
+    ) -> tuple[T, list[Tensor], Any]:
         family = self._families.setdefault(key, _Family())
         for failure in family.failures:
             if failure.watch.code_only(described.modules) == failure.content:
-                raise failure.error.with_traceback(None)
+                raise failure.kind(failure.text)
         for settings in family.settings:
             content = settings.watch.look(described.modules)
             if content in settings.kept:  # which another thread has made meanwhile
@@ -113,9 +116,9 @@ class Known(Generic[T]):
             found = self._lifted(settings, content, cell, described.modules, about, make)
             if found is not None:
                 return found
+        _count(cell, key)
         try:
-            _count(cell, key)
-            value, watch = make(cell)
+            value, watch = guarded(make, cell)
             content = watch.look(described.modules)
         except (UntraceableError, CompilerError) as error:
             self._fail(family, described.modules, error)
@@ -124,7 +127,7 @@ class Known(Generic[T]):
         if not alike:
             alike = [_Settings(watch)]
             family.settings += alike
-        alike[0].kept[content] = _Kept(value, watch.alive, next(_clock))
+        alike[0].kept[content] = _Kept(value, next(_clock))
         self._bound()
         return value, list(described.tensors.values()), cell
 
@@ -141,7 +144,7 @@ class Known(Generic[T]):
             try:
                 lifted = _lift(cell, modules, masked, about[0])
                 found = self.find(lifted, about, make)
-                if not apart(same_step, cell, lifted, about[0], about[1]):
+                if not in_new_thread(same_step, cell, lifted, about[0], about[1]):
                     raise UntraceableError("its step tells a tensor from a number")
             except UntraceableError:  # it decides something by the number, or needs it as Python's own
                 settings.rigid.add(alike)
@@ -154,15 +157,18 @@ class Known(Generic[T]):
         return None
 
     def _fail(self, family: _Family[T], modules: list[nn.Module], error: UntraceableError | CompilerError) -> None:
-        watch = getattr(error, "watch", None) or Watch(None, (), modules)
+        watch = error.watch if isinstance(error, SeenError) else Watch(None, (), modules)
         try:
             content = watch.code_only(modules)
         except UntraceableError:
             watch, content = Watch(frozenset(), (), modules), ()
-        family.failures.append(_Failure(watch, content, error))
+        kind = CompilerError if isinstance(error, CompilerError) else UntraceableError
+        family.failures.append(_Failure(watch, content, kind, str(error)))
         del family.failures[:-_MOST_FAILURES]
 
     def _bound(self) -> None:
+        while len(self._families) > 2 * MOST_PLANS:  # of which some hold failures alone
+            del self._families[next(iter(self._families))]
         if len(self) <= MOST_PLANS:
             return
         ages = [

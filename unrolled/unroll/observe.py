@@ -65,6 +65,7 @@ class Observer:
     def __init__(self, uncopied: dict[str, str]) -> None:
         self.uncopied = uncopied
         self.names: set[str] = set()
+        self._own_names: set[str] = set()
         self.dynamic = False
         self.asks_type = False
         self.refusal: UntraceableError | None = None
@@ -100,7 +101,7 @@ class Observer:
     def watch(self, modules: Iterable[nn.Module]) -> Watch:
         names = None if self.dynamic else frozenset(self.names)
         spaces = tuple((space, tuple(sorted(wanted))) for space, wanted in self._spaces.values())
-        return Watch(names, spaces, list(modules))
+        return Watch(names, spaces, list(modules), frozenset(self._own_names))
 
     def _event(self, frame: types.FrameType, event: str, argument: Any) -> None:
         if self._aside is not None:  # something that happens beside the step, until it returns
@@ -118,7 +119,7 @@ class Observer:
         code = frame.f_code
         module = frame.f_globals.get("__name__") or ""
         root = module.partition(".")[0]
-        generated = code.co_filename.startswith("<") and root in ("", "torch")
+        generated = code.co_filename.startswith("<") and (root in ("", "torch") or root.startswith("namedtuple_"))
         known = root in _LIBRARIES or generated
         own = not known and (root not in sys.stdlib_module_names or root == "__main__")
         caller = frame.f_back
@@ -142,6 +143,7 @@ class Observer:
             self.names.update(code.co_names)
 
     def _enter_own(self, frame: types.FrameType, code: types.CodeType) -> None:
+        self._own_names.update(code.co_names)
         self.names.update(code.co_names)
         self.names.update(code.co_freevars)
         self.dynamic |= not _DYNAMIC_NAMES.isdisjoint(code.co_names)

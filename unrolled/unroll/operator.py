@@ -69,7 +69,7 @@ def unroll_captured(
 
 
 @torch.compiler.disable
-def apart(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+def outside_graph(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """`function(*arguments, **options)`, outside the graph."""
     return function(*arguments, **options)
 

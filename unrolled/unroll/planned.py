@@ -15,7 +15,7 @@ from unrolled.unroll.adapt import Held
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.executor import Executor, Tensors, TorchExecutor, cut
-from unrolled.unroll.fallback import apart, guarded, is_followed
+from unrolled.unroll.fallback import guarded, in_new_thread, is_followed
 from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.known import Known
@@ -52,7 +52,7 @@ def find_plan(
     """
 
     def make(cell: Cell) -> tuple[Planned, Watch]:
-        return guarded(_make, cell, dtype, device, native)
+        return _make(cell, dtype, device, native)
 
     return guarded(_planned.find, cell, (dtype, device, native, torch.get_default_dtype()), make)
 
@@ -86,7 +86,7 @@ class _Traced:
     def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None) -> None:
         # Of the cell all is kept but the values of its tensors: it may be large, and long gone by then.
         hollow = {id(tensor): _hollow(tensor) for tensor in describe(cell).tensors.values()}
-        self._cell, self._uncopied = trial_copy(cell, hollow)
+        self._cell = trial_copy(cell, hollow)[0]
         self._dtype, self._device, self._seen = dtype, device, seen
         self._plan: Plan | None = None
 
@@ -145,7 +145,7 @@ def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.de
             for value, other in zip((outputs, *expected), (found, *states[-1]), strict=True)
         )
 
-    return apart(compare)
+    return in_new_thread(compare)
 
 
 def unroll_planned(

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
 from unrolled.errors import UntraceableError
-from unrolled.unroll.watch import INTERNAL
+from unrolled.unroll.watch import INTERNAL, Itself
 
 #: Held by the one thread that plans or compiles: tracing switches things in PyTorch that all threads see.
 planning = threading.RLock()
-
-
-@dataclass(frozen=True)
-class Itself:
-    """Stands in a key for a setting that cannot be compared: equal to itself alone, and kept alive by the key."""
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Itself) and other.value is self.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
 
 
 class PassingError(UntraceableError):
@@ -48,7 +34,7 @@ class Description(NamedTuple):
 
 
 def describe(module: nn.Module) -> Description:
-    """The structure of a module; UntraceableError where it has hooks, which a compiled step would not call."""
+    """The structure of a module."""
     tensors: dict[str, Tensor] = {}
     modules: list[nn.Module] = []
     return Description(_describe(module, "", tensors, {}, modules), tensors, modules)

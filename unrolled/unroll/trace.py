@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,12 +25,13 @@ from torch.overrides import TorchFunctionMode
 from unrolled.cells import Cell, State
 from unrolled.errors import UntraceableError
 from unrolled.unroll.adapt import step, title
-from unrolled.unroll.fallback import apart
+from unrolled.unroll.fallback import in_new_thread
 from unrolled.unroll.observe import Observer, Seen, place
 from unrolled.unroll.operations import decompositions
 from unrolled.unroll.signature import describe
 from unrolled.unroll.trial import trial_copy
 from unrolled.unroll.views import shorten_views
+from unrolled.unroll.watch import SeenError
 from unrolled.unroll.words import ROWS, operation, reason, user_frame
 
 aten = torch.ops.aten
@@ -40,7 +42,7 @@ _DECOMPOSITIONS = decompositions()
 
 def trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], what: str) -> fx.GraphModule:
     """`function(*tensors)` as a graph; `examples` give shapes and dtypes, their values are not looked at."""
-    return apart(_trace, function, examples, what)
+    return in_new_thread(_trace, function, examples, what)
 
 
 def _trace(
@@ -160,14 +162,12 @@ def trace_step(
         return trace(run, [*parameters, *_rows(ROWS, sizes, dtype, device)], title(cell)), names
     observer = Observer(uncopied)
     try:
-        apart(_try, run, [*parameters, *_rows(2, sizes, dtype, device)], observer)
+        in_new_thread(_try, run, [*parameters, *_rows(2, sizes, dtype, device)], observer)
         seen.add(observer, describe(cell).modules, describe(copied).modules)
-        graph = apart(_trace, run, [*parameters, *_rows(ROWS, sizes, dtype, device)], title(cell), observer)
+        graph = in_new_thread(_trace, run, [*parameters, *_rows(ROWS, sizes, dtype, device)], title(cell), observer)
         seen.add(observer, describe(cell).modules, describe(copied).modules)
     except UntraceableError as error:
-        if not hasattr(error, "watch"):
-            error.watch = observer.watch(describe(cell).modules)  # type: ignore[attr-defined]
-        raise
+        raise SeenError(str(error), observer.watch(describe(cell).modules)) from error
     return graph, names
 
 
@@ -200,12 +200,17 @@ class _NothingDetached(TorchFunctionMode):
         owner = getattr(func, "__self__", None)
         if func in self._DETACHING or owner is Tensor.data:
             raise UntraceableError(f"it takes values out of autograd{_at_user()}, by detach or no_grad")
-        if any(owner is each for each in self._ASKING):
+        if any(owner is each for each in self._ASKING) and not _is_asked_here():
             raise UntraceableError(f"it asks a tensor about autograd{_at_user()}")
         at = user_frame()
         if at is not None:  # the operations that come of this call belong to that line
             fx.traceback.set_stack_trace([f'  File "{at[0]}", line {at[1]}, in step\n'])
         return func(*args, **(kwargs or {}))
+
+
+def _is_asked_here() -> bool:
+    """Whether this package is what has called PyTorch, as where a step unrolls another cell."""
+    return (sys._getframe(2).f_globals.get("__name__") or "").partition(".")[0] == "unrolled"
 
 
 def _at_user() -> str:

@@ -14,6 +14,7 @@ import operator
 import sys
 import types
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,30 @@ from torch.utils import _pytree as pytree
 
 from unrolled.errors import UntraceableError
 
+
+@dataclass(frozen=True)
+class Itself:
+    """Stands for a value that cannot be compared: equal to itself alone, and kept alive by what it stands in."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Itself) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
 #: Types whose values are compared as they stand.
 _ATOMS = frozenset(
     {int, str, bool, type(None), bytes, complex, range, slice, type(...), type(NotImplemented)}
-    | {torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype}
+    | {torch.dtype, torch.device, torch.layout, torch.memory_format}
 )
 _CODE = frozenset({types.FunctionType, types.BuiltinFunctionType})
 _LISTS = (list, tuple, collections.deque)
 #: Their code is given by a version, and reads no setting but those of the modules themselves.
 TRUSTED = frozenset({"torch", "unrolled"})
-#: Modules whose members are compared by identity: no step changes what they hold.
+#: Modules whose members are compared by identity: what those hold is their own.
 _LIBRARIES = TRUSTED | {"numpy", "math", "builtins"}
 #: What makes a step, and what of this package's cells has no part in it.
 _STEPS = frozenset({"forward", "__call__", "step"})
@@ -41,8 +56,8 @@ _UNREAD = frozenset(
     | {"__static_attributes__", "__constants__", "__abstractmethods__", "_abc_impl"}
     | {"add_parameters", "reset_parameters", "initial_state", "bind", "extra_repr"}
 )
-#: What a class has that no step reads.
-_PASSED = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__slots__"})
+#: Slots that hold no attribute.
+_PASSED = frozenset({"__dict__", "__weakref__"})
 #: The attributes of a module that belong to PyTorch, or to what the engine puts around a cell.
 INTERNAL = frozenset([*vars(nn.Module()), "origin", "lifted"])
 #: Elements of an array, and values in all, that are looked at in every call.
@@ -74,11 +89,17 @@ class Watch:
         attributes up by names that it computed.
     spaces: namespaces of functions that ran, and which of their names they may read.
     modules: the cell's own modules, in the order in which `describe` lists them.
+    own_names: those of `names` that stand in the user's own code.
     """
 
-    def __init__(self, names: frozenset[str] | None, spaces: Pairs, modules: Sequence[nn.Module]) -> None:
-        self.names, self.spaces = names, spaces
-        self.alive: list[object] = []
+    def __init__(
+        self,
+        names: frozenset[str] | None,
+        spaces: Pairs,
+        modules: Sequence[nn.Module],
+        own_names: frozenset[str] = frozenset(),
+    ) -> None:
+        self.names, self.spaces, self._own_names = names, spaces, own_names
         # Of a class that is trusted every attribute counts: the names in its code were not collected.
         self._whole = [names is None or is_trusted(type(module)) for module in modules]
         self._attributes: list[dict[tuple[str, ...], _Getter]] = [{} for _ in modules]
@@ -102,7 +123,7 @@ class Watch:
 
     def look(self, modules: Sequence[nn.Module]) -> Hashable:
         """The content of all that is watched: of each module's attributes, of classes, of functions' namespaces."""
-        reader = _Reader(self.names, modules)
+        reader = _Reader(self.names, self._own_names, modules)
         attributes = []
         for number, module in enumerate(modules):
             own = module.__dict__
@@ -114,13 +135,11 @@ class Watch:
         # Functions and properties, which are equal to themselves alone.
         members = tuple([getter.members() for getter in self._trusted])
         if not self._own and not self.spaces:
-            self.alive = reader.alive
             return tuple(attributes), members
         others = tuple([reader.members(kind) for kind in self._own])
         read = tuple(
             [reader.read_at(space.get(name, _ABSENT), name) for space, wanted in self.spaces for name in wanted]
         )
-        self.alive = reader.alive
         return tuple(attributes), members, others, read
 
     def _getter(self, number: int, own: dict[str, Any]) -> _Getter:
@@ -136,7 +155,6 @@ class Watch:
 
     def code_only(self, modules: Sequence[nn.Module]) -> Hashable:
         """What of the content stays as it is while a cell counts its steps: words, switches and code."""
-        reader = _Reader(self.names, modules)
         found: list[Hashable] = []
         for number, module in enumerate(modules):
             for name, value in vars(module).items():
@@ -145,8 +163,7 @@ class Watch:
                 if isinstance(value, str | bool | type(None) | enum.Enum | torch.dtype):
                     found.append((number, name, value))
                 elif isinstance(value, types.FunctionType | type):
-                    found.append((number, name, id(reader.keep(getattr(value, "__code__", value)))))
-        self.alive = reader.alive
+                    found.append((number, name, Itself(getattr(value, "__code__", value))))
         return tuple(found)
 
 
@@ -182,19 +199,14 @@ class _Getter:
 
 
 class _Reader:
-    """Makes comparable values; `alive` keeps what stands in them by its address, so that no other gets that."""
+    """Makes values that can be compared, and hashed."""
 
-    def __init__(self, names: frozenset[str] | None, modules: Sequence[nn.Module]) -> None:
-        self.names = names
-        self.alive: list[object] = []
+    def __init__(self, names: frozenset[str] | None, own_names: frozenset[str], modules: Sequence[nn.Module]) -> None:
+        self.names, self._own_names = names, own_names
         self._modules = modules
         self._numbers: dict[int, int] | None = None
         self._open: dict[int, int] = {}
         self._left = _MOST_VALUES
-
-    def keep(self, value: Any) -> Any:
-        self.alive.append(value)
-        return value
 
     def read_at(self, value: Any, name: str) -> Hashable:
         try:
@@ -209,7 +221,7 @@ class _Reader:
         if kind is float:
             return kind, value if value == value and value else repr(value)
         if kind in _CODE and is_trusted(value):
-            return id(self.keep(value))
+            return value
         if value is _ABSENT:
             return "absent"
         self._left -= 1
@@ -219,7 +231,7 @@ class _Reader:
             return "again", self._open[id(value)]
         self._open[id(value)] = len(self._open)
         try:
-            return kind if is_trusted(kind) else id(self.keep(kind)), self._inside(value, kind)
+            return kind, self._inside(value, kind)
         finally:
             del self._open[id(value)]
 
@@ -261,14 +273,14 @@ class _Reader:
         if isinstance(value, bytearray):
             return bytes(value)
         if kind.__module__ == "_collections":  # what reads the field of a namedtuple
-            return id(self.keep(value))
+            return Itself(value)
         if isinstance(value, types.BuiltinFunctionType | types.MethodDescriptorType | types.WrapperDescriptorType):
             owner = getattr(value, "__self__", None)
             if owner is None or isinstance(owner, types.ModuleType | type):
-                return id(self.keep(value))
+                return value
             return value.__name__, self.read(owner)
-        if is_trusted(kind) or isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType):
-            return id(self.keep(value))
+        if isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType | np.dtype):
+            return value
         wrapped = getattr(value, "__wrapped__", None)  # as of functools.lru_cache
         if isinstance(wrapped, types.FunctionType):
             return self.read(wrapped)
@@ -299,11 +311,11 @@ class _Reader:
         own = [(name, each) for name, each in vars(module).items() if name not in INTERNAL]
         settings = tuple((name, self.read(each)) for name, each in own if self._wanted(name))
         tensors = [*module._parameters.values(), *module._buffers.values()]
-        return parts, settings, module.training, tuple(id(self.keep(tensor)) for tensor in tensors)
+        return parts, settings, module.training, tuple(map(Itself, tensors))
 
     def _function(self, function: types.FunctionType) -> Hashable:
         if is_trusted(function):
-            return id(self.keep(function))
+            return function
         closure = []
         for cell in function.__closure__ or ():
             try:
@@ -311,14 +323,14 @@ class _Reader:
             except ValueError:  # empty yet
                 closure.append("empty")
         defaults = self.read(function.__defaults__), self.read(function.__kwdefaults__)
-        return id(self.keep(function.__code__)), defaults, tuple(closure), self._attributes(function)
+        return Itself(function.__code__), defaults, tuple(closure), self._attributes(function)
 
     def _class(self, kind: type) -> Hashable:
         parts = []
         for base in kind.__mro__:
             if not is_trusted(base) and base.__module__ != "builtins":
                 parts.append(self.members(base))
-        return id(self.keep(kind)), tuple(parts)
+        return kind, tuple(parts)
 
     def members(self, kind: type) -> Hashable:
         """What a class has of its own and a step can have read."""
@@ -330,12 +342,19 @@ class _Reader:
         return tuple(found)
 
     def _namespace(self, module: types.ModuleType) -> Hashable:
-        root = module.__name__.partition(".")[0]
-        names = self.names or ()
-        found = [(name, vars(module)[name]) for name in names if name in vars(module)]
+        own, root = vars(module), module.__name__.partition(".")[0]
+        found = [(name, own[name]) for name in self._own_names if name in own]
         if root in _LIBRARIES or root in sys.stdlib_module_names:
-            return tuple((name, id(self.keep(value))) for name, value in found)
-        return tuple((name, self.read(value)) for name, value in found)
+            return tuple([(name, Itself(value)) for name, value in found])
+        return tuple([(name, self.read(value)) for name, value in found])
+
+
+class SeenError(UntraceableError):
+    """A step that cannot be compiled, and what it was seen to read before that was known."""
+
+    def __init__(self, text: str, watch: Watch) -> None:
+        super().__init__(text)
+        self.watch = watch
 
 
 class _UnwatchableError(Exception):

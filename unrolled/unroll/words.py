@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
 import traceback
-import types
-from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from torch import fx
 
 from unrolled.errors import UntraceableError
@@ -20,7 +20,7 @@ from unrolled.unroll.watch import TRUSTED
 ROWS = 1_000_003
 _NEAR = 4  # steps away from an operation that does not know its line
 _HERE = Path(__file__).parents[1]
-_PYTHON = Path(os.__file__).parent
+_PYTHON, _TORCH = Path(os.__file__).parent, Path(torch.__file__).parent
 #: What the messages of PyTorch say, what the step does then, and what would compile in its place.
 _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
@@ -98,7 +98,7 @@ def without_rows(text: str, rows: int = ROWS) -> str:
 def _user_line(error: BaseException) -> str | None:
     """The innermost line that is neither PyTorch's nor this package's, of the error or what caused it."""
     found = None
-    for frame, line in _frames(error.__traceback__):
+    for frame, line in traceback.walk_tb(error.__traceback__):
         module = (frame.f_globals.get("__name__") or "").partition(".")[0]
         if module not in TRUSTED and _is_users(frame.f_code.co_filename):
             found = place(frame.f_code.co_filename, line)
@@ -116,11 +116,9 @@ def user_frame() -> tuple[str, int] | None:
     return None
 
 
-def _frames(trace: types.TracebackType | None) -> Iterator[tuple[types.FrameType, int]]:
-    yield from traceback.walk_tb(trace)
-
-
+@functools.cache
 def _is_users(path: str) -> bool:
     at = Path(path)
-    own = _HERE in at.parents or (_PYTHON in at.parents and "site-packages" not in at.parts)
-    return not (path.startswith(("<frozen", "<string>", "<eval_with_key")) or own or "torch" in at.parts)
+    others = _HERE in at.parents or _TORCH in at.parents
+    python = _PYTHON in at.parents and "site-packages" not in at.parts
+    return not (path.startswith(("<frozen", "<string>", "<eval_with_key")) or others or python)
