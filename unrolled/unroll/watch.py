@@ -13,7 +13,7 @@ import functools
 import operator
 import sys
 import types
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -231,7 +231,8 @@ class _Reader:
             return "again", self._open[id(value)]
         self._open[id(value)] = len(self._open)
         try:
-            return kind, self._inside(value, kind)
+            plain = _PLAIN.get(kind)
+            return kind, self._inside(value, kind) if plain is None else plain(self, value)
         finally:
             del self._open[id(value)]
 
@@ -248,8 +249,6 @@ class _Reader:
             raise _UnwatchableError("a tensor that is neither a parameter nor a buffer: register_buffer makes it one")
         if isinstance(value, enum.Enum):
             return value.name
-        if isinstance(value, types.FunctionType):
-            return self._function(value)
         if isinstance(value, types.MethodType):
             return self.read(value.__func__), self.read(value.__self__)
         if isinstance(value, staticmethod | classmethod):
@@ -260,7 +259,7 @@ class _Reader:
             return self.read(value.func), self.read(value.args), self.read(value.keywords)
         if isinstance(value, type):
             return self._class(value)
-        if isinstance(value, types.ModuleType):
+        if isinstance(value, types.ModuleType):  # of a class of its own
             return self._namespace(value)
         if isinstance(value, _LISTS):
             return tuple(map(self.read, value)), self._attributes(value)
@@ -355,6 +354,16 @@ class SeenError(UntraceableError):
     def __init__(self, text: str, watch: Watch) -> None:
         super().__init__(text)
         self.watch = watch
+
+
+#: The kinds that most cells hold, without asking what else they might be.
+_PLAIN: dict[type, Callable[[_Reader, Any], Hashable]] = {
+    list: lambda reader, value: tuple(map(reader.read, value)),
+    tuple: lambda reader, value: tuple(map(reader.read, value)),
+    dict: lambda reader, value: tuple([(reader.read(key), reader.read(each)) for key, each in value.items()]),
+    types.FunctionType: _Reader._function,
+    types.ModuleType: _Reader._namespace,
+}
 
 
 class _UnwatchableError(Exception):
