@@ -68,7 +68,7 @@ def evil(ground):
 
     def plant(folder, owner=None):
         for path in folder.glob("*.so"):
-            for file, what in ((path, content), (path.with_suffix(".sha256"), native._stated(path.stem, content))):
+            for file, what in ((path, content), (path.with_suffix(".sha256"), native.stated_digest(path.stem, content))):
                 file.unlink(missing_ok=True)
                 file.write_bytes(what)
                 file.chmod(0o700)
@@ -96,7 +96,7 @@ def other_library(folder, number):
         (built,) = [path for path in folder.glob("*.so") if path.stem != name]
         content = built.read_bytes()
         (folder / f"{name}.so").write_bytes(content)
-        (folder / f"{name}.sha256").write_bytes(native._stated(name, content))
+        (folder / f"{name}.sha256").write_bytes(native.stated_digest(name, content))
         for path in folder.iterdir():
             path.chmod(0o600)
     finally:

@@ -285,7 +285,7 @@ def test_a_planted_plan_that_computes_something_else_is_made_anew(tmp_path, monk
             _, _, content = good.partition(b"\n")
             assert old in content
             content = content.replace(old, new)
-            path.write_bytes(store._stated(path.stem, content) + b"\n" + content)
+            path.write_bytes(store.stated_digest(path.stem, content) + b"\n" + content)
         torch.testing.assert_close(unroll(cell, x, backend="native")[0], unroll(cell, x, backend="eager")[0])
         (path,) = (tmp_path / "cache").glob("*.plan")
         good = good or path.read_bytes()

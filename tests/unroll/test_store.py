@@ -93,7 +93,7 @@ def test_a_damaged_or_foreign_file_is_made_anew(content, signed, fresh, monkeypa
     compare(cell)
     (path,) = fresh[0].glob("*.plan")
     good = path.read_bytes()
-    digest = store._stated(path.stem, content) + b"\n" if signed else good[:65]
+    digest = store.stated_digest(path.stem, content) + b"\n" if signed else good[:65]
     path.write_bytes(digest + content)
     fresh[1]()
     compare(cell)

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, ConfigurationError, ShapeError, UntraceableError
-from unrolled.unroll.adapt import Form, adapt, check_module, first_step, form_of, pack, returned, title, unpack
+from unrolled.unroll.adapt import Form, adapt, check_module, first_step, pack, returned, title, unpack
 from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.exported import unroll_exported
 from unrolled.unroll.fallback import (
@@ -113,8 +113,8 @@ def unroll(
             )
         return _start(cell, inputs, lengths, reverse, backend, recompute_every)
     else:
-        form = form_of(state)
         cell, state = adapt(cell, inputs, state)
+        form = cell.form
     if exporting:
         start = cell.initial_state(inputs.size(1), like=inputs) if state is None else state
         outputs, final = unroll_exported(cell, inputs, start, lengths, reverse, backend)
@@ -196,7 +196,7 @@ def _start(
         )
     output, state = first_step(module, inputs[-1] if reverse else inputs[0])
     if inputs.size(0) == 1:
-        return output.unsqueeze(0), adapt(module, inputs, state)[1]
+        return output.unsqueeze(0), returned(*unpack(state))
     rest = inputs[:-1] if reverse else inputs[1:]
     left = None if lengths is None else lengths - 1
     outputs, final = unroll(

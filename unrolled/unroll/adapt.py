@@ -141,12 +141,7 @@ def new_state(cell: Cell, x: Tensor, state: State) -> State:
 
 def title(cell: nn.Module) -> str:
     """The name of the class that the user wrote, inside what the engine and its layers put around it."""
-    inner = getattr(cell, "cell", None) or getattr(cell, "module", None)
-    return (
-        title(inner)
-        if isinstance(inner, nn.Module) and type(cell).__module__.startswith("unrolled.")
-        else type(cell).__name__
-    )
+    return type(innermost(cell)).__name__
 
 
 def innermost(cell: nn.Module) -> nn.Module:
@@ -174,11 +169,9 @@ def check_module(module: object) -> None:
     raise ConfigurationError(f"unroll takes a Cell or a torch.nn.Module, got {what}: {advice}")
 
 
-def adapt(module: nn.Module, inputs: Tensor, state: Any) -> tuple[Cell, State]:
+def adapt(module: nn.Module, inputs: Tensor, state: Any) -> tuple[Foreign, State]:
     """The cell that a module is, and its state as a tuple."""
     tensors, form = unpack(state)
-    if isinstance(module, Cell):
-        return module, tensors
     if not tensors or any(not isinstance(part, Tensor) or part.dim() != 2 for part in tensors):
         raise ShapeError(f"the state of {type(module).__name__} must be a tensor [B, size], or a tuple of such")
     return Foreign(module, form, inputs.size(-1), tuple(part.size(1) for part in tensors)), tensors
@@ -192,12 +185,6 @@ def unpack(state: Any) -> tuple[State, Form]:
         return state, len(state)
     tensors, form = pytree.tree_flatten(state)
     return tuple(tensors), form
-
-
-def form_of(state: Any) -> Form:
-    """The form of a state that `unpack` takes apart."""
-    plain = isinstance(state, Tensor) or (type(state) is tuple and all(isinstance(part, Tensor) for part in state))
-    return None if plain else unpack(state)[1]
 
 
 def pack(tensors: State, form: Form) -> Any:

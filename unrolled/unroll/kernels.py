@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from unrolled.cells import ElmanCell, GRUResetAfterCell, LSTMCell, State
 from unrolled.unroll.padding import choose, fill_states, without_padding
+from unrolled.unroll.signature import has_hooks
 
 Weights = list[Tensor]
 
@@ -59,7 +60,7 @@ def has_kernel(cell: nn.Module) -> bool:
     kind = type(cell)
     if kind not in _KERNELS or vars(kind).get("forward") is not _FORMULAS[kind] or "forward" in vars(cell):
         return False
-    return not (cell._forward_hooks or cell._forward_pre_hooks or cell._backward_hooks or cell._backward_pre_hooks)
+    return not has_hooks(cell)
 
 
 def _run(cell: nn.Module, inputs: Tensor | PackedSequence, state: State) -> tuple[Tensor, State]:

@@ -123,12 +123,12 @@ def _make(source: str, folder: Folder, name: str) -> ctypes.CDLL:
         if built is None:
             raise CompilerError(f"{compiler()[0]} gives no library")
         folder.write(file, built)
-        folder.write(f"{name}.sha256", _stated(name, built))
+        folder.write(f"{name}.sha256", stated_digest(name, built))
         return _load(workplace, name)
 
 
-def _stated(name: str, library: bytes) -> bytes:
-    """What is kept beside a library, by which it is known to be whole, and the one of its name."""
+def stated_digest(name: str, library: bytes) -> bytes:
+    """What is kept with a library or a plan, by which it is known to be whole, and the one of its name."""
     return digest(name.encode() + b"\n" + library).encode()
 
 
@@ -160,7 +160,7 @@ def _call(command: list[str], workplace: Folder) -> str | None:
 def _intact(folder: Folder, name: str) -> bool:
     """Whether the library is there, of the user's own making, and whole."""
     stated, library = folder.read(f"{name}.sha256"), folder.read(f"{name}.so")
-    return library is not None and stated == _stated(name, library)
+    return library is not None and stated == stated_digest(name, library)
 
 
 @functools.cache

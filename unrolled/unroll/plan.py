@@ -132,13 +132,13 @@ class Plan:
         self._input = x.meta["val"]
         self._derivatives: dict[tuple[bool, ...], Derivative] = {}
         self._gradients: dict[tuple[bool, ...], Gradients] = {}
-        _check_rows(self.hoist, self.name)
+        _check_rows(self.hoist)
         #: Which states' every step is read outside the loop.
         self.visible = tuple(k for k, node in enumerate(new_states) if node is output)[:1]
         self.sink: fx.GraphModule | None = None
         if not self.visible:
             self.sink = extract(graph, [*parameters, x, *states, *new_states], [output])
-            _check_rows(self.sink, self.name)
+            _check_rows(self.sink)
             read = placeholders(self.sink)[2 + count :]
             users = [[read[k], read[len(states) + k]] for k in range(len(states))]
             self.visible = tuple(k for k, nodes in enumerate(users) if any(node.users for node in nodes))
@@ -205,7 +205,7 @@ class Plan:
         edges = [node.meta["val"] for node in placeholders(derivative.collect)[1 + len(prepared) + len(constants) :]]
         if not chosen:
             return Gradients(derivative, None, None, ())
-        graph = trace(finish, [*self.parameters, self._input, *prepared, *constants, *edges, *of_hoisted], self.name)
+        graph = trace(finish, [*self.parameters, self._input, *prepared, *constants, *edges, *of_hoisted])
         turn_products(graph)
         return Gradients(derivative, graph, extract(graph, placeholders(graph), results(graph)), tuple(chosen))
 
@@ -216,7 +216,7 @@ class Plan:
         return self._derivatives[wanted]
 
     def _differentiate(self, wanted: tuple[bool, ...]) -> Derivative:
-        joint = trace_derivative(self._core_of_rows, wanted, self.name)
+        joint = trace_derivative(self._core_of_rows, wanted)
         nodes = placeholders(joint)
         inputs, incoming = nodes[: len(wanted)], nodes[len(wanted) :]
         prepared = inputs[: self.prepared]
@@ -282,7 +282,7 @@ def _is_real(node: fx.Node) -> bool:
     return not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex()
 
 
-def _check_rows(graph: fx.GraphModule, name: str) -> None:
+def _check_rows(graph: fx.GraphModule) -> None:
     """UntraceableError where a graph does not treat its rows one by one: it could not be run over those of all steps.
 
     It is tried: four rows at once must give what they give two by two.

@@ -74,10 +74,17 @@ def settings(description: Description) -> Hashable:
     return tuple(found)
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something is called when the module itself is."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
 def check_hooks(modules: list[nn.Module]) -> None:
-    """UntraceableError where a module has hooks: native code would not call them."""
+    """PassingError where a module has hooks: native code would not call them."""
     for module in modules:
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        if has_hooks(module):
             raise PassingError(f"its {type(module).__name__} has a hook, which is called at every step")
     if _torch_module._has_any_global_hook():
         raise PassingError("hooks on all modules are registered, which are called at every step")

@@ -13,7 +13,7 @@ from unrolled.cache import open_cache
 from unrolled.errors import CompilerError
 from unrolled.unroll import forms
 from unrolled.unroll.graph import DamagedError
-from unrolled.unroll.native import digest
+from unrolled.unroll.native import stated_digest
 from unrolled.unroll.passes import Forward, Training
 from unrolled.unroll.schedule import Schedule
 
@@ -50,7 +50,7 @@ def load(key: str | None, form: forms.Form = forms.record) -> Any:
         with open_cache() as folder:
             content = None if folder is None else folder.read(f"{key}.plan")
         stated, _, content = (content or b"").partition(b"\n")
-        if stated != _stated(key, content):
+        if stated != stated_digest(key, content):
             return None
         return forms.read(form, content)
     except (DamagedError, OSError, CompilerError):
@@ -65,12 +65,7 @@ def save(key: str | None, value: object) -> None:
         content = forms.write(value)
         with open_cache(make=True) as folder:
             assert folder is not None
-            folder.write(f"{key}.plan", _stated(key, content) + b"\n" + content)
+            folder.write(f"{key}.plan", stated_digest(key, content) + b"\n" + content)
             folder.trim()
     except (DamagedError, OSError, CompilerError):
         return
-
-
-def _stated(key: str, content: bytes) -> bytes:
-    """What stands in front of a plan, by which it is known to be whole, and the one of its name."""
-    return digest(key.encode() + b"\n" + content).encode()

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from unrolled.cells import Cell, State
 from unrolled.errors import UntraceableError
-from unrolled.unroll.adapt import step, title
+from unrolled.unroll.adapt import step
 from unrolled.unroll.fallback import in_new_thread
 from unrolled.unroll.observe import Observer, Seen, place
 from unrolled.unroll.operations import decompositions
@@ -40,15 +40,14 @@ aten = torch.ops.aten
 _DECOMPOSITIONS = decompositions()
 
 
-def trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], what: str) -> fx.GraphModule:
+def trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor]) -> fx.GraphModule:
     """`function(*tensors)` as a graph; `examples` give shapes and dtypes, their values are not looked at."""
-    return in_new_thread(_trace, function, examples, what)
+    return in_new_thread(_trace, function, examples)
 
 
 def _trace(
     function: Callable[..., Sequence[Tensor]],
     examples: Sequence[Tensor],
-    what: str,
     watching: AbstractContextManager | None = None,
 ) -> fx.GraphModule:
     with _silence(), FakeTensorMode(), fx.traceback.preserve_node_meta():
@@ -159,12 +158,12 @@ def trace_step(
     if any(tensor.layout is not torch.strided for tensor in parameters):
         raise UntraceableError("it holds a sparse tensor; a dense one compiles")
     if seen is None:
-        return trace(run, [*parameters, *_rows(ROWS, sizes, dtype, device)], title(cell)), names
+        return trace(run, [*parameters, *_rows(ROWS, sizes, dtype, device)]), names
     observer = Observer(uncopied)
     try:
         in_new_thread(_try, run, [*parameters, *_rows(2, sizes, dtype, device)], observer)
         seen.add(observer, describe(cell).modules, describe(copied).modules)
-        graph = in_new_thread(_trace, run, [*parameters, *_rows(ROWS, sizes, dtype, device)], title(cell), observer)
+        graph = in_new_thread(_trace, run, [*parameters, *_rows(ROWS, sizes, dtype, device)], observer)
         seen.add(observer, describe(cell).modules, describe(copied).modules)
     except UntraceableError as error:
         raise SeenError(str(error), observer.watch(describe(cell).modules)) from error
@@ -235,7 +234,7 @@ class _Whole(nn.Module):
         return made
 
 
-def trace_derivative(step: fx.GraphModule, wanted: Sequence[bool], what: str) -> fx.GraphModule:
+def trace_derivative(step: fx.GraphModule, wanted: Sequence[bool]) -> fx.GraphModule:
     """`(inputs..., gradients of outputs...) -> outputs..., gradients of the wanted inputs...` of a traced step."""
     inputs = [node.meta["val"] for node in placeholders(step)]
     outputs = [node.meta["val"] for node in results(step)]
@@ -254,7 +253,7 @@ def trace_derivative(step: fx.GraphModule, wanted: Sequence[bool], what: str) ->
         return [*values, *vjp(tuple(gradients))]
 
     shapes = [example(fake.dtype, fake.device, *fake.shape) for fake in [*inputs, *outputs]]
-    return trace(both, shapes, what)
+    return trace(both, shapes)
 
 
 def placeholders(graph: fx.GraphModule) -> list[fx.Node]:
