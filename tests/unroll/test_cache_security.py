@@ -68,7 +68,10 @@ def evil(ground):
 
     def plant(folder, owner=None):
         for path in folder.glob("*.so"):
-            for file, what in ((path, content), (path.with_suffix(".sha256"), native.stated_digest(path.stem, content))):
+            for file, what in (
+                (path, content),
+                (path.with_suffix(".sha256"), native.stated_digest(path.stem, content)),
+            ):
                 file.unlink(missing_ok=True)
                 file.write_bytes(what)
                 file.chmod(0o700)

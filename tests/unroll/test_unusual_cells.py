@@ -1,16 +1,19 @@
 """Cells that do more than compute their new state, or hold what cannot be copied: run as the loop runs them."""
 
+import gc
 import random
 import re
 import threading
 import warnings
 from collections import OrderedDict, namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from unrolled.cache import cache_directory
 from unrolled.cells import Cell
 from unrolled.errors import ConfigurationError, FallbackWarning
 from unrolled.layers import Recurrent
@@ -400,3 +403,81 @@ def test_a_refusal_names_the_users_own_line(reason):
     assert re.search(r" at test_unusual_cells\.py:\d+ \(`", text), text
     assert "00000" not in text
     assert "\n" not in text
+
+
+def test_the_changes_of_one_cell_refuse_no_other(monkeypatch):
+    monkeypatch.setattr(known, "MOST_SETTINGS", 2)
+
+    def powers(s, x, h):
+        return s.mixed(x, h) ** s.k
+
+    first, second = Two(powers), Two(powers)
+    for k in range(1, 5):
+        first.k = k
+        agree(first)
+    before, second.k = len(planned._planned), 7
+    agree(second)
+    assert len(planned._planned) == before + 1
+
+
+def test_a_layer_leaves_the_buffers_of_a_module_as_they_are():
+    class Counted(Two):
+        def __init__(self, input_size, hidden_size):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x, h):
+            self.calls += 1
+            return self.mixed(x, h)
+
+    assert Recurrent(Counted, 4, 5).cells[0][0].module.calls == 0
+
+
+class Named(Two):
+    def forward(self, x, state):
+        return self.mixed(x, state["h"]), {"h": self.mixed(x, state["h"])}
+
+
+def test_states_of_other_forms_under_autocast_and_recomputed():
+    cell, state = Named(), {"h": H}
+    expected, final = unroll(cell, X, state, backend="eager")
+    for options in ({}, {"recompute_every": 2}):
+        with torch.autocast("cpu", enabled=not options):
+            made, last = unroll(cell, X, state, **options)
+        torch.testing.assert_close(made, expected)
+        torch.testing.assert_close(last, final)
+
+
+def test_a_step_that_unrolls_another_cell():
+    class Inner(Two):
+        def forward(self, x, h):
+            return unroll(self.inner, torch.stack([x, x]), h)[0][-1]
+
+    cell = Inner()
+    cell.inner = nn.GRUCell(4, 5)
+    assert said(cell) == ""
+    agree(cell)
+
+
+def test_a_warning_points_at_the_users_line():
+    with pytest.warns(FallbackWarning) as caught:
+        unroll(Two(lambda s, x, h: s.mixed(x, h.sort(-1)[0])), X, H)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what is loaded is read from /proc")
+def test_the_library_of_a_plan_that_is_gone_is_closed():
+    def loaded():
+        cache = str(cache_directory())
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return {line.split()[4] for line in lines if cache in line}
+
+    planned._planned.clear()
+    gc.collect()
+    before = loaded()
+    with torch.no_grad():
+        unroll(nn.GRUCell(4, 5), X, H, backend="native")
+    assert len(loaded()) > len(before)
+    planned._planned.clear()
+    gc.collect()
+    assert loaded() == before
