@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, ConfigurationError, ShapeError, UntraceableError
-from unrolled.unroll.adapt import Form, adapt, check_module, first_step, pack, returned, title, unpack
+from unrolled.unroll.adapt import Foreign, Form, adapt, check_module, first_step, pack, returned, title, unpack
 from unrolled.unroll.eager import unroll_eager
 from unrolled.unroll.exported import unroll_exported
 from unrolled.unroll.fallback import (
@@ -127,6 +127,12 @@ def _run(
     cell: Cell, inputs: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, backend: str
 ) -> tuple[Tensor, State]:
     """By the first backend that can."""
+    if any(
+        part.size(0) != inputs.size(1) for part in state or ()
+    ):  # the loop broadcasts one row, or says what is wrong
+        if backend in ("planned", "native") or lengths is not None:
+            raise ShapeError(f"the states of {title(cell)} must have {inputs.size(1)} rows, as many as the input")
+        return unroll_eager(cell, inputs, tuple(state or ()), None, reverse)
     failed: UntraceableError | CompilerError | None = None
     reason = why_not_native(inputs, state, cell) if backend in ("auto", "native") else None
     if backend in ("planned", "native"):
@@ -136,7 +142,9 @@ def _run(
             return unroll_planned(cell, inputs, state, lengths, reverse, native=backend == "native")
         except (UntraceableError, CompilerError) as error:
             raise ConfigurationError(f"{title(cell)}: {error}: use backend='eager'") from error
-    if backend == "auto" and reason is None and not is_refused(cell, inputs, lengths):
+    # One step of a user's module is done sooner than its plan is found.
+    single = isinstance(cell, Foreign) and len(inputs) == 1
+    if backend == "auto" and reason is None and not single and not is_refused(cell, inputs, lengths):
         try:
             return unroll_planned(cell, inputs, state, lengths, reverse, native=True)
         except (UntraceableError, CompilerError) as error:
@@ -207,6 +215,8 @@ def _start(
 
 
 def _check_dimensions(inputs: Tensor) -> None:
+    if not isinstance(inputs, Tensor):
+        raise ShapeError(f"inputs must be a tensor [T, B, features], got a {type(inputs).__name__}")
     if inputs.dim() != 3:
         raise ShapeError(f"inputs must be [T, B, features], got {list(inputs.shape)}")
     if inputs.size(0) == 0:

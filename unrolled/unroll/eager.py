@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells import State
-from unrolled.unroll.adapt import stepper
+from unrolled.errors import ConfigurationError
+from unrolled.unroll.adapt import stepper, title
 from unrolled.unroll.padding import choose, fill_padding, fill_states, show, steps_inside
 
 
@@ -34,4 +35,8 @@ def unroll_eager(
             output, new = step(steps[t], choose(counts[t], state, first))
             state = choose(counts[t], new, state)
         outputs.append(output)
+    if not isinstance(outputs[0], Tensor):
+        raise ConfigurationError(
+            f"the output of {title(cell)} must be a tensor [B, size], got {type(outputs[0]).__name__}"
+        )
     return show(torch.stack(outputs[::-1] if reverse else outputs), inside, False), state

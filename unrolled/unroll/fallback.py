@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -18,6 +19,8 @@ from unrolled.errors import CompilerError, FallbackWarning, UntraceableError
 from unrolled.unroll.adapt import innermost
 
 T = TypeVar("T")
+#: `here` is set in a thread that tries a step: one that plans waits for it, so it must not plan itself.
+_trying = threading.local()
 _said: set[str] = set()
 _MOST_SAID = 1000
 #: Cells that were refused, so that they are not asked again: by what they were called with.
@@ -45,7 +48,7 @@ def in_new_thread(function: Callable[..., T], *arguments: Any) -> T:
     What the user has switched on in theirs, such as hooks on saved tensors, a mode that watches operations, or no
     autograd within an operator, has no business in it.
     """
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1, initializer=setattr, initargs=(_trying, "here", True)) as pool:
         return pool.submit(function, *arguments).result()
 
 
@@ -114,7 +117,7 @@ def tensors_of(cell: nn.Module) -> Iterator[Tensor]:
 
 def why_not_native(inputs: Tensor, state: State | None, cell: nn.Module | None = None) -> str | None:
     """What forbids native code for these tensors, and those of the cell; None where nothing does."""
-    if torch.jit.is_tracing() or is_transformed():
+    if torch.jit.is_tracing() or is_transformed() or getattr(_trying, "here", False):
         return "it is being traced or transformed"
     state = state or ()
     tensors = (inputs, *state)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.adapt import innermost
 from unrolled.unroll.fallback import guarded, in_new_thread
+from unrolled.unroll.observe import first_difference
 from unrolled.unroll.signature import Description, check_hooks, describe, planning
 from unrolled.unroll.trial import can_be_buffer, same_step, with_buffers
 from unrolled.unroll.watch import SeenError, Watch
@@ -109,14 +110,16 @@ class Known(Generic[T]):
         for failure in family.failures:
             if failure.watch.code_only(described.modules) == failure.content:
                 raise failure.kind(failure.text)
+        changed = ""
         for settings in family.settings:
             content = settings.watch.look(described.modules)
+            changed = changed or next((first_difference(before, content) for before in settings.kept), "")
             if content in settings.kept:  # which another thread has made meanwhile
                 return settings.kept[content].value, list(described.tensors.values()), cell
             found = self._lifted(settings, content, cell, described.modules, about, make)
             if found is not None:
                 return found
-        _count(cell, key)
+        _count(cell, key, changed)
         try:
             value, watch = guarded(make, cell)
             content = watch.look(described.modules)
@@ -185,13 +188,14 @@ class Known(Generic[T]):
         self._families = {key: each for key, each in self._families.items() if each.settings or each.failures}
 
 
-def _count(cell: Any, key: Hashable) -> None:
+def _count(cell: Any, key: Hashable, changed: str) -> None:
     made = _changes.setdefault(innermost(cell), {})
     made[key] = made.get(key, 0) + 1
     if made[key] > MOST_SETTINGS:
         raise UntraceableError(
-            f"its settings have had {MOST_SETTINGS} different values, each of which needs a plan of its own; a float "
-            "that is only computed with, or a buffer, may change freely"
+            f"its settings have had {MOST_SETTINGS} different values, each of which needs a plan of its own: last "
+            f"{changed or 'its structure'} changed; a buffer, or an attribute that is a float and only computed with, "
+            "may change freely"
         )
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import builtins
 import dis
+import functools
 import gc
 import linecache
+import re
 import sys
 import types
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from unrolled.errors import UntraceableError
-from unrolled.unroll.watch import TRUSTED, Watch, random_source
+from unrolled.unroll.watch import NO_BUFFER, TRUSTED, Watch, random_source
 
 #: Python's own modules that compute and no more.
 _PURE = frozenset(
@@ -39,7 +41,8 @@ _DYNAMIC_NAMES = frozenset(
 )
 _DYNAMIC_CALLS = frozenset(map(id, (builtins.getattr, builtins.hasattr, builtins.vars, builtins.dir)))
 _FORBIDDEN_CALLS = frozenset(
-    id(getattr(builtins, name)) for name in ("print", "input", "open", "exec", "eval", "globals", "locals", "id")
+    id(getattr(builtins, name))
+    for name in ("print", "input", "open", "exec", "eval", "globals", "locals", "id", "setattr", "delattr")
 )
 #: What of PyTorch tells of something other than the values of tensors.
 _AMBIENT = frozenset(
@@ -49,6 +52,13 @@ _AMBIENT = frozenset(
 )
 #: With these a step may tell a number from a tensor.
 _TYPES = frozenset({"type", "isinstance", "issubclass", "callable", "float", "int"})
+#: Values of globals and of variables around a function that a trial would change, or that hide what they read.
+_UNTOUCHABLE: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (random_source, "a generator of random numbers: draw them outside, and give them with the input"),
+    (lambda value: isinstance(value, Tensor), NO_BUFFER),
+    (lambda value: isinstance(value, functools._lru_cache_wrapper), "a function that remembers its results"),
+    (lambda value: isinstance(value, Iterator), "an iterator, which moves on at every step"),
+)
 _PLAIN_OWNERS = (list, dict, set, frozenset, tuple, str, bytes, int, float, complex, range, slice, type, Tensor)
 _CHANGING = frozenset(
     {"append", "extend", "insert", "add", "update", "pop", "popitem", "popleft", "remove", "discard", "clear"}
@@ -59,11 +69,11 @@ _CHANGING = frozenset(
 class Observer:
     """Stands beside a thread while it runs a step: `with observer: ...`.
 
-    uncopied: attributes that the step shares with its cell, by name, and what they are: they must not be touched.
+    untouchable: attributes that a trial must not use, by name, and what they are.
     """
 
-    def __init__(self, uncopied: dict[str, str]) -> None:
-        self.uncopied = uncopied
+    def __init__(self, untouchable: dict[str, str]) -> None:
+        self.untouchable = untouchable
         self.names: set[str] = set()
         self._own_names: set[str] = set()
         self.dynamic = False
@@ -154,13 +164,16 @@ class Observer:
         wanted |= read
         self.asks_type |= not _TYPES.isdisjoint(read)
         for name in (*read, *code.co_freevars):
-            if random_source(space.get(name) if name in space else frame.f_locals.get(name)):
-                self._refuse(f"draws random numbers from `{name}`", frame)
+            value = space[name] if name in space else frame.f_locals.get(name)
+            found = next((what for holds, what in _UNTOUCHABLE if holds(value)), None)
+            if found is not None:
+                self._refuse(f"uses `{name}`, {found}", frame, _line_of(steps, name))
+        if "sys" in read and "modules" in code.co_names:
+            self._refuse("looks modules up in sys.modules", frame)
         self._may_draw |= "random" in code.co_names
         for name in code.co_names:
-            if name in self.uncopied:
-                line = next((_line(step) for step in steps if step.argval == name), None)
-                self._refuse(f"uses `{name}`, {self.uncopied[name]}, which cannot be copied for a trial", frame, line)
+            if name in self.untouchable:
+                self._refuse(f"uses `{name}`, {self.untouchable[name]}", frame, _line_of(steps, name))
         for what, line in _writes(code, steps):
             self._refuse(f"writes {what}", frame, line)
 
@@ -183,8 +196,10 @@ class Observer:
             root = type(owner).__module__.partition(".")[0]
             if root not in _LIBRARIES and root not in _PURE and root != "builtins":
                 self._refuse(f"calls {type(owner).__qualname__}.{name}()", frame)
-        elif name in _CHANGING and any(value is owner for value in list(frame.f_globals.values())):
-            self._refuse("changes a global", frame)
+        elif name in _CHANGING:
+            target = _called(frame)
+            if target is not None and outlives(target, frame.f_code):
+                self._refuse(f"changes `{target.rpartition('.')[0]}`", frame)
 
     def _refuse(self, what: str, frame: types.FrameType, line: int | None = None) -> None:
         self.refusal = UntraceableError(f"it {what} at {place(frame.f_code.co_filename, line or frame.f_lineno)}")
@@ -195,7 +210,6 @@ class Seen:
     """What is known of what a step reads: gathered while it is tried, and while it is traced."""
 
     watch: Watch | None = None
-    _content: Hashable = None
     asks_type = False
 
     def add(self, observer: Observer, modules: list[nn.Module], tried: list[nn.Module]) -> None:
@@ -203,14 +217,11 @@ class Seen:
         watch = observer.watch(modules)
         before, after = watch.look(modules), watch.look(tried)
         if before != after:
-            raise UntraceableError(f"it changes {_first_difference(before, after)} at every step")
-        again = self.watch is not None and self.watch.reads == watch.reads
-        if again and self._content != before:
-            raise UntraceableError("it changes a global, or something else that it shares with others, at every step")
-        self.watch, self._content, self.asks_type = watch, before, observer.asks_type
+            raise UntraceableError(f"it changes {first_difference(before, after)} at every step")
+        self.watch, self.asks_type = watch, observer.asks_type
 
 
-def _first_difference(before: Any, after: Any) -> str:
+def first_difference(before: Any, after: Any) -> str:
     """The name of an attribute that is not what it was."""
     for old, new in zip(before[0], after[0], strict=True):
         was, is_now = ({at[0]: at[1:] for at in zip(*each, strict=True)} for each in (old, new))
@@ -229,18 +240,50 @@ def place(path: str, line: int) -> str:
 def _writes(code: types.CodeType, steps: list[dis.Instruction]) -> Iterator[tuple[str, int]]:
     """What a function writes that outlives it, and at which line.
 
-    An attribute of a local variable that is no argument is passed over: where it belongs to something that lives
-    longer, that is seen to have changed.
+    What hangs on a local variable that is no argument is passed over: where it belongs to something that lives longer,
+    that is seen to have changed.
     """
-    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     for step in steps:
         if step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
             yield f"the global `{step.argval}`", _line(step) or code.co_firstlineno
+        elif step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in code.co_freevars:
+            yield f"`{step.argval}`, a variable of the function around it", _line(step) or code.co_firstlineno
+        elif step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
+            target = _text(code.co_filename, step)
+            if target is not None and outlives(target, code):
+                yield f"`{target}`", _line(step) or code.co_firstlineno
         elif step.opname in ("STORE_ATTR", "DELETE_ATTR") and code.co_name not in ("__init__", "__post_init__"):
             target = _text(code.co_filename, step) or f"an attribute `{step.argval}`"
-            root = target.partition(".")[0]
-            if root in arguments or root not in code.co_varnames:
+            if outlives(target, code, ()):
                 yield f"`{target}`", _line(step) or code.co_firstlineno
+        elif step.opname == "IMPORT_NAME":
+            root = step.argval.partition(".")[0]
+            if root and root not in _LIBRARIES and root not in sys.stdlib_module_names:
+                yield f"imports `{step.argval}`, and with it names that nobody watches,", _line(step) or 0
+
+
+def outlives(target: str, code: types.CodeType, copied: tuple[str, ...] | None = None) -> bool:
+    """Whether an expression, as it stands in a function, starts at something that was there before the call.
+
+    `copied` are names of what the step was given a copy of: the function's first argument, where nothing else is said.
+    """
+    root = re.split(r"\W", target, maxsplit=1)[0]
+    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    safe = arguments[:1] if copied is None else copied
+    return root not in safe and (root in arguments or root not in code.co_varnames)
+
+
+def _called(frame: types.FrameType) -> str | None:
+    """The source of the call that a frame is at, without its arguments."""
+    for step in dis.get_instructions(frame.f_code):
+        if step.offset == frame.f_lasti:
+            text = _text(frame.f_code.co_filename, step)
+            return None if text is None else text.partition("(")[0]
+    return None
+
+
+def _line_of(steps: list[dis.Instruction], name: str) -> int | None:
+    return next((_line(step) for step in steps if step.argval == name), None)
 
 
 def _text(path: str, step: dis.Instruction) -> str | None:

@@ -44,6 +44,8 @@ def unroll_captured(
     tensors = (inputs, *first)
     if any(value.device.type != "cpu" or value.dtype not in (torch.float32, torch.float64) for value in tensors):
         return None
+    if any(part.size(0) != inputs.size(1) for part in first):
+        return None
     form, prefix = None, "cell." if lengths is not None else ""
     if not isinstance(cell, Cell):
         if not first:

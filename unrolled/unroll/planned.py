@@ -20,7 +20,7 @@ from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.known import Known
 from unrolled.unroll.native import compiler
-from unrolled.unroll.observe import Observer, Seen
+from unrolled.unroll.observe import Observer, Seen, first_difference
 from unrolled.unroll.padding import choose, fill_padding, fill_states, show, steps_inside
 from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.signature import describe, settings
@@ -75,6 +75,12 @@ def _make(cell: Cell, dtype: torch.dtype, device: torch.device, native: bool) ->
         made = Planned(plan().schedule, TorchExecutor(plan()))
     watch = Watch(None, (), described.modules) if seen is None else seen.watch
     assert watch is not None
+    if seen is not None:
+        before = watch.look(described.modules)
+        check_values(made.schedule, cell, dtype, device)
+        after = watch.look(described.modules)
+        if before != after:
+            raise UntraceableError(f"it changes {first_difference(before, after)} at every step")
     if seen is not None and seen.asks_type and "lifted" in vars(cell):
         raise UntraceableError("it asks for the type of something, which may be a number that has become a tensor")
     return made, watch
@@ -189,7 +195,9 @@ def _outputs(schedule: Schedule, parameters: Tensors, inputs: Tensor, state: Sta
     """The output of every step; `after` are the visible states after each."""
     if schedule.sink is None:
         return after[0]
-    return sink(schedule.sink, schedule.visible, parameters, inputs, schedule.first(inputs, state), after)
+    outputs = sink(schedule.sink, schedule.visible, parameters, inputs, schedule.first(inputs, state), after)
+    # The loop's outputs are a tensor of their own, also where the output is the input.
+    return outputs.clone() if outputs.untyped_storage().data_ptr() == inputs.untyped_storage().data_ptr() else outputs
 
 
 def hold(inputs: Tensor, lengths: Tensor | None, reverse: bool) -> tuple[Tensor | None, Tensor]:

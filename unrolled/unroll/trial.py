@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Sized
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from unrolled.cells import Cell
 from unrolled.unroll.adapt import step
-from unrolled.unroll.watch import INTERNAL
+from unrolled.unroll.watch import INTERNAL, MOST_VALUES, is_trusted
 
 M = TypeVar("M", bound=nn.Module)
 #: What is shared for good: copying takes memory, or means nothing.
@@ -30,6 +33,10 @@ def trial_copy(cell: M, tensors: dict[int, Tensor]) -> tuple[M, dict[str, str]]:
         made = type(module).__new__(type(module))
         memo[id(module)] = made
         pairs.append((module, made))
+    for kind in {base for module, _ in pairs for base in type(module).__mro__ if not is_trusted(base)}:
+        for name, value in vars(kind).items():
+            if isinstance(value, functools._lru_cache_wrapper):
+                uncopied[name] = "a function that remembers its results"
     for module, made in pairs:
         for name, value in vars(module).items():
             if name in ("_parameters", "_buffers"):
@@ -47,14 +54,21 @@ def trial_copy(cell: M, tensors: dict[int, Tensor]) -> tuple[M, dict[str, str]]:
 
 
 def _copied(value: Any, name: str, memo: dict[int, Any], uncopied: dict[str, str]) -> Any:
+    if isinstance(value, Sized) and _size(value) > MOST_VALUES:
+        uncopied[name] = f"a {type(value).__qualname__} of {_size(value):,} elements, too many to look at in every call"
+        return value
     before = dict(memo)
     try:
         return copy.deepcopy(value, memo)
     except Exception as error:  # whatever a class raises that does not want to be copied
         memo.clear()  # of what was copied half
         memo.update(before)
-        uncopied[name] = f"a {type(value).__qualname__} ({type(error).__name__})"
+        uncopied[name] = f"a {type(value).__qualname__}, which cannot be copied for a trial ({type(error).__name__})"
         return value
+
+
+def _size(value: Sized) -> int:
+    return value.size if isinstance(value, np.ndarray) else len(value)
 
 
 def can_be_buffer(module: nn.Module, name: str) -> bool:

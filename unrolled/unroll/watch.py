@@ -44,6 +44,7 @@ _ATOMS = frozenset(
     | {torch.dtype, torch.device, torch.layout, torch.memory_format}
 )
 _CODE = frozenset({types.FunctionType, types.BuiltinFunctionType})
+_SIZED = (list, tuple, dict, set, frozenset, collections.deque)
 _LISTS = (list, tuple, collections.deque)
 #: Their code is given by a version, and reads no setting but those of the modules themselves.
 TRUSTED = frozenset({"torch", "unrolled"})
@@ -61,8 +62,9 @@ _PASSED = frozenset({"__dict__", "__weakref__"})
 #: The attributes of a module that belong to PyTorch, or to what the engine puts around a cell.
 INTERNAL = frozenset([*vars(nn.Module()), "origin", "lifted"])
 #: Elements of an array, and values in all, that are looked at in every call.
-_MOST_ELEMENTS, _MOST_VALUES = 4096, 2000
+_MOST_ELEMENTS, MOST_VALUES = 4096, 2000
 _MOST_GETTERS = 16
+NO_BUFFER = "a tensor that is neither a parameter nor a buffer: register_buffer makes it one"
 _ABSENT = object()
 
 Pairs = tuple[tuple[dict, tuple[str, ...]], ...]
@@ -206,7 +208,7 @@ class _Reader:
         self._modules = modules
         self._numbers: dict[int, int] | None = None
         self._open: dict[int, int] = {}
-        self._left = _MOST_VALUES
+        self._left = MOST_VALUES
 
     def read_at(self, value: Any, name: str) -> Hashable:
         try:
@@ -224,9 +226,9 @@ class _Reader:
             return value
         if value is _ABSENT:
             return "absent"
-        self._left -= 1
+        self._left -= 1 + (len(value) if isinstance(value, _SIZED) else 0)
         if self._left < 0:
-            raise _UnwatchableError(f"which holds more than {_MOST_VALUES} values to look at in every call")
+            raise _UnwatchableError(f"which holds more than {MOST_VALUES} values to look at in every call")
         if id(value) in self._open:
             return "again", self._open[id(value)]
         self._open[id(value)] = len(self._open)
@@ -241,12 +243,12 @@ class _Reader:
             return value
         if isinstance(value, nn.Module):
             return self._module(value)
-        if isinstance(value, np.ndarray | np.generic):
+        if kind is np.ndarray or isinstance(value, np.generic):
             return _array(np.asarray(value))
         if random_source(value):
             raise _UnwatchableError("a generator of random numbers: draw them outside, and give them with the input")
         if isinstance(value, Tensor):
-            raise _UnwatchableError("a tensor that is neither a parameter nor a buffer: register_buffer makes it one")
+            raise _UnwatchableError(NO_BUFFER)
         if isinstance(value, enum.Enum):
             return value.name
         if isinstance(value, types.MethodType):
@@ -280,9 +282,6 @@ class _Reader:
             return value.__name__, self.read(owner)
         if isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType | np.dtype):
             return value
-        wrapped = getattr(value, "__wrapped__", None)  # as of functools.lru_cache
-        if isinstance(wrapped, types.FunctionType):
-            return self.read(wrapped)
         if kind.__module__ != "builtins" and (hasattr(value, "__dict__") or _slots(kind)) and _is_python(kind):
             return self._class(kind), self._attributes(value)
         raise _UnwatchableError(f"a {kind.__module__}.{kind.__qualname__}, which cannot be watched for changes")
@@ -336,7 +335,11 @@ class _Reader:
         found = []
         for name, value in list(vars(kind).items()):
             special = name.startswith("__") and name.endswith("__")
-            if (self._wanted(name) and not special) or name in ("forward", "__call__", "__getattr__"):
+            if (
+                name == "forward"
+                or (special and name not in _UNREAD and type(value) is types.FunctionType)
+                or (self._wanted(name) and not special)
+            ):
                 found.append((name, self.read_at(value, name)))
         return tuple(found)
 
