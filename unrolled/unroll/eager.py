@@ -37,6 +37,6 @@ def unroll_eager(
         outputs.append(output)
     if not isinstance(outputs[0], Tensor):
         raise ConfigurationError(
-            f"the output of {title(cell)} must be a tensor [B, size], got {type(outputs[0]).__name__}"
+            f"the output of {title(cell)} must be a tensor [B, size], got a {type(outputs[0]).__name__}"
         )
     return show(torch.stack(outputs[::-1] if reverse else outputs), inside, False), state

@@ -93,12 +93,12 @@ class Known(Generic[T]):
         family = self._families.get(key)
         if family is not None:
             for settings in family.settings:
-                content = settings.watch.look(described.modules)
+                content = _content(settings.watch, described.modules)
                 kept = settings.kept.get(content)
                 if kept is not None:
                     kept.used = next(_clock)
                     return kept.value, list(described.tensors.values()), cell
-                if settings.masked and _mask(content, settings.masked) in settings.lifted:
+                if content is not None and settings.masked and _mask(content, settings.masked) in settings.lifted:
                     return self.find(_lift(cell, described.modules, settings.masked, about[0]), about, make)
         with planning:
             return self._miss(key, described, cell, about, make)
@@ -112,7 +112,9 @@ class Known(Generic[T]):
                 raise failure.kind(failure.text)
         changed = ""
         for settings in family.settings:
-            content = settings.watch.look(described.modules)
+            content = _content(settings.watch, described.modules)
+            if content is None:
+                continue
             changed = changed or next((first_difference(before, content) for before in settings.kept), "")
             if content in settings.kept:  # which another thread has made meanwhile
                 return settings.kept[content].value, list(described.tensors.values()), cell
@@ -186,6 +188,14 @@ class Known(Generic[T]):
         for family in self._families.values():
             family.settings = [each for each in family.settings if each.kept]
         self._families = {key: each for key, each in self._families.items() if each.settings or each.failures}
+
+
+def _content(watch: Watch, modules: list[nn.Module]) -> Any:
+    """What a watch sees of a cell; None, which no plan is kept under, where that holds what cannot be watched."""
+    try:
+        return watch.look(modules)
+    except UntraceableError:
+        return None
 
 
 def _count(cell: Any, key: Hashable, changed: str) -> None:
