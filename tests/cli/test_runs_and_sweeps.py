@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,10 @@ def test_what_others_may_not_read_is_a_row(folder, tmp_path):
     if not hasattr(os, "getuid") or os.getuid() != 0:
         pytest.skip("only root can become another user")
     shutil.copytree(folder / "b", folder / "closed" / "c")
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):  # which pytest keeps to itself
+    for path in (
+        tmp_path,
+        *tmp_path.parents[: -len(Path(tempfile.gettempdir()).parts)],
+    ):  # which pytest keeps to itself
         path.chmod(path.stat().st_mode | stat.S_IXOTH)
     (folder / "b" / "metrics.jsonl").chmod(0o600)
     (folder / "closed").chmod(0o700)

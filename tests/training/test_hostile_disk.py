@@ -1,5 +1,6 @@
 """A disk that is full or cannot be written: one line that says so, and nothing lost that was there before."""
 
+import gc
 import os
 
 import pytest
@@ -23,6 +24,7 @@ def volume(tmp_path):
     if mounted.returncode:
         pytest.skip("mounting a file system takes a privilege that this process lacks")
     yield path
+    gc.collect()  # of what a test that has ended still holds open there
     completed(["umount", path], check=True)
 
 

@@ -72,7 +72,7 @@ def unroll(
         # Autocast is for single operations; a whole loop is fastest, and best, in the type of its weights.
         dtype = next((p.dtype for p in cell.parameters() if p.is_floating_point()), inputs.dtype)
         with torch.autocast("cpu", enabled=False):
-            given = pytree.tree_map(lambda part: part.to(dtype), state)
+            given = None if state is None else pytree.tree_map(lambda part: part.to(dtype), state)
             return unroll(
                 cell,
                 inputs.to(dtype),

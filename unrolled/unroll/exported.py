@@ -17,7 +17,7 @@ from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError, UntraceableError
 from unrolled.unroll.adapt import step, title
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
-from unrolled.unroll.padding import fill_padding, steps_inside
+from unrolled.unroll.padding import steps_inside
 
 #: `scan` lost gradients through time where the first state wanted none.
 _LOSES_GRADIENTS = TorchVersion(torch.__version__) < "2.13"
@@ -34,7 +34,8 @@ def unroll_exported(
     read: tuple[Tensor, ...] = (inputs,)
     if lengths is not None:
         inside = steps_inside(inputs.size(0), lengths)
-        read = fill_padding(inputs, lengths, inside, reverse), inside  # what lies after a sequence may be NaN
+        # What lies after a sequence may be NaN. Its first step in that place, as elsewhere, would fix the batch's size.
+        read = torch.where(inside, inputs, torch.zeros_like(inputs)), inside
     if reverse:
         read = tuple(part.flip(0) for part in read)
     first = tuple(part.clone(memory_format=torch.contiguous_format) for part in state)

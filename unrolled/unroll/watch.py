@@ -280,6 +280,8 @@ class _Reader:
             if owner is None or isinstance(owner, types.ModuleType | type):
                 return value
             return value.__name__, self.read(owner)
+        if kind.__module__.startswith("unrolled."):  # of what the engine itself has put around a cell
+            return Itself(value)
         if isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType | np.dtype):
             return value
         if kind.__module__ != "builtins" and (hasattr(value, "__dict__") or _slots(kind)) and _is_python(kind):
