@@ -25,16 +25,18 @@ def unroll_eager(
         inputs, first = fill_padding(inputs, lengths, inside, reverse), fill_states(state, lengths)
     counts = None if inside is None else inside.unbind(0)
     # Backward joins the gradients of unbind once; each of those of inputs[t] is as large as the whole input.
-    steps = inputs.unbind(0) if inputs.requires_grad else inputs
+    steps = inputs.unbind(0)
     step = stepper(cell)
     outputs: list[Tensor] = []
-    for t in reversed(range(len(steps))) if reverse else range(len(steps)):
-        if counts is None:
-            output, state = step(steps[t], state)
-        else:
+    if counts is None:
+        for x in reversed(steps) if reverse else steps:
+            output, state = step(x, state)
+            outputs.append(output)
+    else:
+        for t in reversed(range(len(steps))) if reverse else range(len(steps)):
             output, new = step(steps[t], choose(counts[t], state, first))
             state = choose(counts[t], new, state)
-        outputs.append(output)
+            outputs.append(output)
     if not isinstance(outputs[0], Tensor):
         raise ConfigurationError(
             f"the output of {title(cell)} must be a tensor [B, size], got a {type(outputs[0]).__name__}"
