@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import register_random, settings
 
 # Compiled cells stay from run to run, apart from the user's own.
 os.environ.setdefault("UNROLLED_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "unrolled"))
@@ -15,6 +15,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core to itself, and
 # Elsewhere every run looks at other examples; continuous integration at the same ones.
 settings.register_profile("unrolled", deadline=None, max_examples=30, print_blob=True, derandomize="CI" in os.environ)
 settings.load_profile("unrolled")
+
+
+class _TorchRandom:
+    """PyTorch's generator as Hypothesis wants it, so that an example that failed draws the same numbers again."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+_torch_random = _TorchRandom()
+register_random(_torch_random)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

@@ -124,6 +124,9 @@ def test_planned_agrees_with_eager(name, steps, batch, inputs, hidden, reverse, 
 
 def _native(name, dtype, inputs, hidden, wants, ragged, calls, data):
     """What is compiled for one cell is called with several numbers of steps and sequences."""
+    if "ln" in name and hidden == 1:
+        # A single feature normalised is zero up to rounding, and the next norm divides that by the root of ε again.
+        dtype = torch.float64
     for steps, batch, reverse in calls:
         lengths = data.draw(st.lists(st.integers(0, steps), min_size=batch, max_size=batch)) if ragged else None
         compare(name, "native", dtype, steps, batch, inputs, hidden, reverse, wants, lengths)

@@ -14,10 +14,10 @@ from unrolled.unroll.forms import generated
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.known import Known
 from unrolled.unroll.native import compiler
-from unrolled.unroll.observe import Seen
+from unrolled.unroll.observe import seen_by
 from unrolled.unroll.signature import describe, settings
 from unrolled.unroll.store import load, save
-from unrolled.unroll.watch import Watch, has_code_of_its_own
+from unrolled.unroll.watch import Watch
 
 
 class Choice(Protocol):
@@ -84,10 +84,9 @@ class Generator:
 def _make(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[_Parts, Watch]:
     compiler()
     described = describe(cell)
-    own = has_code_of_its_own(described.modules)
-    seen = Seen() if own else None
-    # What the code of others reads is seen while it is traced.
-    kept = None if own else fingerprint("generate", described.structure, settings(described), dtype)
+    seen = seen_by(described.modules)
+    # What the user's code reads is seen while it is traced.
+    kept = None if seen else fingerprint("generate", described.structure, settings(described), dtype)
     parts = load(kept, generated)
     if parts is None or not parts[1].find():
         from unrolled.unroll.generating import generating  # what is in the cache needs none of its imports

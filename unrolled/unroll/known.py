@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.adapt import innermost
+from unrolled.unroll.content import Content, Places
 from unrolled.unroll.fallback import guarded, in_new_thread
-from unrolled.unroll.observe import first_difference
 from unrolled.unroll.signature import Description, check_hooks, describe, planning
 from unrolled.unroll.trial import can_be_buffer, same_step, with_buffers
 from unrolled.unroll.watch import SeenError, Watch
@@ -42,8 +42,8 @@ class _Settings(Generic[T]):
     """
 
     watch: Watch
-    kept: dict[Hashable, _Kept[T]] = field(default_factory=dict)
-    masked: frozenset[tuple[int, str]] = frozenset()
+    kept: dict[Content, _Kept[T]] = field(default_factory=dict)
+    masked: Places = frozenset()
     lifted: set[Hashable] = field(default_factory=set)
     rigid: set[Hashable] = field(default_factory=set)
 
@@ -94,11 +94,11 @@ class Known(Generic[T]):
         if family is not None:
             for settings in family.settings:
                 content = _content(settings.watch, described.modules)
-                kept = settings.kept.get(content)
+                kept = None if content is None else settings.kept.get(content)
                 if kept is not None:
                     kept.used = next(_clock)
                     return kept.value, list(described.tensors.values()), cell
-                if content is not None and settings.masked and _mask(content, settings.masked) in settings.lifted:
+                if content is not None and settings.masked and content.without(settings.masked) in settings.lifted:
                     return self.find(_lift(cell, described.modules, settings.masked, about[0]), about, make)
         with planning:
             return self._miss(key, described, cell, about, make)
@@ -115,7 +115,7 @@ class Known(Generic[T]):
             content = _content(settings.watch, described.modules)
             if content is None:
                 continue
-            changed = changed or next((first_difference(before, content) for before in settings.kept), "")
+            changed = changed or next((before.first_difference(content) for before in settings.kept), "")
             if content in settings.kept:  # which another thread has made meanwhile
                 return settings.kept[content].value, list(described.tensors.values()), cell
             found = self._lifted(settings, content, cell, described.modules, about, make)
@@ -136,14 +136,14 @@ class Known(Generic[T]):
         self._bound()
         return value, list(described.tensors.values()), cell
 
-    def _lifted(self, settings: _Settings[T], content: Any, cell, modules, about, make):
+    def _lifted(self, settings: _Settings[T], content: Content, cell, modules, about, make):
         """As `find`, with numbers that vary as arguments; None where no content that is known is alike but for them."""
         for before in list(settings.kept):
-            varying = _differing(before, content)
+            varying = before.varying_floats(content)
             masked = settings.masked | varying
             if not varying or not all(can_be_buffer(modules[number], name) for number, name in masked):
                 continue
-            alike = _mask(content, masked)
+            alike = content.without(masked)
             if alike in settings.rigid:
                 continue
             try:
@@ -190,7 +190,7 @@ class Known(Generic[T]):
         self._families = {key: each for key, each in self._families.items() if each.settings or each.failures}
 
 
-def _content(watch: Watch, modules: list[nn.Module]) -> Any:
+def _content(watch: Watch, modules: list[nn.Module]) -> Content | None:
     """What a watch sees of a cell; None, which no plan is kept under, where that holds what cannot be watched."""
     try:
         return watch.look(modules)
@@ -209,34 +209,6 @@ def _count(cell: Any, key: Hashable, changed: str) -> None:
         )
 
 
-def _mask(content: Any, masked: frozenset[tuple[int, str]]) -> Hashable:
-    """A content without that of the masked attributes."""
-    attributes, *rest = content
-    left = []
-    for number, each in enumerate(attributes):
-        kept = [at for at in zip(*each, strict=True) if (number, at[0]) not in masked] if each else []
-        left.append(tuple(kept))
-    return tuple(left), *rest
-
-
-def _differing(before: Any, now: Any) -> frozenset[tuple[int, str]]:
-    """The floats that alone differ between two contents; empty where anything else does."""
-    if before[1:] != now[1:] or len(before[0]) != len(now[0]):
-        return frozenset()
-    found: set[tuple[int, str]] = set()
-    for number, (old, new) in enumerate(zip(before[0], now[0], strict=True)):
-        if old == new:
-            continue
-        if not old or not new or old[:2] != new[:2]:
-            return frozenset()
-        for name, kind, was, is_now in zip(*new[:2], old[2], new[2], strict=True):
-            if was != is_now:
-                if kind is not float:
-                    return frozenset()
-                found.add((number, name))
-    return frozenset(found)
-
-
-def _lift(cell: Any, modules: list[nn.Module], masked: frozenset[tuple[int, str]], dtype: torch.dtype) -> Any:
+def _lift(cell: Any, modules: list[nn.Module], masked: Places, dtype: torch.dtype) -> Any:
     values = {at: torch.tensor(vars(modules[at[0]])[at[1]], dtype=dtype) for at in sorted(masked)}
     return with_buffers(cell, modules, values)

@@ -22,7 +22,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from unrolled.errors import UntraceableError
-from unrolled.unroll.watch import NO_BUFFER, TRUSTED, Watch, random_source
+from unrolled.unroll.content import Content
+from unrolled.unroll.watch import NO_BUFFER, TRUSTED, Watch, has_code_of_its_own, random_source
 
 #: Python's own modules that compute and no more.
 _PURE = frozenset(
@@ -215,20 +216,26 @@ class Seen:
     def add(self, observer: Observer, modules: list[nn.Module], tried: list[nn.Module]) -> None:
         """After a run over the copy `tried` of `modules`: UntraceableError where it has changed anything."""
         watch = observer.watch(modules)
-        before, after = watch.look(modules), watch.look(tried)
-        if before != after:
-            raise UntraceableError(f"it changes {first_difference(before, after)} at every step")
+        _require_unchanged(watch.look(modules), watch.look(tried))
         self.watch, self.asks_type = watch, observer.asks_type
 
+    def unchanged(self, modules: list[nn.Module], work: Callable[[], None]) -> Watch:
+        """What is watched from now on: UntraceableError where `work`, which runs the step, changes any of it."""
+        assert self.watch is not None
+        before = self.watch.look(modules)
+        work()
+        _require_unchanged(before, self.watch.look(modules))
+        return self.watch
 
-def first_difference(before: Any, after: Any) -> str:
-    """The name of an attribute that is not what it was."""
-    for old, new in zip(before[0], after[0], strict=True):
-        was, is_now = ({at[0]: at[1:] for at in zip(*each, strict=True)} for each in (old, new))
-        for name in {**was, **is_now}:
-            if was.get(name) != is_now.get(name):
-                return f"`self.{name}`"
-    return "a setting of its class or of a function"
+
+def _require_unchanged(before: Content, after: Content) -> None:
+    if before != after:
+        raise UntraceableError(f"it changes {before.first_difference(after)} at every step")
+
+
+def seen_by(modules: list[nn.Module]) -> Seen | None:
+    """What must be learnt of what a cell reads; None for PyTorch's and this package's own, which read attributes."""
+    return Seen() if has_code_of_its_own(modules) else None
 
 
 def place(path: str, line: int) -> str:

@@ -20,13 +20,13 @@ from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.known import Known
 from unrolled.unroll.native import compiler
-from unrolled.unroll.observe import Observer, Seen, first_difference
+from unrolled.unroll.observe import Observer, Seen, seen_by
 from unrolled.unroll.padding import choose, fill_padding, fill_states, show, steps_inside
 from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.signature import describe, settings
 from unrolled.unroll.store import Record
 from unrolled.unroll.trial import trial_copy
-from unrolled.unroll.watch import Watch, has_code_of_its_own
+from unrolled.unroll.watch import Watch
 
 if TYPE_CHECKING:
     from unrolled.unroll.plan import Plan
@@ -59,29 +59,25 @@ def find_plan(
 
 def _make(cell: Cell, dtype: torch.dtype, device: torch.device, native: bool) -> tuple[Planned, Watch]:
     described = describe(cell)
-    # Of PyTorch's and this package's own cells is known what they read: their attributes.
-    seen = Seen() if has_code_of_its_own(described.modules) else None
+    seen = seen_by(described.modules)
     plan = _Traced(cell, dtype, device, seen)
+    verified = False
     if native:
         compiler()
         kept = fingerprint(described.structure, settings(described), str(dtype))
         record = Record.find(kept)
-        if record is None or not _is_for(record, cell, dtype, device, seen):
+        verified = record is not None and _is_for(record, cell, dtype, device, seen)
+        if record is None or not verified:
             record = Record(plan().schedule, kept)
-            check_values(record.schedule, cell, dtype, device)
         made = Planned(record.schedule, NativeExecutor(record, plan, dtype))
     else:
-        check_values(plan().schedule, cell, dtype, device)
         made = Planned(plan().schedule, TorchExecutor(plan()))
-    watch = Watch(None, (), described.modules) if seen is None else seen.watch
-    assert watch is not None
-    if seen is not None:
-        before = watch.look(described.modules)
-        check_values(made.schedule, cell, dtype, device)
-        after = watch.look(described.modules)
-        if before != after:
-            raise UntraceableError(f"it changes {first_difference(before, after)} at every step")
-    if seen is not None and seen.asks_type and "lifted" in vars(cell):
+    if seen is None:
+        if not verified:
+            check_values(made.schedule, cell, dtype, device)
+        return made, Watch(None, (), described.modules)
+    watch = seen.unchanged(described.modules, lambda: check_values(made.schedule, cell, dtype, device))
+    if seen.asks_type and "lifted" in vars(cell):
         raise UntraceableError("it asks for the type of something, which may be a number that has become a tensor")
     return made, watch
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
+from unrolled.cells import Cell
 from unrolled.errors import UntraceableError
 from unrolled.unroll.watch import INTERNAL, Itself
 
@@ -23,7 +24,7 @@ class PassingError(UntraceableError):
 class Description(NamedTuple):
     """Of a module and its parts: what they are made of.
 
-    structure: classes, shapes, which of them train; hashable.
+    structure: classes, shapes, which of them train, a cell's sizes; hashable.
     tensors: parameters and buffers by name; one that has several names comes once, under the first.
     modules: the module and all its parts, in the order of the structure.
     """
@@ -37,7 +38,10 @@ def describe(module: nn.Module) -> Description:
     """The structure of a module."""
     tensors: dict[str, Tensor] = {}
     modules: list[nn.Module] = []
-    return Description(_describe(module, "", tensors, {}, modules), tensors, modules)
+    structure = _describe(module, "", tensors, {}, modules)
+    # A cell's parameters need not tell how wide its input and its states are.
+    sizes = (module.input_size, module.state_sizes) if isinstance(module, Cell) else ()
+    return Description((structure, sizes), tensors, modules)
 
 
 def _describe(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from unrolled.errors import UntraceableError
+from unrolled.unroll.content import Content
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Watch:
         """What is looked at: equal for watches that make the same contents of the same cells."""
         return self.names, tuple((id(space), wanted) for space, wanted in self.spaces)
 
-    def look(self, modules: Sequence[nn.Module]) -> Hashable:
+    def look(self, modules: Sequence[nn.Module]) -> Content:
         """The content of all that is watched: of each module's attributes, of classes, of functions' namespaces."""
         reader = _Reader(self.names, self._own_names, modules)
         attributes = []
@@ -137,12 +138,12 @@ class Watch:
         # Functions and properties, which are equal to themselves alone.
         members = tuple([getter.members() for getter in self._trusted])
         if not self._own and not self.spaces:
-            return tuple(attributes), members
+            return Content(tuple(attributes), members)
         others = tuple([reader.members(kind) for kind in self._own])
         read = tuple(
             [reader.read_at(space.get(name, _ABSENT), name) for space, wanted in self.spaces for name in wanted]
         )
-        return tuple(attributes), members, others, read
+        return Content(tuple(attributes), members, others, read)
 
     def _getter(self, number: int, own: dict[str, Any]) -> _Getter:
         names = tuple(
@@ -177,7 +178,7 @@ class _Getter:
         self._get = operator.itemgetter(*names) if names else None
         self._one = len(names) == 1
 
-    def read(self, own: Mapping[str, Any], reader: _Reader) -> Hashable:
+    def read(self, own: Mapping[str, Any], reader: _Reader) -> tuple[Hashable, ...]:
         """The names, the types and the contents of their values."""
         if self._get is None:
             return ()
