@@ -3,6 +3,7 @@
 A shell that starts the tests in the background has them ignore SIGINT, and so would all that they start.
 """
 
+import functools
 import signal
 import subprocess
 import time
@@ -11,6 +12,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.preloaded import Program, Server
+
+#: In the place of `sys.executable`: a Python that has imported PyTorch and the package already (tests/preloaded.py).
+PRELOADED = "preloaded python"
 #: Seconds that a program may take, many times what the slowest takes.
 PATIENCE = 600
 
@@ -28,12 +33,23 @@ def usual_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@functools.cache
+def _server() -> Server:
+    return Server()
+
+
+def _start(command: list, **options) -> subprocess.Popen | Program:
+    if command[0] == PRELOADED:
+        return _server().start(command[1:], **options)
+    with usual_signals():
+        return subprocess.Popen(command, **options)
+
+
 @contextmanager
-def started(command: list, **options) -> Iterator[subprocess.Popen]:
+def started(command: list, **options) -> Iterator[subprocess.Popen | Program]:
     """A program that has ended, or is ended, when the block is left; its output goes into pipes."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    with usual_signals():
-        process = subprocess.Popen(command, **options)
+    process = _start(command, **options)
     try:
         yield process
     finally:
@@ -50,9 +66,16 @@ def started(command: list, **options) -> Iterator[subprocess.Popen]:
 
 def completed(command: list, patience: float = PATIENCE, **options) -> subprocess.CompletedProcess:
     """A program that has ended, with what it said as text; `options` are those of `subprocess.run`."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "check": False, **options}
-    with usual_signals():
-        return subprocess.run(command, timeout=patience, **options)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    check, given = options.pop("check", False), options.pop("input", None)
+    if given is not None:
+        options["stdin"] = subprocess.PIPE
+    with started(command, **options) as process:
+        out, err = process.communicate(given, timeout=patience)
+    done = subprocess.CompletedProcess(command, process.returncode, out, err)
+    if check:
+        done.check_returncode()
+    return done
 
 
 def wait_until(condition: Callable[[], object], *processes: subprocess.Popen, patience: float = PATIENCE) -> None:

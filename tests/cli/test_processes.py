@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from tests.cli.shared import SMALL
-from tests.programs import PATIENCE, completed, started, wait_until
+from tests.programs import PATIENCE, PRELOADED, completed, started, wait_until
 from unrolled.cli import main
 
 
 def start_training(text_file, run, *words):
     command = [
-        sys.executable,
+        PRELOADED,
         "-m",
         "unrolled",
         "train",
@@ -52,7 +52,7 @@ def test_ctrl_c_saves_everything_and_resuming_gives_the_same_weights(text_file, 
 
 
 def test_standard_input_and_a_reader_that_leaves(text_file, trained, tmp_path):
-    command = [sys.executable, "-m", "unrolled"]
+    command = [PRELOADED, "-m", "unrolled"]
     done = completed(
         [*command, "train", "lm", "--data", "-", *SMALL, "--max-steps", "2", "--out", str(tmp_path / "run")],
         input=text_file.read_bytes(),
@@ -75,7 +75,7 @@ def test_without_a_chosen_locale_unicode_still_works(trained):
 
 def test_a_pipe_is_read_once_and_a_path_keeps_its_bytes(text_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    command = [sys.executable, "-m", "unrolled", "train", "lm", *SMALL, "--max-steps", "1", "--out", "run", "--data"]
+    command = [PRELOADED, "-m", "unrolled", "train", "lm", *SMALL, "--max-steps", "1", "--out", "run", "--data"]
     read, write = os.pipe()
     text_file.rename(os.fsdecode(bytes(text_file) + b"\xff"))
     text_file = Path(os.fsdecode(bytes(text_file) + b"\xff"))
@@ -85,7 +85,7 @@ def test_a_pipe_is_read_once_and_a_path_keeps_its_bytes(text_file, tmp_path, mon
             pipe.write(text_file.read_bytes())
         training.communicate(timeout=PATIENCE)
         assert training.returncode == 0
-    assert "/dev/fd" in completed([sys.executable, "-m", "unrolled", "info", "run"], check=True).stdout
+    assert "/dev/fd" in completed([PRELOADED, "-m", "unrolled", "info", "run"], check=True).stdout
     bad = completed([*command, text_file, b"--out", b"r\xff"])
     assert bad.returncode == 2
     assert "not UTF-8; choose another --out" in bad.stderr

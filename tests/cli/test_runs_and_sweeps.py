@@ -5,8 +5,6 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from tests.cli.shared import error_of
-from tests.programs import PATIENCE, started, wait_until
+from tests.programs import PATIENCE, PRELOADED, completed, started, wait_until
 from unrolled.cli import main
 from unrolled.tasks.exploration import arithmetic, xml
 from unrolled.tasks.sweep import Search
@@ -168,7 +166,7 @@ def test_what_others_may_not_read_is_a_row(folder, tmp_path):
         "import os, sys, unrolled.cli.runs; from unrolled.cli import main; os.setgid(65534); os.setuid(65534); "
         f"sys.exit(main(['runs', {str(folder)!r}, '--json']))"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    result = completed([PRELOADED, "-c", program])
     assert result.returncode == 0, result.stderr
     found = {row["name"]: row["state"] for row in map(json.loads, result.stdout.splitlines())}
     assert set(found) == {"b", "deep/a", "future", "old", "closed"}
@@ -223,7 +221,7 @@ def test_a_sweep_goes_on_and_its_trials_are_runs(text_file, tmp_path, capsys):
 def test_processes_share_a_study_and_a_stopped_trial_goes_on(text_file, tmp_path):
     study = tmp_path / "study"
     words = ["sweep", str(study), "--data", str(text_file), *SMALL, "--max-steps", "150", "--trials", "4"]
-    command = [sys.executable, "-m", "unrolled", *words]
+    command = [PRELOADED, "-m", "unrolled", *words]
     with started(command) as first, started(command) as second:
         several = first, second
         wait_until(lambda: any(file.stat().st_size for file in study.glob("*/metrics.jsonl")), *several)

@@ -9,7 +9,6 @@ import pty
 import random
 import re
 import signal
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,7 +16,7 @@ import pytest
 import torch
 
 from tests.cli.shared import error_of
-from tests.programs import completed, started
+from tests.programs import PRELOADED, completed, started
 from unrolled.cli import main
 from unrolled.decoding import BeamSearch
 from unrolled.tasks import translator as translator_module
@@ -155,7 +154,7 @@ def test_every_line_in_gives_one_line_out(run, tmp_path, capsys):
 def test_outputs_go_where_they_are_sent_though_a_terminal_watches(run, tmp_path):
     (tmp_path / "in").write_text("one two.\nsix.\n")
     terminal, errors = pty.openpty()
-    words = [sys.executable, "-m", "unrolled", "translate", run, "--source", str(tmp_path / "in")]
+    words = [PRELOADED, "-m", "unrolled", "translate", run, "--source", str(tmp_path / "in")]
     done = completed(words, stderr=errors, check=True)
     os.close(errors)
     assert done.stdout == "eins zwei.\nsechs.\n"
@@ -165,7 +164,7 @@ def test_outputs_go_where_they_are_sent_though_a_terminal_watches(run, tmp_path)
 
 def test_a_person_at_a_terminal_is_answered_line_by_line(run):
     terminal, inputs = pty.openpty()
-    words = [sys.executable, "-m", "unrolled", "translate", run]
+    words = [PRELOADED, "-m", "unrolled", "translate", run]
     with started(words, stdin=inputs) as process:
         os.close(inputs)
         for typed_line, answer in (("one two.", "eins zwei."), ("", ""), ("six.", "sechs.")):
@@ -179,7 +178,7 @@ def test_a_person_at_a_terminal_is_answered_line_by_line(run):
 
 def test_what_reads_the_translations_may_stop(run, tmp_path):
     (tmp_path / "in").write_text("one two three.\n" * 3000)
-    words = [sys.executable, "-m", "unrolled", "translate", run, "--source", str(tmp_path / "in"), "--beam", "1"]
+    words = [PRELOADED, "-m", "unrolled", "translate", run, "--source", str(tmp_path / "in"), "--beam", "1"]
     with started(words) as process:
         assert process.stdout.readline() == "eins zwei drei.\n"
         process.stdout.close()

@@ -2,12 +2,11 @@
 
 import ctypes
 import os
-import subprocess
-import sys
 import time
 
 import pytest
 
+from tests.programs import PATIENCE, PRELOADED, started
 from unrolled import cache
 from unrolled.cache import Folder, open_cache
 from unrolled.errors import ConfigurationError
@@ -148,7 +147,8 @@ for k in range(6):
 
 def test_processes_that_trim_at_once_do_not_disturb_each_other(folder):
     environment = {**os.environ, "UNROLLED_CACHE": str(folder), "UNROLLED_CACHE_SIZE": "0"}
-    words = [sys.executable, "-c", PROCESS % SOURCE]
-    started = [subprocess.Popen(words, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
-    assert [(process.communicate(timeout=240)[1], process.returncode) for process in started] == [(b"", 0)] * 2
+    words = [PRELOADED, "-c", PROCESS % SOURCE]
+    with started(words, env=environment) as one, started(words, env=environment) as other:
+        said = [(process.communicate(timeout=PATIENCE)[1], process.returncode) for process in (one, other)]
+    assert said == [("", 0)] * 2
     assert not list(folder.glob("[!.]*"))

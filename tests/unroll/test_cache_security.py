@@ -4,12 +4,12 @@ import ctypes
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.programs import PRELOADED, completed
 from unrolled import cache
 from unrolled.cache import open_cache
 from unrolled.cells import CELLS
@@ -124,7 +124,7 @@ def test_the_planted_library_of_these_tests_would_be_loaded(evil, filled):
         "with open_cache() as folder:\n"
         "    assert all(native._loaded(folder, path.stem) for path in cache_directory().glob('*.so'))"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    completed([PRELOADED, "-c", program], check=True)
     assert mark.exists()
 
 

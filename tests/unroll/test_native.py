@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.programs import completed
+from tests.programs import PRELOADED, completed
 from unrolled.cache import open_cache
 from unrolled.cells import CELLS
 from unrolled.errors import CompilerError, ConfigurationError, FallbackWarning
@@ -112,7 +112,7 @@ sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_many_processes_compile_at_once(fresh):
     environment = {**os.environ, "UNROLLED_CACHE": str(fresh), "OMP_NUM_THREADS": "1"}
-    done = completed([sys.executable, "-c", FOUR], env=environment)
+    done = completed([PRELOADED, "-c", FOUR], env=environment)
     assert done.returncode == 0, done.stderr
     assert {path.suffix for path in fresh.glob("[!.]*")} == {".so", ".sha256", ".plan"}
 

@@ -3,6 +3,7 @@
 import gc
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import weakref
@@ -36,6 +37,18 @@ def compare(cell, backend="native"):
         outputs, _ = unroll(cell, x, backend=kind)
         found.append([outputs, *torch.autograd.grad(outputs.square().sum(), [x, *cell.parameters()])])
     torch.testing.assert_close(*found)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A cell, and a cache that holds its plan and its libraries."""
+    folder = tmp_path_factory.mktemp("compiled") / "cache"
+    cell = CELLS["gru"](4, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNROLLED_CACHE", str(folder))
+        patch.setattr(planned, "_planned", Known())
+        compare(cell)
+    return cell, folder
 
 
 def refuse(*_):
@@ -87,10 +100,10 @@ class Evil:
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", pickle.dumps(Evil()), pickle.dumps({"a": 1}), b"[[],[]]", b"{}"])
 @pytest.mark.parametrize("signed", [False, True])
-def test_a_damaged_or_foreign_file_is_made_anew(content, signed, fresh, monkeypatch, tmp_path):
+def test_a_damaged_or_foreign_file_is_made_anew(content, signed, fresh, compiled, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    cell = CELLS["gru"](4, 5)
-    compare(cell)
+    cell, folder = compiled
+    shutil.copytree(folder, fresh[0])
     (path,) = fresh[0].glob("*.plan")
     good = path.read_bytes()
     digest = store.stated_digest(path.stem, content) + b"\n" if signed else good[:65]

@@ -83,8 +83,13 @@ def test_compiled_whole_it_is_the_operator_without_a_break(name, backend):
     assert any("unrolled.unroll" in target for target in seen)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "ln-lstm"])
-@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        *(("lstm", False), ("gru", True), ("ln-lstm", True)),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("lstm", True), ("gru", False), ("ln-lstm", False))),
+    ],
+)
 def test_opcheck(name, wanted):
     cell = CELLS[name](4, 5).double()
     number, names, _, sizes = operator._find(cell, None, torch.float64, False)
