@@ -12,10 +12,10 @@ from torch import nn
 
 from tests.training.fuzz import fuzz
 from unrolled.errors import ConfigurationError, RecoveryWarning, RunError
+from unrolled.settings import from_json, parse_duration, to_json
 from unrolled.tasks.language import LanguageConfig, TextConfig
 from unrolled.training import Checkpoints, Run, TrainingConfig
 from unrolled.training.checkpoint import Checkpoint, digest_of
-from unrolled.training.config import from_json, parse_duration, to_json
 from unrolled.training.optimisation import find_device
 from unrolled.training.run import next_free
 from unrolled.training.state import read_state, write_state, write_weights
@@ -292,7 +292,7 @@ def test_no_lengths_of_time(text):
 
 @pytest.mark.parametrize("name", ["cuda:99", "abacus", "xpu"])
 def test_devices_that_are_not_there(name):
-    with pytest.raises(ConfigurationError, match="--device"):
+    with pytest.raises(ConfigurationError, match="`device="):
         find_device(name)
 
 

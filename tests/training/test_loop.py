@@ -220,7 +220,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, text_file):
     task.loss = breaks_at_step_four
     steps = trainer(task)
     with pytest.raises(
-        DivergenceError, match=r"nan at step 4; the last good checkpoint is that of step 2; try --resume"
+        DivergenceError, match=r"nan at step 4; the last good checkpoint is that of step 2; try `resume="
     ):
         steps.train()
     assert all(p.isfinite().all() for p in LanguageTask(task.run).load("last").model.parameters())

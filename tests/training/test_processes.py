@@ -114,5 +114,5 @@ def test_more_processes_than_streams(tmp_path, text_file):
     task = make(tmp_path / "run", text_file)
     many = Processes()
     many.size = 3
-    with pytest.raises(ConfigurationError, match="--batch-size 2: 3 processes need a stream each"):
+    with pytest.raises(ConfigurationError, match="`batch_size=2`: 3 processes need a stream each"):
         Trainer(task, task.config.training, task.run, processes=many)

@@ -35,7 +35,7 @@ __all__ = [
     "find_cell",
 ]
 
-#: The cells by the plain names that a person types: `--cell gru`.
+#: The cells by the plain names that users give: `gru`.
 CELLS: dict[str, Callable[..., Cell]] = {
     "elman": ElmanCell,
     "relu": partial(ElmanCell, nonlinearity="relu"),

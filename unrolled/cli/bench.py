@@ -14,7 +14,7 @@ from tyro.conf import arg
 
 from unrolled.cells import CELLS, find_cell
 from unrolled.cli.parsing import parse
-from unrolled.training.config import require, require_choice
+from unrolled.settings import require, require_choice
 from unrolled.unroll.measure import PEERS, SIZES, Timing, time_cell
 
 

@@ -20,6 +20,7 @@ from unrolled.data.pairs import read_line_pairs
 from unrolled.data.tokens import encode_files
 from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError, DecodingError, DivergenceError
+from unrolled.settings import require
 from unrolled.tasks.language import LanguageTask
 from unrolled.tasks.pairs import TASKS
 from unrolled.tasks.sentiment import TASK as TREES
@@ -27,7 +28,6 @@ from unrolled.tasks.sentiment import SentimentTask, TreeScore, read_labelled_tre
 from unrolled.tasks.translation import TranslationTask, Which
 from unrolled.tasks.translator import evaluate
 from unrolled.training import Run
-from unrolled.training.config import require
 
 
 @dataclass(frozen=True)

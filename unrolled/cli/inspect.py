@@ -19,8 +19,8 @@ from unrolled.cli.inspect_cells import print_findings
 from unrolled.cli.inspecting import flows_over, labelled_text, open_task
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
+from unrolled.settings import require
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import require
 
 #: Steps that the page's gradients go back.
 _STEPS = 20

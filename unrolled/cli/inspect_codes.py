@@ -13,7 +13,7 @@ from unrolled.analysis.codes import CODES, OBJECTS, draw_codes, train_code
 from unrolled.analysis.figures import save, targets
 from unrolled.cli.inspecting import print_table
 from unrolled.cli.parsing import parse
-from unrolled.training.config import require, require_choice
+from unrolled.settings import require, require_choice
 
 
 @dataclass(frozen=True)

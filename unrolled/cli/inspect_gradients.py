@@ -18,8 +18,8 @@ from unrolled.cells import CELLS, Cell, find_cell
 from unrolled.cli.inspecting import encode, flow_from_several_ends, flows_over, open_task, print_table, text_for
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
+from unrolled.settings import require
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import require
 
 
 @dataclass(frozen=True)

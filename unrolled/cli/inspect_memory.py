@@ -18,7 +18,7 @@ from unrolled.analysis.memory import PREVIOUS_INPUT, TASKS, MemoryResult, averag
 from unrolled.cells import CELLS, find_cell
 from unrolled.cli.inspecting import print_table
 from unrolled.cli.parsing import parse
-from unrolled.training.config import require, require_choice
+from unrolled.settings import require, require_choice
 from unrolled.training.progress import clock
 
 

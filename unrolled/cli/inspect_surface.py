@@ -15,7 +15,7 @@ from unrolled.analysis.surface import OneUnit, descend, draw_surface
 from unrolled.cli.inspecting import print_table
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
-from unrolled.training.config import require
+from unrolled.settings import require
 
 
 @dataclass(frozen=True)

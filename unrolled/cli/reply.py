@@ -15,12 +15,12 @@ from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import DataError, RunError
+from unrolled.settings import require
 from unrolled.tasks.pairs import REPLY
 from unrolled.tasks.reply import choose_diverse, rank_replies, read_responses
 from unrolled.tasks.translation import TranslationTask, Which
 from unrolled.tasks.translator import Translator
 from unrolled.training import Run
-from unrolled.training.config import require
 
 
 @dataclass(frozen=True)

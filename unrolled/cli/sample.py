@@ -14,10 +14,10 @@ from unrolled.cli.parsing import parse
 from unrolled.data.lines import readable
 from unrolled.decoding import Sampling, TextStream, generate
 from unrolled.errors import DecodingError
+from unrolled.settings import require
 from unrolled.tasks.language import LanguageTask
 from unrolled.training import Run
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import require
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from tyro.conf import arg
 
+from unrolled.cli.flags import flag
 from unrolled.cli.parsing import parse
 from unrolled.data.tokens import Progress as Told
 from unrolled.errors import ConfigurationError, RunError
+from unrolled.settings import to_json
 from unrolled.tasks.language import LanguageConfig, LanguageTask
 from unrolled.tasks.pairs import TranslationConfig
 from unrolled.tasks.sentiment import SentimentConfig, SentimentTask
 from unrolled.tasks.translation import TranslationTask
 from unrolled.training import Outcome, Run, Trainer
-from unrolled.training.config import FIXED_TRAINING, flag, to_json
+from unrolled.training.config import FIXED_TRAINING
 from unrolled.training.optimisation import find_device
 from unrolled.training.processes import Processes, join
 from unrolled.training.progress import clock

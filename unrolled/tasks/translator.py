@@ -56,7 +56,8 @@ class Translator:
                 if (ours.level, ours.state()) != (theirs.level, theirs.state()):
                     raise ConfigurationError(
                         f"{other.run.path}: its {side} vocabulary is not that of {first.run.path}; the runs of an "
-                        "ensemble must be trained on the same pairs with the same --level and --vocab-size"
+                        "ensemble must be trained on the same pairs with the same `level` and `vocab_size`",
+                        setting=("level", "vocab_size"),
                     )
         self.source, self.target = first.source, first.target
         self.source_end, self.end, self.device = first.source_end, first.end, first.device
@@ -218,7 +219,8 @@ def evaluate(
     if lines is None:
         pairs = task.pairs("validation")
         if not len(pairs):
-            raise ConfigurationError(f"{task.run.path}: no pairs were held out to validate on; give --source, --target")
+            said = f"{task.run.path}: no pairs were held out to validate on; give `source`, `target`"
+            raise ConfigurationError(said, setting=("source", "target"))
         lines = (
             [decode_line(task.source, pairs.source[k].tolist()) for k in range(len(pairs))],
             [decode_line(task.target, pairs.target[k].tolist()) for k in range(len(pairs))],
