@@ -9,7 +9,6 @@ from functools import partial
 from unrolled.cells.base import Cell, State
 from unrolled.cells.elman import ElmanCell, PascanuCell
 from unrolled.cells.gru import GRUCell, GRUResetAfterCell, LayerNormGRUCell
-from unrolled.cells.highway import Highway
 from unrolled.cells.lstm import CoupledLSTMCell, GatedCell, LayerNormLSTMCell, LSTMCell, PeepholeLSTMCell
 from unrolled.cells.mutations import MUT1Cell, MUT2Cell, MUT3Cell
 from unrolled.errors import ConfigurationError
@@ -22,7 +21,6 @@ __all__ = [
     "GRUCell",
     "GRUResetAfterCell",
     "GatedCell",
-    "Highway",
     "LSTMCell",
     "LayerNormGRUCell",
     "LayerNormLSTMCell",

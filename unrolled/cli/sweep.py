@@ -15,8 +15,8 @@ from tyro.conf import Positional, arg
 from unrolled.cli.flags import as_flags
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError, RunError, UnrolledError
+from unrolled.experiments.exploration import LINES, TEXTS
 from unrolled.settings import require
-from unrolled.tasks.exploration import LINES, TEXTS
 from unrolled.tasks.language import LanguageConfig, ModelConfig, TextConfig
 from unrolled.tasks.sweep import Search, Sweep
 from unrolled.training import TrainingConfig

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from tyro.conf import Positional, arg
 
+from unrolled.analysis.search_trees import tree_svg
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import unknown_note
@@ -140,7 +141,7 @@ class _Seen:
 
 def _write_tree(tree: SearchTree, path: Path) -> None:
     try:
-        text = tree.json() if path.suffix == ".json" else tree.svg()
+        text = tree.json() if path.suffix == ".json" else tree_svg(tree.root, tree.text, tree.source)
     except RecursionError as error:
         raise DataError("--tree: the outputs for the first line are too long for a tree") from error
     path.write_text(text, encoding="utf-8")

@@ -20,7 +20,6 @@ from unrolled.decoding import (
     forced_log_probs,
     search_trees,
     tree_json,
-    tree_svg,
 )
 from unrolled.decoding.tree import Node
 from unrolled.errors import ConfigurationError, DataError, DecodingError
@@ -195,9 +194,6 @@ class SearchTree:
 
     def json(self) -> str:
         return tree_json([self.root], self.text)
-
-    def svg(self) -> str:
-        return tree_svg(self.root, self.text, self.source)
 
 
 @dataclass(frozen=True)
