@@ -14,7 +14,7 @@ from tests.training.fuzz import fuzz
 from unrolled.errors import ConfigurationError, RecoveryWarning, RunError
 from unrolled.settings import from_json, parse_duration, to_json
 from unrolled.tasks.language import LanguageConfig, TextConfig
-from unrolled.training import Checkpoints, Run, TrainingConfig
+from unrolled.training import Checkpoints, Run, TrainingConfig, open_run
 from unrolled.training.checkpoint import Checkpoint, digest_of
 from unrolled.training.optimisation import find_device
 from unrolled.training.run import next_free
@@ -245,14 +245,14 @@ def test_failed_preparations_leave_nothing(tmp_path, existed):
 def test_a_damaged_or_newer_config(run, content):
     (run.path / "config.json").write_text(content)
     with pytest.raises(RunError):
-        Run.open(run.path)
+        open_run(run.path)
 
 
 def test_folders_that_are_no_run(tmp_path):
     with pytest.raises(RunError, match="no such run directory"):
-        Run.open(tmp_path / "none")
+        open_run(tmp_path / "none")
     with pytest.raises(RunError, match="not a run directory"):
-        Run.open(tmp_path)
+        open_run(tmp_path)
 
 
 def test_settings_go_to_json_and_back():

@@ -17,13 +17,13 @@ from unrolled.data import find_sources, read_text
 from unrolled.data.lines import readable
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.tasks.language import LanguageTask
-from unrolled.training import Run
+from unrolled.training import open_run
 from unrolled.training.checkpoint import Which
 
 
 def open_task(path: str | Path, checkpoint: Which = "best") -> LanguageTask:
     """The language model of a run, with its weights, on the CPU."""
-    return LanguageTask(Run.open(path), "cpu").load(checkpoint)
+    return LanguageTask(open_run(path), "cpu").load(checkpoint)
 
 
 def held_out_text(task: LanguageTask, limit: int) -> str:

@@ -23,7 +23,7 @@ from unrolled.tasks.language import LanguageConfig, LanguageTask
 from unrolled.tasks.pairs import TranslationConfig
 from unrolled.tasks.sentiment import SentimentConfig, SentimentTask
 from unrolled.tasks.translation import TranslationTask
-from unrolled.training import Outcome, Run, Trainer
+from unrolled.training import Outcome, Run, Trainer, open_run
 from unrolled.training.config import FIXED_TRAINING
 from unrolled.training.optimisation import find_device
 from unrolled.training.processes import Processes, join
@@ -73,11 +73,11 @@ class Command:
         if arguments.resume is None:
             processes = join(find_device(arguments.training.device), arguments.training.precision)
             path = processes.first(lambda: self._create(arguments, console))
-            return self._train(self.make(Run.open(path)), processes, console, resume=False)
+            return self._train(self.make(open_run(path)), processes, console, resume=False)
         run, _ = Run.read(arguments.resume)
         config = self._renewed(run, arguments, words, prog)
         processes = join(find_device(config.training.device), config.training.precision)
-        processes.first(lambda: Run.open(run.path) and None)  # which brings one of an older format up to date
+        processes.first(lambda: open_run(run.path) and None)  # which brings one of an older format up to date
         with run.locked() if processes.leads else nullcontext():
             task = self.make(dataclasses.replace(run, config=to_json(config)))
             processes.first(task.verify)

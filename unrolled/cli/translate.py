@@ -21,7 +21,7 @@ from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError, DecodingError, DivergenceError
 from unrolled.tasks.translation import TranslationTask, Which
 from unrolled.tasks.translator import SearchTree, Translator, in_blocks
-from unrolled.training import Run
+from unrolled.training import open_run
 
 #: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
 BLOCK = 512
@@ -171,4 +171,4 @@ def open_translator(runs: Sequence[str], checkpoint: Which, device: str, mean: s
     """The runs, loaded, as one translator."""
     if not runs:
         raise ConfigurationError("name at least one RUN")
-    return Translator([TranslationTask(Run.open(run), device).load(checkpoint) for run in runs], mean)
+    return Translator([TranslationTask(open_run(run), device).load(checkpoint) for run in runs], mean)

@@ -15,8 +15,9 @@ from tyro.conf import arg
 
 from unrolled.cells import CELLS, find_cell
 from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
+from unrolled.data.levels import LEVELS
 from unrolled.data.streams import Split, Streams, check_tokens, split_tokens
-from unrolled.data.tokens import LEVELS, Progress
+from unrolled.data.tokens import Progress
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, RunError

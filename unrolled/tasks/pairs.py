@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from tyro.conf import Suppress, arg
 
 from unrolled.cells import CELLS, find_cell
-from unrolled.data.tokens import LEVELS
+from unrolled.data.levels import LEVELS
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.models import EncoderDecoder
 from unrolled.settings import from_json, require, require_choice

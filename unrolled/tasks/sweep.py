@@ -19,7 +19,7 @@ from rich.console import Console
 from unrolled.errors import ConfigurationError, DivergenceError, RunError, UnrolledError
 from unrolled.settings import to_json
 from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, create_run
-from unrolled.training import Run, Trainer, TrainingConfig
+from unrolled.training import Trainer, TrainingConfig, open_run
 from unrolled.training.run import one_line
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
@@ -167,7 +167,7 @@ class Sweep:
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
         path = self.folder / f"{values['cell']}-{digest}"
         exists = (path / "config.json").exists()
-        task = LanguageTask(Run.open(path)) if exists else create_run(path, config)
+        task = LanguageTask(open_run(path)) if exists else create_run(path, config)
         return Trainer(task, config.training, task.run, Console(quiet=True), resume=True).train()
 
     def best(self) -> Iterator[tuple[str, int, Any]]:

@@ -63,18 +63,11 @@ class Run:
     config: dict[str, Any]
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
-        """RunError where there is no run, or one that this version cannot read; one of an older format is migrated."""
-        run, version = cls.read(path)
-        if version == FORMAT:
-            return run
-        from unrolled.training.migration import migrate  # which itself works on runs
-
-        return migrate(run, version)
-
-    @classmethod
     def read(cls, path: str | Path) -> tuple[Run, int]:
-        """The run as it lies there, and the version of its format, at most today's; RunError as of `open`."""
+        """The run as it lies there, and the version of its format, at most today's; `open_run` brings it up to date.
+
+        RunError where there is no run, or one that this version cannot read.
+        """
         path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path}: no such run directory")
