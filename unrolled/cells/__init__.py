@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 
-from unrolled.cells.base import Cell, State
+from unrolled.cells.base import Cell, Gate, State
 from unrolled.cells.elman import ElmanCell, PascanuCell
 from unrolled.cells.gru import GRUCell, GRUResetAfterCell, LayerNormGRUCell
 from unrolled.cells.lstm import CoupledLSTMCell, GatedCell, LayerNormLSTMCell, LSTMCell, PeepholeLSTMCell
@@ -20,6 +20,7 @@ __all__ = [
     "ElmanCell",
     "GRUCell",
     "GRUResetAfterCell",
+    "Gate",
     "GatedCell",
     "LSTMCell",
     "LayerNormGRUCell",
