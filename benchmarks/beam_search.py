@@ -22,7 +22,7 @@ from unrolled.decoding import BeamSearch
 from unrolled.models import EncoderDecoder
 from unrolled.tasks.translation import TranslationTask
 from unrolled.tasks.translator import Translator
-from unrolled.training import Run
+from unrolled.training import open_run
 
 
 def lstm_of(layers: nn.ModuleList) -> nn.LSTM:
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    task = TranslationTask(Run.open(given.run), "cpu").load()
+    task = TranslationTask(open_run(given.run), "cpu").load()
     if task.config.model.attention or task.config.model.cell != "lstm":
         raise SystemExit(f"{given.run}: not a run of --no-attention --cell lstm")
     lines = list(islice(open_lines(given.sentences), given.lines))

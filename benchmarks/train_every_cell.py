@@ -18,7 +18,7 @@ from unrolled.cells import CELLS
 from unrolled.cli import main as unrolled
 from unrolled.metrics import bits
 from unrolled.tasks.language import LanguageTask
-from unrolled.training import Checkpoints, Run
+from unrolled.training import Checkpoints, open_run
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def main() -> None:
 
 def train(name: str, arguments: Arguments) -> tuple[str, int, float]:
     path = arguments.out / name
-    found = Checkpoints(Run.open(path)).find("last") if path.exists() else None
+    found = Checkpoints(open_run(path)).find("last") if path.exists() else None
     last = found.step if found else 0
     if last < arguments.steps:
         words = ["--resume", str(path)] if last else fresh(name, path, arguments)
@@ -59,7 +59,7 @@ def train(name: str, arguments: Arguments) -> tuple[str, int, float]:
         if code:
             raise SystemExit(code)
         print(f"{name}: {time.monotonic() - started:.0f} s")
-    task = LanguageTask(Run.open(path), "cpu")
+    task = LanguageTask(open_run(path), "cpu")
     nats = [r["validation_loss"] for r in task.run.metrics() if "validation_loss" in r][-1]
     return name, sum(p.numel() for p in task.model.parameters()), nats
 

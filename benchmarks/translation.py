@@ -30,7 +30,7 @@ from unrolled.decoding import BeamSearch
 from unrolled.metrics.translation import bleu, oracle
 from unrolled.tasks.translation import TranslationTask
 from unrolled.tasks.translator import Translation, Translator
-from unrolled.training import Run
+from unrolled.training import open_run
 from unrolled.training.progress import clock
 
 PLAIN = ["--no-attention", "--hidden-size", "512", "--dropout", "0.1", "--learning-rate", "0.003"]
@@ -99,7 +99,7 @@ class Table:
         return [[Translation(*one) for one in some] for some in json.loads(path.read_text(encoding="utf-8"))]
 
     def open(self, names: list[str]) -> Translator:
-        return Translator([TranslationTask(Run.open(self.out / name), "cpu").load() for name in names])
+        return Translator([TranslationTask(open_run(self.out / name), "cpu").load() for name in names])
 
     def translate(self, title: str, names: list[str], beam: int) -> None:
         """A row: the best translation by the runs together."""
@@ -191,7 +191,7 @@ def main() -> None:
     table.compare(f"{name}, rescored by {given.ensemble} reversed models", f"{many}, beam 12")
     print("\n| run | parameters | steps | time to train |\n|---|---|---|---|")
     for run in [attention, forward, *backwards]:
-        task = TranslationTask(Run.open(given.out / run), "cpu")
+        task = TranslationTask(open_run(given.out / run), "cpu")
         last = task.run.metrics()[-1]
         count = sum(parameter.numel() for parameter in task.model.parameters())
         print(f"| {run} | {count:,} | {last['step']:,} | {clock(last['seconds'])} |")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         ElmanCell,
         GRUCell,
         GRUResetAfterCell,
-        Highway,
         LayerNormGRUCell,
         LayerNormLSTMCell,
         LSTMCell,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
         PascanuCell,
         PeepholeLSTMCell,
     )
-    from unrolled.layers import GRU, LSTM, RNN, Recurrent
+    from unrolled.layers import GRU, LSTM, RNN, Highway, Recurrent
     from unrolled.unroll import unroll
 
 __version__ = "0.1.0"
@@ -61,7 +60,7 @@ def __getattr__(name: str):
         raise AttributeError(f"module 'unrolled' has no attribute {name!r}")
     if name == "unroll":
         return importlib.import_module("unrolled.unroll")
-    room = "unrolled.layers" if name in ("GRU", "LSTM", "RNN", "Recurrent") else "unrolled.cells"
+    room = "unrolled.layers" if name in ("GRU", "LSTM", "RNN", "Highway", "Recurrent") else "unrolled.cells"
     return getattr(importlib.import_module(room), name)
 
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
 class UnrolledError(Exception):
-    """Base of every error the package raises on purpose."""
+    """Base of every error the package raises on purpose.
+
+    setting: the name of the setting that the error is about, or all names that the message advises on, that one first.
+    A message writes them in backquotes, alone or with a value: "choose another `out`", "use `device=cpu`".
+    """
+
+    def __init__(self, message: str = "", *, setting: str | Iterable[str] = ()) -> None:
+        super().__init__(message)
+        #: Every setting that the message names.
+        self.settings: tuple[str, ...] = (setting,) if isinstance(setting, str) else tuple(setting)
+
+    @property
+    def setting(self) -> str | None:
+        """The setting that the error is about, where there is one."""
+        return self.settings[0] if self.settings else None
 
 
 class ConfigurationError(UnrolledError, ValueError):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from unrolled.analysis.flows import flow_from_several_ends
 from unrolled.analysis.gradients import gradient_flow, largest_spectral_norm, recurrent_matrices
 from unrolled.analysis.states import every_state, trace
 from unrolled.cells import CELLS, Cell, find_cell
-from unrolled.cli.inspecting import flow_from_several_ends
 from unrolled.errors import ConfigurationError, ShapeError
 from unrolled.layers import Recurrent
 

@@ -12,7 +12,7 @@ from unrolled.data import LEVELS
 from unrolled.data.vectors import WordVectors, read_vectors
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.tasks.language import LanguageTask
-from unrolled.training import Run
+from unrolled.training import open_run
 
 WORDS = ("king", "queen", "man", "woman", "apple", "pear")
 #: Royal, female, fruit, and a bit of its own.
@@ -83,14 +83,14 @@ def test_all_tokens_of_a_model_are_exported_and_read_back(level, tmp_path, monke
     capsys.readouterr()
     assert main(["inspect", "words", "run", "--export", "v.txt"]) == 0
     count = int(capsys.readouterr().out.split()[0])
-    task = LanguageTask(Run.open("run")).load()
+    task = LanguageTask(open_run("run")).load()
     found = read_vectors("v.txt")
     assert len(found.words) == count == len(task.vocabulary)
     assert found.words == tuple(task.vocabulary.names())
     assert np.array_equal(found.values, task.model.embedding.weight.detach().numpy())
     if level == "word":
         assert main([*words, "--vectors", "v.txt", "--fix-vectors", "--out", "again"]) == 0
-        again = LanguageTask(Run.open("again")).model.embedding.weight.detach().numpy()
+        again = LanguageTask(open_run("again")).model.embedding.weight.detach().numpy()
         assert np.array_equal(again, found.values)
 
 

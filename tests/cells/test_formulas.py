@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unrolled.cells import CELLS, Highway, find_cell
+from unrolled.cells import CELLS, find_cell
 from unrolled.errors import ConfigurationError
 
 B, H = 3, 5
@@ -223,13 +223,3 @@ def test_bound_cells_leave_their_original_alone():
     bound = cell.bind(bias=torch.ones(H).double())
     assert not torch.equal(bound(x, state)[0], before)
     assert torch.equal(cell(x, state)[0], before)
-
-
-def test_highway_is_the_formula_and_starts_nearly_closed():
-    layer = Highway(6).double()
-    x = torch.randn(2, 3, 6).double()
-    p = {key: value.detach().numpy() for key, value in layer.named_parameters()}
-    g = sigmoid(x.numpy() @ p["gate.weight"].T + p["gate.bias"])
-    y = g * np.tanh(x.numpy() @ p["transform.weight"].T + p["transform.bias"]) + (1 - g) * x.numpy()
-    np.testing.assert_allclose(layer(x).detach().numpy(), y, rtol=1e-12)
-    assert (layer.gate.bias == -1).all()

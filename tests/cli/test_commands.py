@@ -11,7 +11,7 @@ from tests.cli.shared import SMALL, error_of, write
 from unrolled.cells import CELLS
 from unrolled.cli import COMMANDS, main
 from unrolled.data import LEVELS
-from unrolled.training import Run
+from unrolled.training import open_run
 from unrolled.training.config import OPTIMIZERS, SCHEDULES
 
 
@@ -35,7 +35,7 @@ def test_training_shows_what_it_does(train, capsys):
 def test_every_cell_trains_by_its_name(train, cell):
     # What a cell reads and writes in native code, the tests of the language model show.
     assert train("--cell", cell, "--max-steps", "2", "--sample-every", "0", "--val-fraction", "0", "--out", "run") == 0
-    assert {"loss", "gradient_norm"} <= Run.open("run").metrics()[0].keys()
+    assert {"loss", "gradient_norm"} <= open_run("run").metrics()[0].keys()
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -113,3 +113,9 @@ def test_mistakes(run, tmp_path, capsys):
     (tmp_path / "none").write_text("\n")
     assert "no responses" in error_of(["reply", run, "a", "--responses", tmp_path / "none"], capsys)
     assert "nothing to learn from" in error_of(["train", "reply", "--pairs", tmp_path / "none"], capsys)
+
+
+def test_made_mails_are_printed_as_pairs(capsys):
+    rows = said(capsys, "data", "mails", "--count", "5", "--seed", "2").out.splitlines()
+    assert [tuple(row.split("\t")) for row in rows] == list(zip(*made_mails(5, 2), strict=True))
+    assert "--count must be at least 1" in error_of(["data", "mails", "--count", "0"], capsys)

@@ -14,7 +14,7 @@ from filelock import FileLock
 from tests.cli.shared import error_of
 from tests.programs import PATIENCE, PRELOADED, completed, started, wait_until
 from unrolled.cli import main
-from unrolled.tasks.exploration import arithmetic, xml
+from unrolled.experiments.exploration import arithmetic, xml
 from unrolled.tasks.sweep import Search
 from unrolled.training import Run
 

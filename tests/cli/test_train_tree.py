@@ -10,7 +10,7 @@ from tests.cli.shared import error_of
 from unrolled.cli import main
 from unrolled.data.trees import batch_trees
 from unrolled.tasks.sentiment import SentimentTask
-from unrolled.training import Run
+from unrolled.training import open_run
 
 
 def tree(generator, words):
@@ -66,7 +66,7 @@ def test_it_learns(cell, trees, capsys):
     assert "of five labels" in out
     assert "label " in out
     assert "unrolled eval run" in out
-    task = SentimentTask(Run.open("run")).load()
+    task = SentimentTask(open_run("run")).load()
     score = task.score()
     assert score.root.binary > 0.85
     assert f"{score.root.binary:.1%}" in out
@@ -76,7 +76,7 @@ def test_it_learns(cell, trees, capsys):
 
 
 def test_scores_are_those_of_a_plain_count(trained, capsys):
-    task = SentimentTask(Run.open("run")).load()
+    task = SentimentTask(open_run("run")).load()
     counts = {"root": [], "all_nodes": []}
     with torch.no_grad():
         for tree in task.dev:
@@ -135,7 +135,7 @@ def test_vectors_to_start_from(trees, capsys):
     words = ["train", "tree", "--data", ".", *SMALL, "--max-steps", "1", "--learning-rate", "1e-6"]
     assert main([*words, "--vectors", "glove.txt", "--out", "run"]) == 0
     assert "3 words, 2 of them started from glove.txt" in capsys.readouterr().out
-    task = SentimentTask(Run.open("run")).load()
+    task = SentimentTask(open_run("run")).load()
     good, bad = (task.model.embedding.weight[task.words.index(word)].tolist() for word in ("good", "bad"))
     assert good == pytest.approx([-value for value in bad], abs=1e-4)
     assert good[0] == pytest.approx(good[3], abs=1e-4)

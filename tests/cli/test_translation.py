@@ -22,7 +22,7 @@ from unrolled.decoding import BeamSearch
 from unrolled.tasks import translator as translator_module
 from unrolled.tasks.translation import TranslationTask
 from unrolled.tasks.translator import Translator
-from unrolled.training import Run
+from unrolled.training import open_run
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
 SMALL = [
@@ -129,7 +129,7 @@ def test_a_stopped_and_resumed_run_arrives_at_the_same_weights(tmp_path, pairs):
     assert main([*words, "--lr-schedule", "constant", "--max-steps", "3", "--out", str(tmp_path / "b")]) == 0
     assert main(["train", "translate", "--resume", str(tmp_path / "b"), "--max-steps", "6"]) == 0
     for which in ("last", "average"):
-        one, two = (TranslationTask(Run.open(tmp_path / name)).load(which).model for name in "ab")
+        one, two = (TranslationTask(open_run(tmp_path / name)).load(which).model for name in "ab")
         assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True))
 
 
@@ -187,7 +187,7 @@ def test_what_reads_the_translations_may_stop(run, tmp_path):
 
 
 def test_outputs_that_read_the_same_are_one(run, monkeypatch):
-    translator = Translator([TranslationTask(Run.open(run)).load()])
+    translator = Translator([TranslationTask(open_run(run)).load()])
     spelt = translator_module.decode_line
     monkeypatch.setattr(translator_module, "decode_line", lambda *given: str(len(spelt(*given)) % 3))
     (found,) = translator.translate(["one two three."], BeamSearch(beam=8, n_best=8))
@@ -234,7 +234,7 @@ def test_standard_input_can_be_read_once(run, capsys, monkeypatch):
 
 def test_scores_do_not_depend_on_what_is_scored_together(run):
     """Lines of very different lengths, and lists of very different sizes, among them none."""
-    translator = Translator([TranslationTask(Run.open(run)).load()])
+    translator = Translator([TranslationTask(open_run(run)).load()])
     generator = random.Random(2)
     lines = [" ".join(generator.choices(list(WORDS), k=k)) for k in (3, 400, 1, 2, 90, 0)]
     lists = [
@@ -309,7 +309,7 @@ def test_scores(run, pairs, tmp_path, capsys):
 
 
 def test_perplexity_is_that_of_forced_decoding(run, pairs, capsys):
-    task = TranslationTask(Run.open(run)).load()
+    task = TranslationTask(open_run(run)).load()
     report = json.loads(said(capsys, "eval", run, "--json", "--resamples", "0").out)
     held = task.pairs("validation")
     lines = [

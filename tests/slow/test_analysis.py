@@ -12,7 +12,7 @@ from unrolled.analysis.units import Activations, Unit, find_units
 from unrolled.cli import main
 from unrolled.data import read_text, standard_library
 from unrolled.tasks.sentiment import SentimentTask
-from unrolled.training import Run
+from unrolled.training import open_run
 
 pytestmark = pytest.mark.slow
 
@@ -41,4 +41,4 @@ def test_sentiment_of_trees(tmp_path):
     if not root.exists():
         pytest.skip(f"needs sst/train.txt and sst/dev.txt below {root.parent} (set UNROLLED_DATA)")
     assert main(["train", "tree", "--data", str(root), "--out", str(tmp_path / "run")]) == 0
-    assert SentimentTask(Run.open(tmp_path / "run")).load().score().root.binary >= 0.8
+    assert SentimentTask(open_run(tmp_path / "run")).load().score().root.binary >= 0.8

@@ -12,7 +12,7 @@ import pytest
 from tests.programs import PATIENCE, started
 from tests.training.killed import TASKS, command, go_on
 from tests.training.test_killed import compare
-from unrolled.training import Run
+from unrolled.training import open_run
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ def test_sixty_kills_in_all_change_nothing(tmp_path, task):
         if attempt(words, path, **how):
             kills += 1
             steps.append(
-                max((r["step"] for r in Run.open(path).metrics()), default=0)
+                max((r["step"] for r in open_run(path).metrics()), default=0)
                 if path.joinpath("config.json").exists()
                 else -1
             )
@@ -74,4 +74,4 @@ def test_sixty_kills_in_all_change_nothing(tmp_path, task):
     assert attempt(words, path) == 0
     print(f"{task}, seed {seed}: killed at steps {steps}")
     for run in (*ended, path):
-        compare(Run.open(whole), Run.open(run))
+        compare(open_run(whole), open_run(run))

@@ -10,7 +10,7 @@ from tests.programs import completed
 from unrolled.cli import main
 from unrolled.data import TokenFile
 from unrolled.tasks.language import LanguageTask
-from unrolled.training import Run
+from unrolled.training import open_run
 
 pytestmark = pytest.mark.slow
 
@@ -87,5 +87,5 @@ def test_tinyshakespeare_is_learned(tmp_path, shakespeare):
         main(["train", "lm", "--data", str(shakespeare), "--max-steps", "700", "--sample-every", "0", "--out", out])
         == 0
     )
-    best = min(r["validation_loss"] for r in LanguageTask(Run.open(out)).run.metrics() if "validation_loss" in r)
+    best = min(r["validation_loss"] for r in LanguageTask(open_run(out)).run.metrics() if "validation_loss" in r)
     assert best < 1.85  # 1.794 was measured

@@ -9,7 +9,7 @@ from tests.cli.test_translation import QUICK, SMALL, write_pairs
 from tests.programs import completed
 from tests.training.test_processes import WORDS
 from unrolled.cli import main
-from unrolled.training import Run
+from unrolled.training import open_run
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ def by_processes(count, words):
 
 
 def same_losses(one, many):
-    one, many = Run.open(one).metrics(), Run.open(many).metrics()
+    one, many = open_run(one).metrics(), open_run(many).metrics()
     assert len(one) == len(many)
     for expected, found in zip(one, many, strict=True):
         for name in {"loss", "validation_loss", "gradient_norm", "tokens"} & set(expected):

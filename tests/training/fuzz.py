@@ -24,7 +24,7 @@ from rich.console import Console
 
 from unrolled.errors import UnrolledError
 from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, TextConfig, create_run
-from unrolled.training import Checkpoints, Run, Trainer, TrainingConfig, loop
+from unrolled.training import Checkpoints, Run, Trainer, TrainingConfig, loop, open_run
 from unrolled.training.checkpoint import DESCRIPTION, STATE, WEIGHTS, Checkpoint, digest_of, vocabularies
 
 STRANGE = (
@@ -144,7 +144,7 @@ class AtOnce:
 
 def use(path: Path) -> None:
     """What one does with a run: sample it, and train it one step further."""
-    run = Run.open(path)
+    run = open_run(path)
     task = LanguageTask(run, "cpu").load("best")
     task.sample(1)
     task = LanguageTask(run, "cpu")

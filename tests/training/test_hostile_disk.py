@@ -7,7 +7,7 @@ import pytest
 
 from tests.programs import completed
 from unrolled.cli import main
-from unrolled.training import Checkpoints, Run
+from unrolled.training import Checkpoints, open_run
 
 WORDS = [
     *("--hidden-size", "64", "--num-layers", "1", "--embedding-size", "4", "--batch-size", "2", "--seq-length", "8"),
@@ -61,7 +61,7 @@ def test_a_disk_that_becomes_full(volume, text_file, tmp_path, capsys, leave):
     words = ["train", "lm", "--data", str(text_file), *WORDS]
     assert main([*words, "--max-steps", "60", "--lr-schedule", "constant", "--out", str(tmp_path / "whole")]) == 0
     assert main([*words, "--max-steps", "20", "--lr-schedule", "constant", "--out", str(volume / "run")]) == 0
-    run = Run.open(volume / "run")
+    run = open_run(volume / "run")
     before = {path: path.read_bytes() for path in Checkpoints(run).find("last").folder.iterdir()}
     fill(volume, leave)
     resume = ["train", "lm", "--resume", str(volume / "run"), "--max-steps", "60"]
@@ -73,7 +73,7 @@ def test_a_disk_that_becomes_full(volume, text_file, tmp_path, capsys, leave):
     (volume / "ballast").unlink()
     assert main(resume) == 0
     weights = [
-        (Checkpoints(Run.open(path)).find("last").folder / "model.safetensors").read_bytes()
+        (Checkpoints(open_run(path)).find("last").folder / "model.safetensors").read_bytes()
         for path in (tmp_path / "whole", run.path)
     ]
     assert weights[0] == weights[1]

@@ -10,7 +10,7 @@ from tests.cli.shared import error_of
 from unrolled.cli import main
 from unrolled.errors import RunError
 from unrolled.tasks.language import LanguageTask
-from unrolled.training import Run
+from unrolled.training import Run, open_run
 from unrolled.training.run import next_free, write_atomically
 
 STORED = Path(__file__).parent / "runs"
@@ -149,4 +149,4 @@ def test_a_sweep_writes_through_no_links(text_file, tmp_path, secret, capsys):
 
 
 def test_a_run_without_links_is_read_as_before(run):
-    assert LanguageTask(Run.open(run)).load("last") is not None
+    assert LanguageTask(open_run(run)).load("last") is not None

@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.programs import completed
 from tests.training.killed import TASKS, die_at_operation
 from unrolled.errors import RunError
-from unrolled.training import Run
+from unrolled.training import Run, open_run
 from unrolled.training.state import read_state
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -44,7 +44,7 @@ def test_kills_change_nothing(killed, task):
     whole, *others = sorted(killed.glob(f"[12]/{task}/whole")) + sorted(killed.glob(f"2/{task}/parts*"))
     assert len(others) >= 2
     for parts in others:
-        compare(Run.open(whole), Run.open(parts))
+        compare(open_run(whole), open_run(parts))
 
 
 def test_preparations_killed_anywhere_leave_the_directory_free(tmp_path):
@@ -67,7 +67,7 @@ def test_preparations_killed_anywhere_leave_the_directory_free(tmp_path):
         killed_at(number, path)  # once more: in the midst of clearing away what the first left
         if not (path / "config.json").exists():
             prepare(path)
-        run = Run.open(path)
+        run = open_run(path)
         run.remove_temporaries()
         assert {child.name for child in path.iterdir()} <= {"config.json", ".lock", "some"}
         number += 1
@@ -104,7 +104,7 @@ def training_state(path):
 READ = {
     "metrics.jsonl": lambda path: [
         {name: value for name, value in record.items() if name != "seconds"}
-        for record in Run.open(path.parent).metrics()
+        for record in open_run(path.parent).metrics()
     ],
     "training.safetensors": training_state,
 }

@@ -15,7 +15,7 @@ from tests.programs import usual_signals
 from unrolled.cells import CELLS
 from unrolled.errors import DivergenceError, LostProcessError, RunError
 from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, TextConfig, create_run
-from unrolled.training import Checkpoints, Run, Trainer, TrainingConfig
+from unrolled.training import Checkpoints, Trainer, TrainingConfig, open_run
 from unrolled.training.config import OPTIMIZERS
 from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer
 
@@ -83,13 +83,13 @@ def test_stopped_and_resumed_is_as_never_stopped(tmp_path, text_file, optimizer,
     stopped = StoppedAt(make(tmp_path / "parts", text_file, **options).run, 13, signal_number)
     outcome = run(stopped)
     assert (outcome.reason, outcome.position.step) == ("interrupted", 13)
-    again = LanguageTask(Run.open(tmp_path / "parts"))
+    again = LanguageTask(open_run(tmp_path / "parts"))
     outcome = trainer(again, resume=True).train()
     assert (outcome.reason, outcome.position.step) == ("finished", 60)
     assert outcome.position.epoch > 0
-    whole = LanguageTask(Run.open(tmp_path / "whole")).load("last")
+    whole = LanguageTask(open_run(tmp_path / "whole")).load("last")
     assert torch.equal(weights(again), weights(whole))
-    steps = [record["step"] for record in Run.open(tmp_path / "parts").metrics() if "loss" in record]
+    steps = [record["step"] for record in open_run(tmp_path / "parts").metrics() if "loss" in record]
     assert steps == list(range(1, 61))
 
 
@@ -165,11 +165,11 @@ def test_the_carried_state_is_part_of_the_checkpoint(tmp_path, text_file, cell):
     options = {"model": {"cell": cell, "num_layers": None, "hidden_size": (5, 7)}, "max_steps": 12}
     run(LanguageTask(make(tmp_path / "whole", text_file, **options).run))
     run(StoppedAt(make(tmp_path / "parts", text_file, **options).run, 7))
-    again = LanguageTask(Run.open(tmp_path / "parts"))
+    again = LanguageTask(open_run(tmp_path / "parts"))
     resumed = trainer(again, resume=True)
     assert resumed.carried is not None
     resumed.train()
-    assert torch.equal(weights(again), weights(LanguageTask(Run.open(tmp_path / "whole")).load("last")))
+    assert torch.equal(weights(again), weights(LanguageTask(open_run(tmp_path / "whole")).load("last")))
 
 
 def test_limits(tmp_path, text_file):
@@ -220,7 +220,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, text_file):
     task.loss = breaks_at_step_four
     steps = trainer(task)
     with pytest.raises(
-        DivergenceError, match=r"nan at step 4; the last good checkpoint is that of step 2; try --resume"
+        DivergenceError, match=r"nan at step 4; the last good checkpoint is that of step 2; try `resume="
     ):
         steps.train()
     assert all(p.isfinite().all() for p in LanguageTask(task.run).load("last").model.parameters())
@@ -230,7 +230,7 @@ def test_two_at_once_cannot_train_one_run(tmp_path, text_file):
     path = tmp_path / "run"
     run(StoppedAt(make(path, text_file).run, 7))
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    second = trainer(LanguageTask(Run.open(path)), resume=True)
+    second = trainer(LanguageTask(open_run(path)), resume=True)
     with FileLock(path / ".lock"), pytest.raises(RunError, match="another process"):
         second.train()
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before

@@ -10,7 +10,7 @@ import torch
 from unrolled.cli import main
 from unrolled.errors import RecoveryWarning, RunError
 from unrolled.tasks.language import LanguageTask
-from unrolled.training import Checkpoints, Run, Trainer
+from unrolled.training import Checkpoints, Run, Trainer, open_run
 from unrolled.training.run import FORMAT
 
 STORED = sorted((Path(__file__).parent / "runs").iterdir())
@@ -53,7 +53,7 @@ def test_a_stored_run_is_what_it_was(stored, tmp_path, capsys):
 
 def test_nothing_of_a_checkpoint_is_lost(old):
     state = torch.load(old / "checkpoints/step-00000045/training.pt", weights_only=True)
-    task = LanguageTask(Run.open(old))
+    task = LanguageTask(open_run(old))
     trainer = Trainer(task, task.config.training, task.run, resume=True)
     assert torch.equal(torch.get_rng_state(), state["random"])
     assert vars(trainer.position) == state["position"]
@@ -75,16 +75,16 @@ def test_a_migration_that_was_interrupted_is_done_again(old, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Run, "write_config", full)
         with pytest.raises(RunError, match=r"cannot be brought up to date \(no space\)"):
-            Run.open(old)
+            open_run(old)
     assert json.loads((old / "config.json").read_text())["format"] == 1
-    Checkpoints(Run.open(old)).set_aside_damaged()
+    Checkpoints(open_run(old)).set_aside_damaged()
 
 
 def test_what_is_damaged_is_left_out_and_told(old):
     path = old / "checkpoints/step-00000045/training.pt"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.warns(RecoveryWarning, match=r"step-00000045/training\.pt: damaged, .*; it is left out"):
-        run = Run.open(old)
+        run = open_run(old)
     assert path.exists()
     with pytest.warns(RecoveryWarning, match="using the checkpoint of step 40"):
         LanguageTask(run).load("last")
@@ -96,7 +96,7 @@ def test_a_run_that_cannot_be_migrated_stays_as_it_is(old, damage):
         file.write_bytes(b"GIF89a")
     before = content(old)
     with pytest.raises(RunError, match="cannot be brought up to date"):
-        Run.open(old)
+        open_run(old)
     assert content(old) == before
 
 
@@ -106,5 +106,5 @@ def test_formats_that_this_version_does_not_know(old, version):
     (old / "config.json").write_text(json.dumps({**stored, "format": version}))
     before = content(old)
     with pytest.raises(RunError, match=f"run format {version}"):
-        Run.open(old)
+        open_run(old)
     assert content(old) == before

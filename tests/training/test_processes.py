@@ -15,7 +15,7 @@ from unrolled.cli import main
 from unrolled.errors import ConfigurationError
 from unrolled.layers.stack import join_states, take_state
 from unrolled.tasks.language import LanguageTask
-from unrolled.training import Run, Trainer
+from unrolled.training import Trainer, open_run
 from unrolled.training.processes import Processes, join
 
 WORDS = [
@@ -46,13 +46,13 @@ def test_two_processes_train_as_one_and_a_lost_one_ends_the_job(tmp_path, text_f
     assert "another process of this training was lost at step" in said[0]
     assert f"go on with --resume {tmp_path / 'two'}" in said[0]
     assert out.count("2 processes") == 1
-    one, two = ([r for r in Run.open(tmp_path / name).metrics() if r["step"] <= 200] for name in ("one", "two"))
+    one, two = ([r for r in open_run(tmp_path / name).metrics() if r["step"] <= 200] for name in ("one", "two"))
     assert len(one) == len(two) == 202
     for expected, found in zip(one, two, strict=True):
         for name in {"loss", "validation_loss", "gradient_norm"} & set(expected):
             assert expected[name] == pytest.approx(found[name], rel=1e-4)
     # The checkpoint of two is one's to go on from, and holds the state of all five streams.
-    last = LanguageTask(Run.open(tmp_path / "two"))
+    last = LanguageTask(open_run(tmp_path / "two"))
     resumed = Trainer(last, last.config.training, last.run, resume=True)
     step = resumed.position.step
     assert step >= 200
@@ -114,5 +114,5 @@ def test_more_processes_than_streams(tmp_path, text_file):
     task = make(tmp_path / "run", text_file)
     many = Processes()
     many.size = 3
-    with pytest.raises(ConfigurationError, match="--batch-size 2: 3 processes need a stream each"):
+    with pytest.raises(ConfigurationError, match="`batch_size=2`: 3 processes need a stream each"):
         Trainer(task, task.config.training, task.run, processes=many)

@@ -10,20 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unrolled.analysis.states import Layer
-from unrolled.cells import (
-    Cell,
-    CoupledLSTMCell,
-    GatedCell,
-    GRUCell,
-    GRUResetAfterCell,
-    LayerNormGRUCell,
-    LayerNormLSTMCell,
-    LSTMCell,
-    MUT1Cell,
-    MUT2Cell,
-    MUT3Cell,
-    PeepholeLSTMCell,
-)
+from unrolled.cells import Cell
 
 
 @torch.no_grad()
@@ -31,41 +18,17 @@ def keep_memory(cell: Cell, bias: float) -> bool:
     """Start with gates that keep: the keeping gate of each unit is σ(bias) open where nothing else moves it.
 
     That is the forget gate of LSTMs and the update gate of GRUs and MUTs; an LSTM's input gate, which has a bias of its
-    own, starts at σ(-bias). False where the cell has none of these, or
-    no biases; it is then left as it is.
+    own, starts at σ(-bias): whatever `Cell.gates` says of keeping. False where the cell has no such gate, or no biases;
+    it is then left as it is.
     Source: Gers et al. 2000; Tallec & Ollivier 2018, "Can recurrent neural networks warp time?", from whom the rule
     bias = log(steps to remember) comes.
     """
-    if isinstance(cell, MUT1Cell | MUT2Cell | MUT3Cell):
-        part, sign = cell.bias_z, -1.0
-    elif isinstance(cell, GatedCell) and cell.bias is not None:
-        number, parts = cell.forget_part
-        part, sign = cell.bias.chunk(parts)[number], 1.0
-        if parts == 4:  # these write by a gate of its own, first of the four
-            cell.bias.chunk(parts)[0].fill_(-bias)
-    elif isinstance(cell, GRUCell | GRUResetAfterCell | LayerNormGRUCell) and cell.bias is not None:
-        part, sign = cell.bias.chunk(3)[1], 1.0 if getattr(cell, "update_keeps", True) else -1.0
-    else:
-        return False
-    if part is None:
-        return False
-    part.fill_(sign * bias)
-    return True
-
-
-#: What a cell's gates are called, in the order in which its step computes them.
-_NAMES: dict[type, tuple[str, ...]] = {
-    LSTMCell: ("f", "i", "o"),
-    PeepholeLSTMCell: ("i", "f", "o"),
-    CoupledLSTMCell: ("f", "o"),
-    LayerNormLSTMCell: ("f", "i", "o"),
-    GRUCell: ("r", "z"),
-    GRUResetAfterCell: ("r", "z"),
-    LayerNormGRUCell: ("r", "z"),
-    MUT1Cell: ("z", "r"),
-    MUT2Cell: ("z", "r"),
-    MUT3Cell: ("z", "r"),
-}
+    moved = [(gate.keeps, cell.gate_bias(gate.name)) for gate in cell.gates if gate.keeps]
+    for keeps, part in moved:
+        if part is None:
+            return False
+        part.fill_(keeps * bias)
+    return bool(moved)
 
 
 class _Gates(TorchDispatchMode):
@@ -86,15 +49,16 @@ class _Gates(TorchDispatchMode):
 def gate_values(layer: Layer) -> dict[str, Tensor]:
     """The gates of each step by name, `[T, B, H]` each: all that the cell puts through a logistic function.
 
-    Those of a cell of one's own are called "gate 1", "gate 2" and so on. Empty where it has none.
+    Those of a cell that does not declare them are called "gate 1", "gate 2" and so on. Empty where it has none.
     """
     steps, batch = layer.inputs.shape[:2]
     with _Gates() as gates:  # the steps of a sequence that is known are rows of a batch
         layer.cell(layer.inputs.flatten(0, 1), tuple(part.flatten(0, 1) for part in layer.before))
     size = layer.cell.hidden_size
     whole = [part for seen in gates.seen if seen.size(-1) % size == 0 for part in seen.split(size, -1)]
-    cell = getattr(layer.cell, "cell", layer.cell)  # without the noise around it
-    names = _NAMES.get(type(cell), ())
+    inner = getattr(layer.cell, "cell", None)
+    cell = inner if isinstance(inner, Cell) else layer.cell  # without the noise around it
+    names = cell.gate_order or tuple(gate.name for gate in cell.gates if gate.activation == "sigmoid")
     if len(names) != len(whole):
         names = tuple(f"gate {k}" for k in range(1, len(whole) + 1))
     return {name: part.unflatten(0, (steps, batch)) for name, part in zip(names, whole, strict=True)}

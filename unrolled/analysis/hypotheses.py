@@ -150,7 +150,9 @@ def lex(text: str, language: str):
     try:
         lexer = get_lexer_by_name(language)
     except ClassNotFound:
-        raise ConfigurationError(f"--language {language}: Pygments knows no such language") from None
+        raise ConfigurationError(
+            f"`language={language}`: Pygments knows no such language", setting="language"
+        ) from None
     return list(lexer.get_tokens_unprocessed(text))
 
 

@@ -92,6 +92,16 @@ def _rate(norms: Tensor, first: int) -> float:
     return float((norms[-1] / norms[first]) ** (1 / steps)) if norms[first] > 0 else 0.0
 
 
+def scaled_table(runs: list[ScaledRun]) -> tuple[tuple[str, ...], list[list[object]]]:
+    """Heads of a table, and a row for each run."""
+    heads = ("", "spectral radius", "largest singular value", "last norm", "a step", "a step, by the Jacobians")
+    rows: list[list[object]] = [
+        [run.nonlinearity, run.radius, run.largest_singular_value, float(run.norms[-1]), run.rate, run.expected]
+        for run in runs
+    ]
+    return heads, rows
+
+
 def draw_scaled(runs: list[ScaledRun], title: str):
     """The gradient's norm against the steps back, a panel for each nonlinearity, a line for each radius."""
     from unrolled.analysis.figures import canvas

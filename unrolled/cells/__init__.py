@@ -6,10 +6,9 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 
-from unrolled.cells.base import Cell, State
+from unrolled.cells.base import Cell, Gate, State
 from unrolled.cells.elman import ElmanCell, PascanuCell
 from unrolled.cells.gru import GRUCell, GRUResetAfterCell, LayerNormGRUCell
-from unrolled.cells.highway import Highway
 from unrolled.cells.lstm import CoupledLSTMCell, GatedCell, LayerNormLSTMCell, LSTMCell, PeepholeLSTMCell
 from unrolled.cells.mutations import MUT1Cell, MUT2Cell, MUT3Cell
 from unrolled.errors import ConfigurationError
@@ -21,8 +20,8 @@ __all__ = [
     "ElmanCell",
     "GRUCell",
     "GRUResetAfterCell",
+    "Gate",
     "GatedCell",
-    "Highway",
     "LSTMCell",
     "LayerNormGRUCell",
     "LayerNormLSTMCell",
@@ -35,7 +34,7 @@ __all__ = [
     "find_cell",
 ]
 
-#: The cells by the plain names that a person types: `--cell gru`.
+#: The cells by the plain names that users give: `gru`.
 CELLS: dict[str, Callable[..., Cell]] = {
     "elman": ElmanCell,
     "relu": partial(ElmanCell, nonlinearity="relu"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
@@ -11,6 +12,21 @@ from torch import Tensor, nn
 from unrolled.errors import ConfigurationError
 
 State = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A gate of a cell, or the candidate that gates let in, which has a part of the packed weights as they have.
+
+    activation: "sigmoid" of a gate, "tanh" of a candidate.
+    keeps: 1 where an open gate keeps the state, -1 where an open one overwrites it, 0 where it does neither.
+    bias: the parameter that holds its bias: all gates that name the same one have equal parts of it, in their order.
+    """
+
+    name: str
+    activation: str = "sigmoid"
+    keeps: int = 0
+    bias: str = "bias"
 
 
 class Cell(nn.Module):
@@ -32,6 +48,10 @@ class Cell(nn.Module):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("h",)
+    #: The gates and candidates, in the order of the packed weights; none in vanilla cells.
+    gates: tuple[Gate, ...] = ()
+    #: Names of the gates in the order in which `forward` computes them, where that is not the order of `gates`.
+    gate_order: ClassVar[tuple[str, ...]] = ()
     #: Which state the recurrent weights see: what recurrent dropout acts on.
     recurring: ClassVar[int] = 0
     #: True where the formula adds `x` itself to a hidden-sized vector (MUT1, MUT2).
@@ -56,6 +76,13 @@ class Cell(nn.Module):
     def state_sizes(self) -> tuple[int, ...]:
         """Width of each state, in the order of `state_names`."""
         return (self.hidden_size,) * len(self.state_names)
+
+    def gate_bias(self, name: str) -> Tensor | None:
+        """The part `[H]` of a parameter that is the bias of the gate called `name`; None in a cell without biases."""
+        (gate,) = (gate for gate in self.gates if gate.name == name)
+        whole = getattr(self, gate.bias)
+        together = [other.name for other in self.gates if other.bias == gate.bias]
+        return None if whole is None else whole.chunk(len(together))[together.index(name)]
 
     def add_parameters(self, options: dict, /, **shapes: tuple[int, ...]) -> None:
         """Register one parameter a shape and initialise them all.

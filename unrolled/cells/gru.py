@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
-from unrolled.cells.base import Cell, State
+from unrolled.cells.base import Cell, Gate, State
 
 
 class GRUCell(Cell):
@@ -35,6 +35,10 @@ class GRUCell(Cell):
             bias=(3 * hidden_size,),
         )
 
+    @property
+    def gates(self) -> tuple[Gate, ...]:  # type: ignore[override]
+        return Gate("r"), Gate("z", keeps=1 if self.update_keeps else -1), Gate("n", "tanh")
+
     def forward(self, x: Tensor, state: State) -> State:
         (h,) = state
         r_x, z_x, n_x = linear(x, self.weight_ih, self.bias).chunk(3, -1)
@@ -55,6 +59,7 @@ class GRUResetAfterCell(Cell):
     Source: Kovashka's deck; Cho et al. 2014 in its first version (arXiv 1406.1078v1), and cuDNN.
     """
 
+    gates = (Gate("r"), Gate("z", keeps=1), Gate("n", "tanh"))
     weight_ih: Tensor
     weight_hh: Tensor
     bias: Tensor | None
@@ -90,6 +95,7 @@ class LayerNormGRUCell(Cell):
     Source: Ba, Kiros & Hinton 2016, "Layer Normalization", eq. 25 to 27.
     """
 
+    gates = (Gate("r"), Gate("z", keeps=1), Gate("n", "tanh"))
     weight_ih: Tensor
     weight_hh: Tensor
     gain_ih: Tensor

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
-from unrolled.cells.base import Cell, State
+from unrolled.cells.base import Cell, Gate, State
 from unrolled.errors import ConfigurationError
 
 
@@ -16,8 +14,7 @@ class GatedCell(Cell):
     """What the LSTMs share: two states, and a forget gate whose bias can be set at construction."""
 
     state_names = ("h", "c")
-    #: Which of how many equal parts of `bias` belongs to the forget gate.
-    forget_part: ClassVar[tuple[int, int]] = (1, 4)
+    gates: tuple[Gate, ...] = (Gate("i", keeps=-1), Gate("f", keeps=1), Gate("g", "tanh"), Gate("o"))
     forget_bias: float | None
     bias: Tensor | None
 
@@ -25,11 +22,11 @@ class GatedCell(Cell):
         super().reset_parameters()
         if self.forget_bias is None:
             return
-        if self.bias is None:
+        part = self.gate_bias("f")
+        if part is None:
             raise ConfigurationError(f"{type(self).__name__}: forget_bias needs bias=True")
-        part, parts = self.forget_part
         with torch.no_grad():
-            self.bias.chunk(parts)[part].fill_(self.forget_bias)
+            part.fill_(self.forget_bias)
 
 
 class LSTMCell(GatedCell):
@@ -43,6 +40,7 @@ class LSTMCell(GatedCell):
     Source: Hochreiter & Schmidhuber 1997; forget gate by Gers et al. 2000.
     """
 
+    gate_order = ("f", "i", "o")
     weight_ih: Tensor
     weight_hh: Tensor
     weight_hr: Tensor
@@ -139,7 +137,7 @@ class CoupledLSTMCell(GatedCell):
     Source: Greff et al. 2015, "LSTM: A Search Space Odyssey" (CIFG).
     """
 
-    forget_part = (0, 3)
+    gates = (Gate("f", keeps=1), Gate("g", "tanh"), Gate("o"))
     weight_ih: Tensor
     weight_hh: Tensor
 
@@ -169,6 +167,7 @@ class LayerNormLSTMCell(GatedCell):
     Source: Ba, Kiros & Hinton 2016, "Layer Normalization", eq. 20 to 22.
     """
 
+    gate_order = ("f", "i", "o")
     weight_ih: Tensor
     weight_hh: Tensor
     gain_ih: Tensor

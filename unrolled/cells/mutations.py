@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from unrolled.cells.base import Cell, State
+from unrolled.cells.base import Cell, Gate, State
+
+_GATES = (Gate("z", keeps=-1, bias="bias_z"), Gate("r", bias="bias_r"), Gate("h", "tanh", bias="bias_h"))
 
 
 class MUT1Cell(Cell):
@@ -21,6 +23,7 @@ class MUT1Cell(Cell):
     """
 
     needs_equal_sizes = True
+    gates = _GATES
     weight_xz: Tensor
     weight_xr: Tensor
     weight_hr: Tensor
@@ -60,6 +63,7 @@ class MUT2Cell(Cell):
     """
 
     needs_equal_sizes = True
+    gates = _GATES
     weight_xz: Tensor
     weight_hz: Tensor
     weight_hr: Tensor
@@ -100,6 +104,7 @@ class MUT3Cell(Cell):
     `[H, H]`; `bias_z`, `bias_r`, `bias_h`, each `[H]`. State: `h [B, H]`. Source: Jozefowicz et al. 2015.
     """
 
+    gates = _GATES
     weight_xz: Tensor
     weight_xr: Tensor
     weight_xh: Tensor

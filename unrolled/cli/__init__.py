@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from unrolled.cli.flags import as_flags
 from unrolled.errors import ConfigurationError, ElsewhereError, FallbackWarning, RecoveryWarning, UnrolledError
 
 #: Words typed, module that answers, what it does.
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "time cells against torch.nn and the eager loop, on this machine"),
     "sweep": ("sweep", "train many models and tell which cell and settings are best"),
     "runs": ("runs", "a table of the runs below a folder"),
+    "data mails": ("data_mails", "print made mails and their answers, to learn smart reply from"),
     "inspect gradients": ("inspect_gradients", "how far gradients reach, in fresh cells and trained runs"),
     "inspect surface": ("inspect_surface", "the error surface of a one-unit net, and descent over it"),
     "inspect cells": ("inspect_cells", "find units of a trained model that mean something; text coloured by them"),
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnrolledError as error:
         if isinstance(error, ConfigurationError) and os.environ.get("RANK", "0") != "0":
             return 2  # all processes say the same
-        print(f"unrolled: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"unrolled: error: {as_flags(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 from tyro.conf import arg
 
+from unrolled.bench.measure import PEERS, SIZES, Timing, time_cell
 from unrolled.cells import CELLS, find_cell
 from unrolled.cli.parsing import parse
-from unrolled.training.config import require, require_choice
-from unrolled.unroll.measure import PEERS, SIZES, Timing, time_cell
+from unrolled.settings import require, require_choice
 
 
 @dataclass(frozen=True)

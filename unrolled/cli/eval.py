@@ -20,14 +20,14 @@ from unrolled.data.pairs import read_line_pairs
 from unrolled.data.tokens import encode_files
 from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError, DecodingError, DivergenceError
+from unrolled.settings import require
 from unrolled.tasks.language import LanguageTask
 from unrolled.tasks.pairs import TASKS
 from unrolled.tasks.sentiment import TASK as TREES
 from unrolled.tasks.sentiment import SentimentTask, TreeScore, read_labelled_trees
 from unrolled.tasks.translation import TranslationTask, Which
 from unrolled.tasks.translator import evaluate
-from unrolled.training import Run
-from unrolled.training.config import require
+from unrolled.training import Run, open_run
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    run = Run.open(arguments.run)
+    run = open_run(arguments.run)
     if run.task in TASKS:
         return _translator(run, arguments)
     if run.task == TREES:

@@ -12,7 +12,7 @@ from tyro.conf import arg
 from unrolled.cells import CELLS, Cell, find_cell
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError, UntraceableError
-from unrolled.training.config import require
+from unrolled.settings import require
 from unrolled.unroll.explain import explain
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}

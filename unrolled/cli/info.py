@@ -18,7 +18,7 @@ from unrolled.tasks.pairs import REPLY, TASKS, TRANSLATION
 from unrolled.tasks.sentiment import TASK as TREES
 from unrolled.tasks.sentiment import SentimentTask
 from unrolled.tasks.translation import TranslationTask
-from unrolled.training import Checkpoints, Run
+from unrolled.training import Checkpoints, open_run
 from unrolled.training.checkpoint import WHICH
 from unrolled.training.progress import clock
 from unrolled.training.run import FORMAT
@@ -34,7 +34,7 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     path = parse(Arguments, words, prog).run
-    run = Run.open(path)
+    run = open_run(path)
     kind = TranslationTask if run.task in TASKS else SentimentTask if run.task == TREES else LanguageTask
     task = kind(run, "cpu")
     console = Console(highlight=False, soft_wrap=True)  # a command to copy must not be broken by a narrow terminal

@@ -14,13 +14,14 @@ from tyro.conf import Positional, arg
 
 from unrolled.analysis.examine import examine
 from unrolled.analysis.figures import check_target
+from unrolled.analysis.flows import flows_over
 from unrolled.analysis.report import report_data, report_page
 from unrolled.cli.inspect_cells import print_findings
-from unrolled.cli.inspecting import flows_over, labelled_text, open_task
+from unrolled.cli.inspecting import labelled_text, open_task
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
+from unrolled.settings import require
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import require
 
 #: Steps that the page's gradients go back.
 _STEPS = 20
@@ -67,7 +68,7 @@ def main(words: Sequence[str], prog: str) -> int:
     with Console(stderr=True).status("") as status:
         found = examine(task.model, given.tokens, given.text, given.hypotheses, status.update)
         status.update("carrying gradients back")
-        flows, _ = flows_over(task, torch.from_numpy(given.tokens[: 11 * _STEPS]), _STEPS, None)
+        flows, _ = flows_over(task.model, torch.from_numpy(given.tokens[: 11 * _STEPS]), _STEPS, None)
     facts = {
         "run": str(task.run.path),
         "cell": task.config.model.cell,

@@ -14,8 +14,8 @@ from unrolled.analysis.examine import Examination, draw_units, examine
 from unrolled.analysis.figures import save, targets
 from unrolled.cli.inspecting import labelled_text, open_task, print_table
 from unrolled.cli.parsing import parse
+from unrolled.settings import require
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import require
 
 
 @dataclass(frozen=True)

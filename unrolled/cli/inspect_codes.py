@@ -9,11 +9,11 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from unrolled.analysis.codes import CODES, OBJECTS, draw_codes, train_code
 from unrolled.analysis.figures import save, targets
 from unrolled.cli.inspecting import print_table
 from unrolled.cli.parsing import parse
-from unrolled.training.config import require, require_choice
+from unrolled.experiments.codes import CODES, OBJECTS, draw_codes, train_code
+from unrolled.settings import require, require_choice
 
 
 @dataclass(frozen=True)

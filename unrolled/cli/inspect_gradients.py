@@ -11,15 +11,16 @@ import torch
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
+from unrolled.analysis.flows import flow_from_several_ends, flow_table, flows_over, matrix_table
 from unrolled.analysis.gates import keep_memory
-from unrolled.analysis.gradients import GradientFlow, draw_flows, recurrent_matrices
-from unrolled.analysis.scaled import carry_back, draw_scaled
+from unrolled.analysis.gradients import GradientFlow, draw_flows
+from unrolled.analysis.scaled import carry_back, draw_scaled, scaled_table
 from unrolled.cells import CELLS, Cell, find_cell
-from unrolled.cli.inspecting import encode, flow_from_several_ends, flows_over, open_task, print_table, text_for
+from unrolled.cli.inspecting import encode, open_task, print_table, text_for
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
+from unrolled.settings import require
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import require
 
 
 @dataclass(frozen=True)
@@ -103,23 +104,15 @@ def _trained(arguments: Arguments):
     task = open_task(arguments.run or "", arguments.checkpoint)
     length = arguments.length
     tokens = encode(task, text_for(task, arguments.text, 11 * length), 2)
-    flows, cells = flows_over(task, torch.from_numpy(tokens), length, arguments.state)
+    flows, cells = flows_over(task.model, torch.from_numpy(tokens), length, arguments.state)
     _print_flows(flows, cells)
     return draw_flows(flows, f"{task.config.model.cell} of {arguments.run}, over text")
 
 
 def _print_flows(flows: dict[str, GradientFlow], cells: dict[str, Cell]) -> None:
-    reached = []
-    for name, flow in flows.items():
-        norms = dict(zip(flow.distances, flow.by_distance(flow.spectral).tolist(), strict=True))
-        last = flow.distances[-1]
-        reached.append([name, *(norms[min(n, last)] for n in (1, 10, last)), flow.rate, flow.rate_of])
-    steps = max(max(flow.ends) for flow in flows.values())
-    print_table(("norm", "1 back", "10 back", f"{steps} back", "bound a step", "from"), reached)
+    print_table(*flow_table(flows))
     print()
-    matrices = [(name, m) for name, cell in cells.items() for m in recurrent_matrices(cell)]
-    rows = [[name, m.name, m.spectral_radius, m.largest_singular_value] for name, m in matrices]
-    print_table(("recurrent weights", "", "spectral radius", "largest singular value"), rows)
+    print_table(*matrix_table(cells))
 
 
 def _scaled(arguments: Arguments):
@@ -138,14 +131,7 @@ def _scaled(arguments: Arguments):
         for nonlinearity in ("tanh", "relu")
         for radius in arguments.radius
     ]
-    heads = ("", "spectral radius", "largest singular value", "last norm", "a step", "a step, by the Jacobians")
-    print_table(
-        heads,
-        [
-            [run.nonlinearity, run.radius, run.largest_singular_value, float(run.norms[-1]), run.rate, run.expected]
-            for run in runs
-        ],
-    )
+    print_table(*scaled_table(runs))
     clipped = [
         f"{what} clipped at {at:g}"
         for what, at in (("norm", arguments.clip_norm), ("values", arguments.clip_value))

@@ -14,11 +14,11 @@ from rich.console import Console
 from tyro.conf import arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.analysis.memory import PREVIOUS_INPUT, TASKS, MemoryResult, average, chance, draw_memory, train_memory
 from unrolled.cells import CELLS, find_cell
 from unrolled.cli.inspecting import print_table
 from unrolled.cli.parsing import parse
-from unrolled.training.config import require, require_choice
+from unrolled.experiments.memory import PREVIOUS_INPUT, TASKS, MemoryResult, average, chance, draw_memory, train_memory
+from unrolled.settings import require, require_choice
 from unrolled.training.progress import clock
 
 

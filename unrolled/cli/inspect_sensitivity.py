@@ -18,8 +18,8 @@ from unrolled.cli.inspecting import encode, open_task, print_table, text_for
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.models import LanguageModel
+from unrolled.settings import require
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import require
 
 
 @dataclass(frozen=True)

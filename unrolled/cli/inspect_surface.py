@@ -11,11 +11,11 @@ from typing import Annotated
 from tyro.conf import arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.analysis.surface import OneUnit, descend, draw_surface
 from unrolled.cli.inspecting import print_table
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
-from unrolled.training.config import require
+from unrolled.experiments.surface import OneUnit, descend, draw_surface
+from unrolled.settings import require
 
 
 @dataclass(frozen=True)

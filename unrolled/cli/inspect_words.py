@@ -16,8 +16,8 @@ from unrolled.cli.inspecting import open_task, print_table
 from unrolled.cli.parsing import parse
 from unrolled.data.vectors import WordVectors, read_vectors, write_vectors
 from unrolled.errors import ConfigurationError
+from unrolled.settings import require
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import require
 
 
 @dataclass(frozen=True)

@@ -9,27 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from unrolled.analysis.gradients import GradientFlow, gradient_flow
 from unrolled.analysis.hypotheses import Hypothesis, guess_language, hypotheses_for, of_function, of_pattern
-from unrolled.analysis.states import trace
-from unrolled.cells import Cell, State
 from unrolled.data import find_sources, read_text
 from unrolled.data.lines import readable
 from unrolled.errors import ConfigurationError, DataError
-from unrolled.layers.stack import unstack_states
 from unrolled.tasks.language import LanguageTask
-from unrolled.training import Run
+from unrolled.training import open_run
 from unrolled.training.checkpoint import Which
 
 
 def open_task(path: str | Path, checkpoint: Which = "best") -> LanguageTask:
     """The language model of a run, with its weights, on the CPU."""
-    return LanguageTask(Run.open(path), "cpu").load(checkpoint)
+    return LanguageTask(open_run(path), "cpu").load(checkpoint)
 
 
 def held_out_text(task: LanguageTask, limit: int) -> str:
@@ -64,37 +58,6 @@ def encode(task: LanguageTask, text: str, at_least: int):
     if len(tokens) < at_least:
         raise DataError(f"the text is too short to look at: {len(tokens)} tokens the run knows, {at_least} are needed")
     return tokens
-
-
-def flow_from_several_ends(cell: Cell, inputs: Tensor, first: State | None, of: str | None) -> GradientFlow:
-    """Gradient flow over one sequence `[T, I]`: of a small cell from several ends, at all distances; of a large one
-    from its end, at distances that lie the further apart the larger they are.
-    """
-    length = len(inputs)
-    if sum(cell.state_sizes) <= 256:
-        return gradient_flow(cell, inputs, first, of=of, ends=list({length - k * (length // 10) for k in range(5)}))
-    distances = [0]
-    while distances[-1] < length:
-        distances.append(min(length, max(distances[-1] + 1, distances[-1] * 5 // 4)))
-    return gradient_flow(cell, inputs, first, of=of, ends=[length], distances=[*distances, min(10, length)])
-
-
-@torch.no_grad()
-def flows_over(
-    task: LanguageTask, tokens: Tensor, length: int, of: str | None
-) -> tuple[dict[str, GradientFlow], dict[str, Cell]]:
-    """Gradient flow of each layer over the last `length` of `tokens [N]`, behind those before; and the cells."""
-    model, stack = task.model, task.model.recurrent
-    cut = len(tokens) - min(length, len(tokens) - 1)
-    states = unstack_states(model.start(tokens[:cut, None]), stack.state_names, stack.num_layers)
-    layers = trace(stack, model.embed(tokens[cut:, None]), states)
-    flows, cells = {}, {}
-    for number, layer in enumerate(layers, 1):
-        first = tuple(part[0, 0] for part in layer.before)
-        name = f"layer {number}"
-        flows[name] = flow_from_several_ends(layer.cell, layer.inputs.squeeze(1), first, of)
-        cells[name] = layer.cell
-    return flows, cells
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
 import sys
+import typing
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
 import tyro
 
+from unrolled.cli.flags import FlagWriter, with_flags
 from unrolled.errors import ConfigurationError
 
 Arguments = TypeVar("Arguments")
@@ -37,15 +40,27 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Argum
     _check_words(words)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     start = tyro.MISSING_NONPROP if default is None else default
-    said = io.StringIO()
+    said, names = io.StringIO(), _settings(kind)
     try:
-        with contextlib.redirect_stderr(said), _wide_terminal("-h" not in words and "--help" not in words):
+        with (
+            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(FlagWriter(names)),
+            _wide_terminal("-h" not in words and "--help" not in words),
+        ):
             return tyro.cli(kind, prog=prog, args=words, config=config, default=start)
     except SystemExit as ending:
         if not ending.code:
             sys.stdout.flush()
             raise
-        raise ConfigurationError(_in_one_line(said.getvalue(), prog)) from None
+        raise ConfigurationError(with_flags(_in_one_line(said.getvalue(), prog), names)) from None
+
+
+def _settings(kind: type) -> set[str]:
+    """The names of all settings in a dataclass and in those within it, and those that turn one off."""
+    names = set()
+    for name, hint in typing.get_type_hints(kind).items():
+        names |= _settings(hint) if dataclasses.is_dataclass(hint) and isinstance(hint, type) else {name, f"no_{name}"}
+    return names
 
 
 def _spelt_out(words: Sequence[str]) -> list[str]:

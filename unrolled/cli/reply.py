@@ -15,12 +15,12 @@ from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import DataError, RunError
+from unrolled.settings import require
 from unrolled.tasks.pairs import REPLY
 from unrolled.tasks.reply import choose_diverse, rank_replies, read_responses
 from unrolled.tasks.translation import TranslationTask, Which
 from unrolled.tasks.translator import Translator
-from unrolled.training import Run
-from unrolled.training.config import require
+from unrolled.training import open_run
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def main(words: Sequence[str], prog: str) -> int:
         arguments.message.encode()
     except UnicodeEncodeError as error:
         raise DataError("the message is not UTF-8 text") from error
-    run = Run.open(arguments.run)
+    run = open_run(arguments.run)
     if run.task != REPLY:
         raise RunError(f"{run.path}: a {run.task} run, not one of `unrolled train reply`")
     if arguments.responses:

@@ -14,8 +14,8 @@ from unrolled.cli.translate import at_line, open_translator
 from unrolled.data.lines import open_lines
 from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import DataError, DecodingError
+from unrolled.settings import require
 from unrolled.tasks.translation import Which
-from unrolled.training.config import require
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
+from unrolled.cli.flags import as_flags
 from unrolled.cli.parsing import parse
 from unrolled.errors import RunError
 from unrolled.training import Checkpoints, Run
@@ -124,7 +125,7 @@ def _row(path: Path, folder: Path, error: OSError | None = None) -> Row:
         _shown(row)  # a time or a number beyond all bounds
         return row
     except (RunError, *UNREADABLE) as problem:
-        said = str(problem) if isinstance(problem, RunError) else f"cannot be read ({one_line(problem)})"
+        said = as_flags(problem) if isinstance(problem, RunError) else f"cannot be read ({one_line(problem)})"
         return Row(name, changed=_changed(path), state=said.removeprefix(f"{path}").lstrip(": /"))
 
 

@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
+from unrolled.cli.flags import as_flags
 from unrolled.cli.parsing import parse
-from unrolled.errors import ConfigurationError, RunError
-from unrolled.tasks.exploration import LINES, TEXTS
+from unrolled.errors import ConfigurationError, RunError, UnrolledError
+from unrolled.experiments.exploration import LINES, TEXTS
+from unrolled.settings import require
 from unrolled.tasks.language import LanguageConfig, ModelConfig, TextConfig
 from unrolled.tasks.sweep import Search, Sweep
 from unrolled.training import TrainingConfig
-from unrolled.training.config import require
 from unrolled.training.links import refuse_links
 from unrolled.training.run import one_line, write_atomically
 
@@ -76,7 +77,7 @@ def main(words: Sequence[str], prog: str) -> int:
     sweep = Sweep(folder, arguments.storage, arguments.cells, searches, base)
     sweep.plan(arguments.trials)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    finished = sweep.run(console.print)
+    finished = sweep.run(lambda told: console.print(as_flags(told) if isinstance(told, UnrolledError) else told))
     _show(sweep, console)
     if not finished:
         console.print(f"interrupted; the same command goes on with {folder}")

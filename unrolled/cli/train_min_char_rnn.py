@@ -17,10 +17,10 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.errors import DivergenceError
+from unrolled.experiments.min_char_rnn import STEPS, check_length, initialise, lecture_config, train
+from unrolled.settings import require
 from unrolled.tasks.language import MIN_CHAR_RNN_TASK, create_run, text_name
-from unrolled.tasks.min_char_rnn import STEPS, check_length, initialise, lecture_config, train
 from unrolled.training import Checkpoints
-from unrolled.training.config import require
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
 from unrolled.training.run import next_free

@@ -18,7 +18,7 @@ from unrolled.training.run import next_free
 class Arguments(RunArguments):
     """Train an encoder and a decoder to answer short mails.
 
-    With no --pairs it learns 6,000 made mails and answers (python -m unrolled.data.mails prints them).
+    With no --pairs it learns 6,000 made mails and answers (unrolled data mails prints them).
     """
 
     pairs: MailsConfig = field(default_factory=MailsConfig)

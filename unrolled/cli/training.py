@@ -14,15 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from tyro.conf import arg
 
+from unrolled.cli.flags import flag
 from unrolled.cli.parsing import parse
 from unrolled.data.tokens import Progress as Told
 from unrolled.errors import ConfigurationError, RunError
+from unrolled.settings import to_json
 from unrolled.tasks.language import LanguageConfig, LanguageTask
 from unrolled.tasks.pairs import TranslationConfig
 from unrolled.tasks.sentiment import SentimentConfig, SentimentTask
 from unrolled.tasks.translation import TranslationTask
-from unrolled.training import Outcome, Run, Trainer
-from unrolled.training.config import FIXED_TRAINING, flag, to_json
+from unrolled.training import Outcome, Run, Trainer, open_run
+from unrolled.training.config import FIXED_TRAINING
 from unrolled.training.optimisation import find_device
 from unrolled.training.processes import Processes, join
 from unrolled.training.progress import clock
@@ -71,11 +73,11 @@ class Command:
         if arguments.resume is None:
             processes = join(find_device(arguments.training.device), arguments.training.precision)
             path = processes.first(lambda: self._create(arguments, console))
-            return self._train(self.make(Run.open(path)), processes, console, resume=False)
+            return self._train(self.make(open_run(path)), processes, console, resume=False)
         run, _ = Run.read(arguments.resume)
         config = self._renewed(run, arguments, words, prog)
         processes = join(find_device(config.training.device), config.training.precision)
-        processes.first(lambda: Run.open(run.path) and None)  # which brings one of an older format up to date
+        processes.first(lambda: open_run(run.path) and None)  # which brings one of an older format up to date
         with run.locked() if processes.leads else nullcontext():
             task = self.make(dataclasses.replace(run, config=to_json(config)))
             processes.first(task.verify)

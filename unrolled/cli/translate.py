@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from tyro.conf import Positional, arg
 
+from unrolled.analysis.search_trees import tree_svg
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import unknown_note
@@ -20,7 +21,7 @@ from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError, DecodingError, DivergenceError
 from unrolled.tasks.translation import TranslationTask, Which
 from unrolled.tasks.translator import SearchTree, Translator, in_blocks
-from unrolled.training import Run
+from unrolled.training import open_run
 
 #: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
 BLOCK = 512
@@ -140,7 +141,7 @@ class _Seen:
 
 def _write_tree(tree: SearchTree, path: Path) -> None:
     try:
-        text = tree.json() if path.suffix == ".json" else tree.svg()
+        text = tree.json() if path.suffix == ".json" else tree_svg(tree.root, tree.text, tree.source)
     except RecursionError as error:
         raise DataError("--tree: the outputs for the first line are too long for a tree") from error
     path.write_text(text, encoding="utf-8")
@@ -170,4 +171,4 @@ def open_translator(runs: Sequence[str], checkpoint: Which, device: str, mean: s
     """The runs, loaded, as one translator."""
     if not runs:
         raise ConfigurationError("name at least one RUN")
-    return Translator([TranslationTask(Run.open(run), device).load(checkpoint) for run in runs], mean)
+    return Translator([TranslationTask(open_run(run), device).load(checkpoint) for run in runs], mean)

@@ -1,8 +1,9 @@
 """Text in, token numbers out: sources, vocabularies, memory-mapped token files, streams and sentence pairs."""
 
+from unrolled.data.levels import LEVELS
 from unrolled.data.pieces import read_text
 from unrolled.data.sources import find_sources, standard_library
-from unrolled.data.tokens import LEVELS, TokenFile, build_vocabulary, encode_files, load_vocabulary
+from unrolled.data.tokens import TokenFile, build_vocabulary, encode_files, load_vocabulary
 from unrolled.data.vocabulary import (
     BPEVocabulary,
     ByteVocabulary,

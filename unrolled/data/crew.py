@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from unrolled.cache import is_own_file
+from unrolled.data.levels import VOCABULARIES
 from unrolled.data.pieces import Piece
 from unrolled.data.vocabulary import ByteVocabulary, Vocabulary, code_points
 from unrolled.data.words import split_words
@@ -167,8 +168,6 @@ class Crew:
 
 def main() -> None:
     """Answer the jobs on standard input, one a line, until it ends."""
-    from unrolled.data.tokens import VOCABULARIES
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asks sees it too, and ends this
     setup = json.loads(sys.stdin.readline())
     options = setup["options"]

@@ -1,16 +1,10 @@
-"""Mails and their answers: made ones, to learn smart reply from, and files of a person's own.
-
-python -m unrolled.data.mails --count 6000 --seed 1 > mails.tsv
-"""
+"""Mails and their answers: made ones, to learn smart reply from, and files of a person's own."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import re
-import sys
-from collections.abc import Iterator
 
 from unrolled.data.lines import open_lines
 from unrolled.errors import DataError
@@ -194,16 +188,3 @@ def overlap(one: str, other: str) -> float:
     """The share of words that two texts have in common, of all words that either has."""
     first, second = (set(re.findall(r"\w+", text.lower())) for text in (one, other))
     return len(first & second) / max(1, len(first | second))
-
-
-def _main(words: list[str]) -> Iterator[str]:
-    parser = argparse.ArgumentParser(description="Print made mails and their answers, a tab between the two.")
-    parser.add_argument("--count", type=int, default=6000)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args(words)
-    return (f"{message}\t{reply}" for message, reply in zip(*made_mails(given.count, given.seed), strict=True))
-
-
-if __name__ == "__main__":
-    for row in _main(sys.argv[1:]):
-        print(row)

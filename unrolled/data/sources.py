@@ -42,7 +42,8 @@ def find_sources(given: Sequence[str], glob: str | None = None, *, unpack: bool 
                 files.append(_spool(pipe, path.name))
         elif path.is_dir():
             if glob and Path(glob).is_absolute():
-                raise DataError(f"--glob {glob}: a pattern for names within {name}, not a path of its own")
+                said = f"`glob` {glob}: a pattern for names within {name}, not a path of its own"
+                raise DataError(said, setting="glob")
             found = sorted(p for p in path.rglob(glob or "*") if p.is_file() and not _hidden(p.relative_to(path)))
             if not found:
                 raise DataError(f"{name}: no file in this folder matches {glob or '*'!r}")

@@ -17,17 +17,12 @@ import numpy as np
 
 from unrolled.cache import cache_directory, open_cache
 from unrolled.data.crew import DIGEST_BYTES, Crew, characters, encode, encode_to_cache, words
+from unrolled.data.levels import LEVELS, VOCABULARIES
 from unrolled.data.lines import read_json
 from unrolled.data.pieces import Piece, cut, read_text
 from unrolled.data.vocabulary import Blocks, BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
 from unrolled.data.words import WordVocabulary
 from unrolled.errors import CacheError, ConfigurationError, DataError, RunError
-
-VOCABULARIES: dict[str, type[Vocabulary]] = {
-    kind.level: kind for kind in (CharacterVocabulary, WordVocabulary, ByteVocabulary, BPEVocabulary)
-}
-LEVELS = tuple(VOCABULARIES)
-
 
 #: Told what is being done, and what share of it is done.
 Progress = Callable[[str, float], None]

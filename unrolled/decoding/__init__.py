@@ -4,7 +4,7 @@ from unrolled.decoding.beam import BeamSearch, Hypothesis, SearchStep
 from unrolled.decoding.combine import Ensemble, forced_log_probs
 from unrolled.decoding.sampling import Sampling, StepModel, generate
 from unrolled.decoding.text import TextStream
-from unrolled.decoding.tree import search_trees, tree_json, tree_svg
+from unrolled.decoding.tree import search_trees, tree_json
 
 __all__ = [
     "BeamSearch",
@@ -18,5 +18,4 @@ __all__ = [
     "generate",
     "search_trees",
     "tree_json",
-    "tree_svg",
 ]

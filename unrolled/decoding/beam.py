@@ -65,16 +65,19 @@ class BeamSearch:
         for name, least in (("beam", 1), ("n_best", 1), ("groups", 1), ("min_length", 0), ("no_repeat", 0)):
             if getattr(self, name) < least:
                 said = name.replace("_", "-")
-                raise ConfigurationError(f"{said} must be at least {least}, got {getattr(self, name)}")
+                raise ConfigurationError(f"{said} must be at least {least}, got {getattr(self, name)}", setting=name)
         if self.n_best > self.beam:
-            raise ConfigurationError(f"n-best ({self.n_best}) cannot be above the beam ({self.beam}): widen the beam")
+            said = f"n-best ({self.n_best}) cannot be above the beam ({self.beam}): widen the beam"
+            raise ConfigurationError(said, setting=("n_best", "beam"))
         if self.beam % self.groups:
-            raise ConfigurationError(f"the beam ({self.beam}) must be a multiple of the groups ({self.groups})")
+            said = f"the beam ({self.beam}) must be a multiple of the groups ({self.groups})"
+            raise ConfigurationError(said, setting=("beam", "groups"))
         if not 0 <= self.diversity < float("inf"):
-            raise ConfigurationError(f"diversity must be 0 or above, got {self.diversity}")
+            raise ConfigurationError(f"diversity must be 0 or above, got {self.diversity}", setting="diversity")
         if self.beam > MOST_HYPOTHESES:
             raise ConfigurationError(
-                f"beam must be at most {MOST_HYPOTHESES:,}, got {self.beam:,}: it would take too long"
+                f"beam must be at most {MOST_HYPOTHESES:,}, got {self.beam:,}: it would take too long",
+                setting="beam",
             )
         require_length_penalty(self.length_penalty)
 
@@ -365,7 +368,8 @@ class _Searching:
 def require_length_penalty(exponent: float) -> None:
     """ConfigurationError where a power of a length would be no number."""
     if not abs(exponent) <= 10:
-        raise ConfigurationError(f"the length penalty (--length-penalty) must be from -10 to 10, got {exponent}")
+        said = f"the length penalty (`length_penalty`) must be from -10 to 10, got {exponent}"
+        raise ConfigurationError(said, setting="length_penalty")
 
 
 def reorder(model: StepModel, state: Any, rows: Tensor) -> Any:

@@ -38,11 +38,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise ConfigurationError(f"the temperature must be 0 or above, got {self.temperature}")
+            raise ConfigurationError(
+                f"the temperature must be 0 or above, got {self.temperature}", setting="temperature"
+            )
         if self.top_k < 0:
-            raise ConfigurationError(f"top-k must be 0 (off) or above, got {self.top_k}")
+            raise ConfigurationError(f"top-k must be 0 (off) or above, got {self.top_k}", setting="top_k")
         if not 0 < self.top_p <= 1:
-            raise ConfigurationError(f"top-p must be above 0 and at most 1, got {self.top_p}")
+            raise ConfigurationError(f"top-p must be above 0 and at most 1, got {self.top_p}", setting="top_p")
 
     def distribution(self, log_probs: Tensor) -> Tensor:
         """Probabilities `[B, V]` to draw from, made of a model's log-probabilities `[B, V]`.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from unrolled.cells import Cell, GatedCell, find_cell
+from unrolled.cells import Cell, find_cell
 
 
 def named_cell(name: str, forget_bias: float) -> tuple[Callable[..., Cell], dict[str, Any], bool]:
@@ -15,4 +16,5 @@ def named_cell(name: str, forget_bias: float) -> tuple[Callable[..., Cell], dict
     kind = make.func if isinstance(make, partial) else make  # a name may stand for a class with an option set
     assert isinstance(kind, type)
     assert issubclass(kind, Cell)
-    return make, {"forget_bias": forget_bias} if issubclass(kind, GatedCell) else {}, kind.needs_equal_sizes
+    takes_it = "forget_bias" in inspect.signature(kind).parameters
+    return make, {"forget_bias": forget_bias} if takes_it else {}, kind.needs_equal_sizes

@@ -15,18 +15,19 @@ from tyro.conf import arg
 
 from unrolled.cells import CELLS, find_cell
 from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
+from unrolled.data.levels import LEVELS
 from unrolled.data.streams import Split, Streams, check_tokens, split_tokens
-from unrolled.data.tokens import LEVELS, Progress
+from unrolled.data.tokens import Progress
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.layers.stack import map_state
 from unrolled.metrics import LanguageScore, bits, perplexity
 from unrolled.models import LanguageModel
+from unrolled.settings import from_json, require, require_choice, to_json
 from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Checkpoints, Run, TrainingConfig
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import from_json, require, require_choice, to_json
 from unrolled.training.optimisation import find_device
 from unrolled.training.randomness import seed_all
 
@@ -64,7 +65,8 @@ class TextConfig:
         if self.vocab_size is not None:
             require(2 <= self.vocab_size <= 1 << 24, "vocab_size", "from 2 to 2^24", self.vocab_size)
             if self.level in ("char", "byte"):
-                raise ConfigurationError(f"--vocab-size is for words and BPE; at level {self.level} it has no meaning")
+                said = f"`vocab_size` is for words and BPE; at level {self.level} it has no meaning"
+                raise ConfigurationError(said, setting="vocab_size")
         split_tokens(np.empty(0), self.val_fraction, self.test_fraction)
 
 
@@ -76,9 +78,9 @@ class ModelConfig:
     hidden_size: Annotated[tuple[int, ...], arg(metavar="N...")] = (256,)
     """Units a layer; several numbers give each layer its own."""
     num_layers: Annotated[int | None, arg(metavar="N")] = None
-    """Layers (2, or as many as --hidden-size has numbers)."""
+    """Layers (2, or as many as `hidden_size` has numbers)."""
     embedding_size: Annotated[int | None, arg(metavar="N")] = None
-    """Width of the embedding; 0: one-hot input (128; with --tie-weights the last layer's size)."""
+    """Width of the embedding; 0: one-hot input (128; with `tie_weights` the last layer's size)."""
     dropout: float = 0.1
     """Between layers and before the readout."""
     recurrent_dropout: float = 0.0
@@ -90,9 +92,9 @@ class ModelConfig:
     tie_weights: bool = False
     """Share the embedding's matrix with the readout."""
     vectors: Annotated[str | None, arg(metavar="FILE")] = None
-    """Start the embedding from word vectors, as text; needs --level word, and their width as --embedding-size."""
+    """Start the embedding from word vectors, as text; needs `level=word`, and their width as `embedding_size`."""
     fix_vectors: bool = False
-    """Leave the embedding as it was started from --vectors."""
+    """Leave the embedding as it was started from `vectors`."""
 
     def __post_init__(self) -> None:
         find_cell(self.cell)
@@ -104,14 +106,20 @@ class ModelConfig:
             require(value is None or low <= value <= high, name, f"from {low} to {high:,}", value)
         require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
         if self.num_layers is not None and len(self.hidden_size) not in (1, self.num_layers):
-            raise ConfigurationError(f"--hidden-size gives {len(self.hidden_size)} widths for {self.num_layers} layers")
+            said = f"`hidden_size` gives {len(self.hidden_size)} widths for {self.num_layers} layers"
+            raise ConfigurationError(said, setting="hidden_size")
         for name in ("dropout", "recurrent_dropout", "zoneout"):
             value = getattr(self, name)
             require(0 <= value < 1, name, "from 0 to below 1", value)
         if self.fix_vectors and self.vectors is None:
-            raise ConfigurationError("--fix-vectors fixes what --vectors gives: name the file")
+            raise ConfigurationError(
+                "`fix_vectors` fixes what `vectors` gives: name the file", setting=("fix_vectors", "vectors")
+            )
         if self.vectors is not None and self.tie_weights:
-            raise ConfigurationError("--vectors and --tie-weights want the same matrix to start differently")
+            raise ConfigurationError(
+                "`vectors` and `tie_weights` want the same matrix to start differently",
+                setting=("vectors", "tie_weights"),
+            )
 
     @property
     def widths(self) -> list[int]:
@@ -173,7 +181,8 @@ def prepare_vectors(run: Run, config: LanguageConfig) -> None:
     if config.model.vectors is None:
         return
     if config.text.level != "word":
-        raise ConfigurationError(f"--vectors are of words; the text's level is {config.text.level}: add --level word")
+        said = f"`vectors` are of words; the text's level is {config.text.level}: add `level=word`"
+        raise ConfigurationError(said, setting=("vectors", "level"))
     vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
     number = {name: k for k, name in enumerate(vocabulary.names())}
     embedding = config.model.build(len(vocabulary)).embedding

@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar
 from tyro.conf import Suppress, arg
 
 from unrolled.cells import CELLS, find_cell
-from unrolled.data.tokens import LEVELS
+from unrolled.data.levels import LEVELS
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.models import EncoderDecoder
+from unrolled.settings import from_json, require, require_choice
 from unrolled.training import Run, TrainingConfig
-from unrolled.training.config import from_json, require, require_choice
 
 TRANSLATION, REPLY = "translation", "reply"
 
@@ -28,11 +28,11 @@ class PairsConfig:
     target: Annotated[str, arg(metavar="FILE")] = ""
     """Their translations, line by line."""
     val_source: Annotated[str, arg(metavar="FILE")] = ""
-    """Sentences to validate on; none: the last --val-fraction of the pairs."""
+    """Sentences to validate on; none: the last `val_fraction` of the pairs."""
     val_target: Annotated[str, arg(metavar="FILE")] = ""
     """Their translations."""
     val_fraction: float = 0.02
-    """Share of the pairs to validate on, where no --val-source is given; 0: none."""
+    """Share of the pairs to validate on, where no `val_source` is given; 0: none."""
     level: str = "bpe"
     """bpe, word, char or byte."""
     vocab_size: Annotated[int | None, arg(metavar="N")] = None
@@ -52,11 +52,13 @@ class PairsConfig:
         if self.vocab_size is not None:
             require(2 <= self.vocab_size <= 1 << 24, "vocab_size", "from 2 to 2^24", self.vocab_size)
             if self.level in ("char", "byte"):
-                raise ConfigurationError(f"--vocab-size is for words and BPE; at level {self.level} it has no meaning")
+                said = f"`vocab_size` is for words and BPE; at level {self.level} it has no meaning"
+                raise ConfigurationError(said, setting="vocab_size")
             if self.level == "bpe":
                 require(self.vocab_size > 257, "vocab_size", "above 257, the bytes and the end", self.vocab_size)
         if bool(self.val_source) != bool(self.val_target):
-            raise ConfigurationError("--val-source and --val-target belong together: give both or none")
+            said = "`val_source` and `val_target` belong together: give both or none"
+            raise ConfigurationError(said, setting=("val_source", "val_target"))
 
     @property
     def size(self) -> int | None:
@@ -73,7 +75,7 @@ class ModelConfig:
 
     cell: Annotated[str, arg(metavar="NAME", help=f"The encoder's cell, one of {', '.join(CELLS)}.")] = "gru"
     decoder_cell: Annotated[str | None, arg(metavar="NAME")] = None
-    """The decoder's cell (as --cell)."""
+    """The decoder's cell (as `cell`)."""
     hidden_size: int = 256
     """Units a layer, in each direction of the encoder and in the decoder."""
     num_layers: int = 1
@@ -83,7 +85,7 @@ class ModelConfig:
     attention: bool = True
     """Let the decoder attend to the whole source (Bahdanau); without, one vector a layer joins the two (Sutskever)."""
     bidirectional: bool | None = None
-    """Read the source both ways; --no-bidirectional: one (with --attention both, without one)."""
+    """Read the source both ways; `no_bidirectional`: one (with `attention` both, without one)."""
     reverse: bool = False
     """Read the source's words from the last to the first."""
     dropout: float = 0.3
@@ -140,7 +142,7 @@ class SentenceTraining(TrainingConfig):
     scheduled_sampling: float = 0.0
     """Chance that the decoder, in training, reads its own guess in place of the reference's word."""
     average: int = 3
-    """Keep the weights of this many last validations, for `--checkpoint average`; 0: none."""
+    """Keep the weights of this many last validations, for the checkpoint `average`; 0: none."""
     seq_length: Suppress[int] = 1
     backward_length: Suppress[int] = 0
     carry_state: Suppress[bool] = False

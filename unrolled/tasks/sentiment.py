@@ -20,10 +20,10 @@ from unrolled.data.lines import read_json
 from unrolled.data.trees import Tree, TreeBatch, batch_trees, read_trees
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.models.tree import TreeClassifier
+from unrolled.settings import from_json, require, require_choice, to_json
 from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Checkpoints, Run, TrainingConfig
 from unrolled.training.checkpoint import Which
-from unrolled.training.config import from_json, require, require_choice, to_json
 from unrolled.training.optimisation import find_device
 from unrolled.training.randomness import seed_all
 
@@ -40,7 +40,7 @@ class TreeConfig:
     data: Annotated[str, arg(metavar="FOLDER")] = ""
     """Folder with train.txt and dev.txt: a bracketed tree a line, labels 0 to 4 at every node."""
     vectors: Annotated[str | None, arg(metavar="FILE")] = None
-    """Start the embedding from word vectors: word2vec or GloVe text, or JSON; their width must be --embedding-size."""
+    """Start the embedding from word vectors: word2vec or GloVe text, or JSON; their width must be `embedding_size`."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def read_labelled_trees(path: Path) -> list[Tree]:
 def prepare(run: Run, config: TreeConfig) -> None:
     """Copy the trees into a new run's directory, so that it needs nothing else."""
     if not config.data:
-        raise ConfigurationError("--data: name the folder with train.txt and dev.txt (the Stanford Sentiment Treebank)")
+        said = "`data`: name the folder with train.txt and dev.txt (the Stanford Sentiment Treebank)"
+        raise ConfigurationError(said, setting="data")
     parts = {name: read_labelled_trees(Path(config.data) / f"{name}.txt") for name in ("train", "dev")}
     words = Counter(word.lower() for tree in parts["train"] for word in tree.words if word)
     stored = {

@@ -16,10 +16,10 @@ from typing import Any
 from filelock import FileLock
 from rich.console import Console
 
-from unrolled.errors import ConfigurationError, DivergenceError, RunError
+from unrolled.errors import ConfigurationError, DivergenceError, RunError, UnrolledError
+from unrolled.settings import to_json
 from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, create_run
-from unrolled.training import Run, Trainer, TrainingConfig
-from unrolled.training.config import to_json
+from unrolled.training import Trainer, TrainingConfig, open_run
 from unrolled.training.run import one_line
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
@@ -47,16 +47,18 @@ class Search:
         if not equals or not values or name not in kinds:
             known = "a setting of the model or of training"
             raise ConfigurationError(
-                f"--search {text}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B, NAME {known}"
+                f"`search` {text}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B, NAME {known}", setting="search"
             )
         if name in ("cell", "seed", "device"):
-            raise ConfigurationError(f"--search {text}: {name} has an option of its own")
+            raise ConfigurationError(f"`search` {text}: {name} has an option of its own", setting="search")
         if match := _RANGE.fullmatch(values):
             low, high = float(match[1]), float(match[2])
             if not low < high or (match[3] and low <= 0):
-                raise ConfigurationError(f"--search {text}: the range is empty, or reaches 0 on a logarithmic scale")
+                said = f"`search` {text}: the range is empty, or reaches 0 on a logarithmic scale"
+                raise ConfigurationError(said, setting="search")
             if "float" not in str(kinds[name]):
-                raise ConfigurationError(f"--search {text}: a range is for numbers with a point; write {name}=A,B,C")
+                said = f"`search` {text}: a range is for numbers with a point; write {name}=A,B,C"
+                raise ConfigurationError(said, setting="search")
             return cls(name, low=low, high=high, log=bool(match[3]))
         return cls(name, tuple(_value(part) for part in values.split(",")))
 
@@ -86,7 +88,7 @@ def configure(base: LanguageConfig, values: dict[str, Any]) -> LanguageConfig:
             parts[part] = dataclasses.replace(before, **changes)
         except TypeError as error:
             said = ", ".join(f"{name} cannot be {value}" for name, value in values.items() if name in names)
-            raise ConfigurationError(f"--search: {said}") from error
+            raise ConfigurationError(f"`search`: {said}", setting="search") from error
     return LanguageConfig(base.text, parts["model"], parts["training"])
 
 
@@ -131,7 +133,7 @@ class Sweep:
             for number in range(len(self.study.get_trials(deepcopy=False)), trials):
                 self.study.enqueue_trial({"cell": self.cells[number % len(self.cells)]})
 
-    def run(self, tell: Callable[[str], None]) -> bool:
+    def run(self, tell: Callable[[str | UnrolledError], None]) -> bool:
         """Work at the trials that wait until there are none; whether it came to that, or was interrupted."""
         from optuna.trial import TrialState
 
@@ -147,7 +149,7 @@ class Sweep:
             try:
                 outcome = self._train(values, config)
             except DivergenceError as error:
-                tell(f"trial {trial.number}: {said}: {error}")
+                tell(DivergenceError(f"trial {trial.number}: {said}: {error}", setting=error.settings))
                 raise
             if outcome.reason == "interrupted":
                 interrupted.append(True)
@@ -165,7 +167,7 @@ class Sweep:
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
         path = self.folder / f"{values['cell']}-{digest}"
         exists = (path / "config.json").exists()
-        task = LanguageTask(Run.open(path)) if exists else create_run(path, config)
+        task = LanguageTask(open_run(path)) if exists else create_run(path, config)
         return Trainer(task, config.training, task.run, Console(quiet=True), resume=True).train()
 
     def best(self) -> Iterator[tuple[str, int, Any]]:
@@ -189,4 +191,5 @@ def _open_storage(url: str) -> Any:
         again = RetryHeartbeatStaleTrialCallback(max_retry=3)
         return RDBStorage(url, heartbeat_interval=HEARTBEAT_SECONDS, heartbeat_stale_trial_callback=again)
     except (SQLAlchemyError, ImportError, OSError, RuntimeError) as error:
-        raise ConfigurationError(f"--storage {url}: cannot be opened ({one_line(error)})") from error
+        said = f"`storage` {url}: cannot be opened ({one_line(error)})"
+        raise ConfigurationError(said, setting="storage") from error

@@ -27,10 +27,10 @@ from unrolled.data.tokens import learn_vocabulary
 from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.metrics import perplexity
+from unrolled.settings import to_json
 from unrolled.tasks.pairs import TRANSLATION, PairsConfig, TranslationConfig, read_config
 from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import require_numbers
-from unrolled.training.config import to_json
 from unrolled.training.optimisation import find_device
 from unrolled.training.randomness import seed_all
 from unrolled.training.run import TEMPORARY, write_atomically
@@ -94,7 +94,8 @@ class TranslationTask:
     def _load_average(self) -> None:
         files = sorted((self.run.path / SNAPSHOTS).glob("*.safetensors"))
         if not files:
-            raise RunError(f"{self.run.path}: no weights to average: it was trained with --average 0, or not yet")
+            said = f"{self.run.path}: no weights to average: it was trained with `average=0`, or not yet"
+            raise RunError(said, setting="average")
         checkpoints = Checkpoints(self.run)
         if last := checkpoints.find("last"):
             checkpoints.check_vocabularies(last)

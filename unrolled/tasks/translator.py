@@ -20,7 +20,6 @@ from unrolled.decoding import (
     forced_log_probs,
     search_trees,
     tree_json,
-    tree_svg,
 )
 from unrolled.decoding.tree import Node
 from unrolled.errors import ConfigurationError, DataError, DecodingError
@@ -56,7 +55,8 @@ class Translator:
                 if (ours.level, ours.state()) != (theirs.level, theirs.state()):
                     raise ConfigurationError(
                         f"{other.run.path}: its {side} vocabulary is not that of {first.run.path}; the runs of an "
-                        "ensemble must be trained on the same pairs with the same --level and --vocab-size"
+                        "ensemble must be trained on the same pairs with the same `level` and `vocab_size`",
+                        setting=("level", "vocab_size"),
                     )
         self.source, self.target = first.source, first.target
         self.source_end, self.end, self.device = first.source_end, first.end, first.device
@@ -195,9 +195,6 @@ class SearchTree:
     def json(self) -> str:
         return tree_json([self.root], self.text)
 
-    def svg(self) -> str:
-        return tree_svg(self.root, self.text, self.source)
-
 
 @dataclass(frozen=True)
 class TranslationScore:
@@ -218,7 +215,8 @@ def evaluate(
     if lines is None:
         pairs = task.pairs("validation")
         if not len(pairs):
-            raise ConfigurationError(f"{task.run.path}: no pairs were held out to validate on; give --source, --target")
+            said = f"{task.run.path}: no pairs were held out to validate on; give `source`, `target`"
+            raise ConfigurationError(said, setting=("source", "target"))
         lines = (
             [decode_line(task.source, pairs.source[k].tolist()) for k in range(len(pairs))],
             [decode_line(task.target, pairs.target[k].tolist()) for k in range(len(pairs))],

@@ -24,7 +24,10 @@ def store_vectors(folder: Path, given: str, number: Mapping[str, int], width: in
     """
     vectors = read_vectors(given, only=set(number))
     if vectors.width != width:
-        raise ConfigurationError(f"{given}: vectors of {vectors.width} numbers; add --embedding-size {vectors.width}")
+        raise ConfigurationError(
+            f"{given}: vectors of {vectors.width} numbers; add `embedding_size={vectors.width}`",
+            setting="embedding_size",
+        )
     values = torch.from_numpy(vectors.values)
     if std:
         values = values / values.std().clamp_min(torch.finfo(values.dtype).tiny) * std

@@ -255,7 +255,8 @@ def require_numbers(model: nn.Module, what: str) -> None:
     if broken:
         raise RunError(
             f"{what} holds weights that are NaN ({broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}): "
-            "its training diverged; choose another --checkpoint, or train again with a lower --learning-rate"
+            "its training diverged; choose another `checkpoint`, or train again with a lower `learning_rate`",
+            setting=("checkpoint", "learning_rate"),
         )
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import re
-import types
-import typing
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from tyro.conf import arg
 
-from unrolled.errors import ConfigurationError, RunError
+from unrolled.errors import ConfigurationError
+from unrolled.settings import parse_duration, plain, require, require_choice
 
 OPTIMIZERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
 PRECISIONS = ("float32", "bf16")
@@ -30,7 +27,7 @@ class TrainingConfig:
     seq_length: int = 64
     """Steps a stream advances between two updates."""
     backward_length: int = 0
-    """Steps that gradients flow back, at most; 0: as many as --seq-length."""
+    """Steps that gradients flow back, at most; 0: as many as `seq_length`."""
     carry_state: bool = True
     """Carry the hidden state from one update to the next."""
     optimizer: str = "adamw"
@@ -38,9 +35,9 @@ class TrainingConfig:
     learning_rate: float = 3e-3
     """Peak learning rate."""
     lr_schedule: str = "cosine"
-    """constant; cosine: down to 1% at the end; step, plateau: times --lr-decay now and then."""
+    """constant; cosine: down to 1% at the end; step, plateau: times `lr_decay` now and then."""
     lr_decay: float = 0.5
-    """Factor of the step schedule (every --lr-decay-every epochs) and of plateau (after --lr-patience)."""
+    """Factor of the step schedule (every `lr_decay_every` epochs) and of plateau (after `lr_patience`)."""
     lr_decay_every: float = 1.0
     """Epochs between two decays of the step schedule."""
     lr_patience: int = 2
@@ -48,7 +45,7 @@ class TrainingConfig:
     warmup_steps: int = 100
     """Steps over which the learning rate rises from 0."""
     momentum: float = 0.9
-    """Momentum of --optimizer momentum."""
+    """Momentum of `optimizer=momentum`."""
     weight_decay: float = 0.01
     """Decay of weight matrices, not of biases."""
     clip_norm: float = 1.0
@@ -84,13 +81,15 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
-        require_choice("lr-schedule", self.lr_schedule, SCHEDULES)
+        require_choice("lr_schedule", self.lr_schedule, SCHEDULES)
         require_choice("precision", self.precision, PRECISIONS)
         for name in ("batch_size", "seq_length", "eval_every", "log_every", "lr_patience", "keep_checkpoints"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        require(
-            1 <= self.accumulate <= self.batch_size, "accumulate", "from 1 to --batch-size's number", self.accumulate
-        )
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ConfigurationError(
+                f"`accumulate` must be from 1 to `batch_size`'s number, got {self.accumulate}",
+                setting=("accumulate", "batch_size"),
+            )
         require(self.seed < 1 << 63, "seed", "below 2^63", self.seed)
         require(0 < self.learning_rate <= 1000, "learning_rate", "above 0 and at most 1000", self.learning_rate)
         require(self.weight_decay < math.inf, "weight_decay", "a finite number", self.weight_decay)
@@ -130,73 +129,5 @@ def fixed_changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         name
         for part in before
         for name, value in before[part].items()
-        if (part != "training" or name in FIXED_TRAINING) and _plain(value) != _plain(after.get(part, {}).get(name))
+        if (part != "training" or name in FIXED_TRAINING) and plain(value) != plain(after.get(part, {}).get(name))
     ]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def flag(name: str) -> str:
-    """A field's name as it is typed."""
-    return "--" + name.replace("_", "-")
-
-
-def require(condition: bool, name: str, expected: str, value: object) -> None:
-    if not condition:
-        raise ConfigurationError(f"{flag(name)} must be {expected}, got {value}")
-
-
-def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigurationError(f"{flag(name)}: unknown value {value!r}, choose from {', '.join(choices)}")
-
-
-def parse_duration(text: str) -> float:
-    """Seconds in "90", "90s", "5m" or "1.5h"."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)", text.strip().lower())
-    if not match or float(match[1]) == 0:
-        raise ConfigurationError(f"--max-time: {text!r} is no length of time; write 90s, 5m or 1.5h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def to_json(config: Any) -> dict[str, Any]:
-    """A configuration in JSON's types."""
-    return dataclasses.asdict(config)
-
-
-def from_json(kind: type, stored: Any, where: str) -> Any:
-    """A configuration of class `kind` from what `to_json` gave; RunError, naming `where`, if it is something else."""
-    if not isinstance(stored, dict):
-        raise RunError(f"{where}: expected settings by name, got {type(stored).__name__}")
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(stored) - set(hints))
-    if unknown:
-        raise RunError(f"{where}: unknown settings {', '.join(unknown)}; written by another version of unrolled?")
-    values = {}
-    for name, value in stored.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            values[name] = from_json(typing.cast(type, hint), value, where)
-        else:
-            values[name] = tuple(value) if isinstance(value, list) else value
-            if not _fits(values[name], hint):
-                raise RunError(f"{where}: {name} cannot be {value!r}")
-    try:
-        return kind(**values)
-    except ConfigurationError as error:
-        raise RunError(f"{where}: {error}") from error
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in inner)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(part, inner[0]) for part in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from unrolled.errors import ConfigurationError, DivergenceError, LostProcessError, RunError
 from unrolled.layers.stack import join_states, map_state, take_state
+from unrolled.settings import from_json
 from unrolled.training.checkpoint import UNREADABLE, Checkpoints
-from unrolled.training.config import TrainingConfig, fixed_changes, from_json
+from unrolled.training.config import TrainingConfig, fixed_changes
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
 from unrolled.training.journal import Journal
@@ -115,7 +116,8 @@ class Trainer:
             self.console = Console(quiet=True)
         if config.batch_size < self.processes.size:
             raise ConfigurationError(
-                f"--batch-size {config.batch_size}: {self.processes.size} processes need a stream each, or more"
+                f"`batch_size={config.batch_size}`: {self.processes.size} processes need a stream each, or more",
+                setting="batch_size",
             )
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         self.journal = Journal(run)
@@ -161,7 +163,8 @@ class Trainer:
             if self.processes.size > 1 and (gone := lost(error)):
                 raise LostProcessError(
                     f"{gone} at step {self.position.step + 1}; {self._last_good()}; "
-                    f"go on with --resume {quote(str(self.run.path))}, with any number of processes"
+                    f"go on with `resume={quote(str(self.run.path))}`, with any number of processes",
+                    setting="resume",
                 ) from error
             raise
         return Outcome(reason, self.position)
@@ -264,9 +267,14 @@ class Trainer:
 
     def _diverged(self, what: str, step: int) -> DivergenceError:
         rate = f"{self.config.learning_rate / 3:.1g}"
-        again = f"--resume {quote(str(self.run.path))} " if self.checkpoints.find("last") else ""
-        clip = "" if self.config.clip_norm else " --clip-norm 1"
-        return DivergenceError(f"{what} at step {step}; {self._last_good()}; try {again}--learning-rate {rate}{clip}")
+        advice = {"learning_rate": rate}
+        if self.checkpoints.find("last"):
+            advice = {"resume": quote(str(self.run.path)), **advice}
+        if not self.config.clip_norm:
+            advice["clip_norm"] = "1"
+        said = ", ".join(f"`{name}={value}`" for name, value in advice.items())
+        names = ("learning_rate", "resume", "clip_norm")
+        return DivergenceError(f"{what} at step {step}; {self._last_good()}; try {said}", setting=names)
 
     def _last_good(self) -> str:
         last = self.checkpoints.find("last")

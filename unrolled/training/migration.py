@@ -10,6 +10,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,15 @@ from unrolled.training.run import FORMAT, Run, one_line
 from unrolled.training.state import write_state
 
 OLD_STATE = "training.pt"
+
+
+def open_run(path: str | Path) -> Run:
+    """The run at `path`, of today's format: one of an older format is brought up to date where it lies.
+
+    RunError where there is no run, or one that this version cannot read or migrate.
+    """
+    run, version = Run.read(path)
+    return run if version == FORMAT else migrate(run, version)
 
 
 def migrate(run: Run, version: int) -> Run:

@@ -77,10 +77,13 @@ def find_device(name: str) -> torch.device:
     if name == "cuda" and "LOCAL_RANK" in os.environ:  # of the processes on one host, each has a GPU to itself
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     if not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", name):
-        raise ConfigurationError(f"--device {name}: unknown; choose auto, cpu, cuda, cuda:1, mps or xpu")
+        raise ConfigurationError(
+            f"`device={name}`: unknown; choose auto, cpu, cuda, cuda:1, mps or xpu", setting="device"
+        )
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigurationError(f"--device {name}: not on this machine; use --device cpu") from error
+        said = f"`device={name}`: not on this machine; use `device=cpu`"
+        raise ConfigurationError(said, setting="device") from error
     return device

@@ -82,7 +82,8 @@ class FabricProcesses(Processes):
         from lightning_fabric.strategies import DDPStrategy
 
         if device.type not in ("cpu", "cuda", "mps"):
-            raise ConfigurationError(f"--device {device}: several processes and bf16 need cpu, cuda or mps")
+            said = f"`device={device}`: several processes and bf16 need cpu, cuda or mps"
+            raise ConfigurationError(said, setting="device")
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         self.rank, self.size = rank(), size()
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -160,9 +161,10 @@ def join(device: torch.device, precision: str) -> Processes:
 
 def _check_bf16(device: torch.device) -> None:
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ConfigurationError(f"--precision bf16: {torch.cuda.get_device_name(device)} has no bf16")
+        said = f"`precision=bf16`: {torch.cuda.get_device_name(device)} has no bf16"
+        raise ConfigurationError(said, setting="precision")
     if device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
-        message = "this processor has no bf16 instructions: --precision bf16 is slower here than float32"
+        message = "this processor has no bf16 instructions: bf16 is slower here than float32"
         warnings.warn(message, FallbackWarning, stacklevel=2)
 
 

@@ -63,18 +63,11 @@ class Run:
     config: dict[str, Any]
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
-        """RunError where there is no run, or one that this version cannot read; one of an older format is migrated."""
-        run, version = cls.read(path)
-        if version == FORMAT:
-            return run
-        from unrolled.training.migration import migrate  # which itself works on runs
-
-        return migrate(run, version)
-
-    @classmethod
     def read(cls, path: str | Path) -> tuple[Run, int]:
-        """The run as it lies there, and the version of its format, at most today's; RunError as of `open`."""
+        """The run as it lies there, and the version of its format, at most today's; `open_run` brings it up to date.
+
+        RunError where there is no run, or one that this version cannot read.
+        """
         path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path}: no such run directory")
@@ -104,26 +97,28 @@ class Run:
             str(path).encode()
         except UnicodeEncodeError:
             raise RunError(
-                f"{path}: TensorBoard cannot write to a path that is not UTF-8; choose another --out"
+                f"{path}: TensorBoard cannot write to a path that is not UTF-8; choose another `out`",
+                setting="out",
             ) from None
         if path.exists() and not path.is_dir():
-            raise RunError(f"{path}: exists and is not a directory; choose another --out")
+            raise RunError(f"{path}: exists and is not a directory; choose another `out`", setting="out")
         if (path / "config.json").exists():
-            or_resume = f", or continue that one with --resume {quote(str(path))}" if resumable else ""
-            raise RunError(f"{path}: holds another run; choose another --out{or_resume}")
+            or_resume = f", or continue that one with `resume={quote(str(path))}`" if resumable else ""
+            raise RunError(f"{path}: holds another run; choose another `out`{or_resume}", setting=("out", "resume"))
         prepared_before = (path / _PREPARING).exists()
         if path.is_dir() and not prepared_before and any(child.name != ".lock" for child in path.iterdir()):
-            raise RunError(f"{path}: is not empty; choose another --out")
+            raise RunError(f"{path}: is not empty; choose another `out`", setting="out")
         made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{path}: cannot make this directory ({one_line(error)}); choose another --out") from error
+            said = f"{path}: cannot make this directory ({one_line(error)}); choose another `out`"
+            raise RunError(said, setting="out") from error
         run, started = cls(path, task, config), False
         try:
             with run.locked():
                 if (path / "config.json").exists():
-                    raise RunError(f"{path}: holds another run; choose another --out")
+                    raise RunError(f"{path}: holds another run; choose another `out`", setting="out")
                 started = True
                 (path / _PREPARING).touch()
                 _clear(path)  # what a killed process had prepared

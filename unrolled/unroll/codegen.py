@@ -10,48 +10,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from torch import fx
 
 from unrolled.unroll.columns import LoopCode, shown, width
 from unrolled.unroll.operations import ALIASES, CHEAP, ELEMENTWISE, PRODUCTS, REDUCTIONS, SPLITS
+from unrolled.unroll.places import Level, Loop, Place, Product
 from unrolled.unroll.trace import aten, placeholders
 from unrolled.unroll.words import operation
-
-Level = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a row value lies: `pointer`, C for its row `r` (at step `t`, of `B` rows); `stride` from row to row."""
-
-    pointer: str
-    stride: int
-    offset: int = 0
-
-
-@dataclass(frozen=True)
-class Product:
-    """`[rows, depth] @ matrix [depth, width]`, the matrix packed beforehand, plus a vector if there is a bias."""
-
-    node: fx.Node
-    operand: Place
-    matrix: fx.Node
-    bias: fx.Node | None
-    result: Place
-    depth: int
-    width: int
-
-
-@dataclass
-class Loop:
-    """What is computed column by column at one level, for one width."""
-
-    level: Level
-    width: int
-    stores: list[tuple[fx.Node, int, Place]] = field(default_factory=list)
-    reductions: list[fx.Node] = field(default_factory=list)
 
 
 class Step:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import fx
 
 from unrolled.errors import UntraceableError
 from unrolled.unroll.operations import ALIASES, ELEMENTWISE, FILLS, REDUCTIONS, SPLITS, Reduction
+from unrolled.unroll.places import Loop, Place, Values
 from unrolled.unroll.trace import aten
 from unrolled.unroll.words import ROWS, operation, without_rows
-
-if TYPE_CHECKING:
-    from unrolled.unroll.codegen import Loop, Place, Step
 
 
 def width(node: fx.Node) -> int:
@@ -30,7 +27,7 @@ def width(node: fx.Node) -> int:
 class LoopCode:
     """The C of one loop over the columns of row `r`."""
 
-    def __init__(self, step: Step, loop: Loop) -> None:
+    def __init__(self, step: Values, loop: Loop) -> None:
         self.step, self.loop = step, loop
         self.before: list[str] = []
         self.body: list[str] = []

@@ -10,9 +10,10 @@ from torch import fx
 
 from unrolled.cells import Cell
 from unrolled.unroll.adapt import title
-from unrolled.unroll.codegen import Loop, Step
+from unrolled.unroll.codegen import Step
 from unrolled.unroll.columns import width
 from unrolled.unroll.layout import Layout
+from unrolled.unroll.places import Loop
 from unrolled.unroll.plan import Plan
 from unrolled.unroll.trace import ROWS, aten, results
 

@@ -8,13 +8,14 @@ import torch
 from torch import fx
 
 from unrolled.errors import UntraceableError
-from unrolled.unroll.codegen import Place, Step
+from unrolled.unroll.codegen import Step
 from unrolled.unroll.columns import shown, width
 from unrolled.unroll.compiled import Native
 from unrolled.unroll.executor import cut
 from unrolled.unroll.finish import Finish
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.passes import Backward, Ending, Forward, Training
+from unrolled.unroll.places import Place
 from unrolled.unroll.plan import Gradients, Plan
 from unrolled.unroll.program import AFTER, EVERY_STEP, NEW, OLD, ONE_STEP, Copy, Program
 from unrolled.unroll.schedule import rows_from

@@ -118,7 +118,7 @@ def _make(source: str, folder: Folder, name: str) -> ctypes.CDLL:
             if complaint is None:
                 break
         else:
-            raise CompilerError(complaint)
+            raise CompilerError(str(complaint))
         built = workplace.read(file)
         if built is None:
             raise CompilerError(f"{compiler()[0]} gives no library")

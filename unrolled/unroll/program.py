@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, fx
 
 from unrolled.errors import UntraceableError
-from unrolled.unroll.codegen import Place, Step
+from unrolled.unroll.codegen import Step
 from unrolled.unroll.compiled import BLOCK, DEPTH, KERNEL, TYPES, Native, preamble
 from unrolled.unroll.native import digest
+from unrolled.unroll.places import Place
 from unrolled.unroll.words import operation
 
 SAMPLE = Path(__file__).with_name("sample.h")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from unrolled.bench.peers import Side, engine, jax_scan, torch_compiled, torch_layer
 from unrolled.cells import Cell, find_cell
-from unrolled.unroll.peers import Side, engine, jax_scan, torch_compiled, torch_layer
 
 #: Steps, batch, input, hidden.
 SIZES: dict[str, tuple[int, int, int, int]] = {

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from unrolled.analysis.memory import (
+from unrolled.errors import ConfigurationError
+from unrolled.experiments.memory import (
     NAMES,
     PREVIOUS_INPUT,
     SYMBOLS,
@@ -17,7 +18,6 @@ from unrolled.analysis.memory import (
     chance,
     train_memory,
 )
-from unrolled.errors import ConfigurationError
 
 
 def draw(name, delay, batch=20):

@@ -8,9 +8,9 @@ import torch
 
 from unrolled.decoding import generate
 from unrolled.errors import DataError
+from unrolled.experiments import min_char_rnn
+from unrolled.experiments.min_char_rnn import CLIP, HIDDEN, RATE, STEPS, chunk_loss, initialise, lecture_config, train
 from unrolled.models import LanguageModel
-from unrolled.tasks import min_char_rnn
-from unrolled.tasks.min_char_rnn import CLIP, HIDDEN, RATE, STEPS, chunk_loss, initialise, lecture_config, train
 
 TOKENS = np.random.default_rng(0).integers(0, 7, 400)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unrolled.analysis.codes import CODES, OBJECTS, draw_pictures, measure, train_code
+from unrolled.experiments.codes import CODES, OBJECTS, draw_pictures, measure, train_code
 
 CIRCLE = list(OBJECTS).index("circle")
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from unrolled.analysis.surface import OneUnit, descend, surface
+from unrolled.experiments.surface import OneUnit, descend, surface
 
 
 def test_the_surface_is_the_recurrences():

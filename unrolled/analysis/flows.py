@@ -1,0 +1,64 @@
+"""Gradient flow of fresh cells and of a trained model's layers, and tables of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unrolled.analysis.gradients import GradientFlow, gradient_flow, recurrent_matrices
+from unrolled.analysis.states import trace
+from unrolled.cells import Cell, State
+from unrolled.layers.stack import unstack_states
+from unrolled.models import LanguageModel
+
+#: Heads of a table, and its rows.
+Table = tuple[tuple[str, ...], list[list[object]]]
+
+
+def flow_from_several_ends(cell: Cell, inputs: Tensor, first: State | None, of: str | None) -> GradientFlow:
+    """Gradient flow over one sequence `[T, I]`: of a small cell from several ends, at all distances; of a large one
+    from its end, at distances that lie the further apart the larger they are.
+    """
+    length = len(inputs)
+    if sum(cell.state_sizes) <= 256:
+        return gradient_flow(cell, inputs, first, of=of, ends=list({length - k * (length // 10) for k in range(5)}))
+    distances = [0]
+    while distances[-1] < length:
+        distances.append(min(length, max(distances[-1] + 1, distances[-1] * 5 // 4)))
+    return gradient_flow(cell, inputs, first, of=of, ends=[length], distances=[*distances, min(10, length)])
+
+
+@torch.no_grad()
+def flows_over(
+    model: LanguageModel, tokens: Tensor, length: int, of: str | None
+) -> tuple[dict[str, GradientFlow], dict[str, Cell]]:
+    """Gradient flow of each layer over the last `length` of `tokens [N]`, behind those before; and the cells."""
+    stack = model.recurrent
+    cut = len(tokens) - min(length, len(tokens) - 1)
+    states = unstack_states(model.start(tokens[:cut, None]), stack.state_names, stack.num_layers)
+    layers = trace(stack, model.embed(tokens[cut:, None]), states)
+    flows, cells = {}, {}
+    for number, layer in enumerate(layers, 1):
+        first = tuple(part[0, 0] for part in layer.before)
+        name = f"layer {number}"
+        flows[name] = flow_from_several_ends(layer.cell, layer.inputs.squeeze(1), first, of)
+        cells[name] = layer.cell
+    return flows, cells
+
+
+def flow_table(flows: dict[str, GradientFlow]) -> Table:
+    """For each flow the norm 1, 10 and most steps back, and the bound of a step's factor."""
+    rows: list[list[object]] = []
+    for name, flow in flows.items():
+        norms = dict(zip(flow.distances, flow.by_distance(flow.spectral).tolist(), strict=True))
+        last = flow.distances[-1]
+        rows.append([name, *(norms[min(n, last)] for n in (1, 10, last)), flow.rate, flow.rate_of])
+    steps = max(max(flow.ends) for flow in flows.values())
+    return ("norm", "1 back", "10 back", f"{steps} back", "bound a step", "from"), rows
+
+
+def matrix_table(cells: dict[str, Cell]) -> Table:
+    """Spectral radius and largest singular value of each recurrent matrix of the cells."""
+    matrices = [(name, m) for name, cell in cells.items() for m in recurrent_matrices(cell)]
+    rows: list[list[object]] = [[name, m.name, m.spectral_radius, m.largest_singular_value] for name, m in matrices]
+    return ("recurrent weights", "", "spectral radius", "largest singular value"), rows

@@ -1,0 +1,1 @@
+"""Timing of cells, side by side with other libraries."""

@@ -1,0 +1,53 @@
+"""Settings as flags: the rooms below write `learning_rate` in backquotes, and only this one spells --learning-rate."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from unrolled.errors import UnrolledError
+
+#: A value after the setting's name; one quoted for a shell may hold backquotes.
+_VALUE = r"""(?:=((?:'[^']*'|"[^"]*"|[^`])*))?"""
+
+
+def flag(name: str) -> str:
+    """A setting's name as it is typed."""
+    return "--" + name.replace("_", "-")
+
+
+def as_flags(error: UnrolledError) -> str:
+    """What the error says in one line, the settings that it is about as flags."""
+    return " ".join(with_flags(str(error), error.settings).split())
+
+
+def with_flags(text: str, names: Iterable[str]) -> str:
+    """`text` with `name` and `name=value` in backquotes as --name and --name value, for these names alone.
+
+    Commas between assignments in a row are left out, as a command is typed.
+    """
+    known = "|".join(sorted(map(re.escape, names)))
+    if not known:
+        return text
+    pattern = rf"`({known}){_VALUE}`((?:, (?=`(?:{known})=))?)"
+
+    def typed(found: re.Match) -> str:
+        value = "" if found[2] is None else f" {found[2]}"
+        return flag(found[1]) + value + (" " if value and found[3] else found[3])
+
+    return re.sub(pattern, typed, text)
+
+
+class FlagWriter:
+    """Standard output on which the settings named in a help text become flags; the rest of it is as it was."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names, self._under = frozenset(names), sys.stdout
+
+    def write(self, text: str) -> int:
+        return self._under.write(with_flags(text, self._names))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._under, name)

@@ -1,0 +1,79 @@
+"""Settings: dataclasses to JSON and back, and the checks of their values."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from typing import Any
+
+from unrolled.errors import ConfigurationError, RunError
+
+
+def require(condition: bool, name: str, expected: str, value: object) -> None:
+    """ConfigurationError, "`name` must be expected, got value", where `condition` is false."""
+    if not condition:
+        raise ConfigurationError(f"`{name}` must be {expected}, got {value}", setting=name)
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """ConfigurationError where the setting `name` is none of `choices`."""
+    if value not in choices:
+        known = ", ".join(choices)
+        raise ConfigurationError(f"`{name}`: unknown value {value!r}, choose from {known}", setting=name)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in "90", "90s", "5m" or "1.5h"."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)", text.strip().lower())
+    if not match or float(match[1]) == 0:
+        said = f"`max_time`: {text!r} is no length of time; write 90s, 5m or 1.5h"
+        raise ConfigurationError(said, setting="max_time")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A configuration in JSON's types."""
+    return dataclasses.asdict(config)
+
+
+def from_json(kind: type, stored: Any, where: str) -> Any:
+    """A configuration of class `kind` from what `to_json` gave; RunError, naming `where`, if it is something else."""
+    if not isinstance(stored, dict):
+        raise RunError(f"{where}: expected settings by name, got {type(stored).__name__}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(stored) - set(hints))
+    if unknown:
+        raise RunError(f"{where}: unknown settings {', '.join(unknown)}; written by another version of unrolled?")
+    values = {}
+    for name, value in stored.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            values[name] = from_json(typing.cast(type, hint), value, where)
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
+            if not _fits(values[name], hint):
+                raise RunError(f"{where}: {name} cannot be {value!r}", setting=name)
+    try:
+        return kind(**values)
+    except ConfigurationError as error:
+        raise RunError(f"{where}: {error}", setting=error.settings) from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(part, inner[0]) for part in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def plain(value: Any) -> Any:
+    """A setting's value in JSON's types."""
+    return list(value) if isinstance(value, tuple) else value
