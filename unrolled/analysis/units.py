@@ -18,7 +18,6 @@ from unrolled.analysis.hypotheses import Hypothesis
 from unrolled.analysis.scores import Labels, can_be_told, one_thread_each, shifted_spread, strength
 from unrolled.analysis.states import trace
 from unrolled.errors import DataError
-from unrolled.layers.stack import unstack_states
 from unrolled.models import LanguageModel
 
 #: Units scored at a time: what is made of them in between should stay small.
@@ -79,7 +78,7 @@ def read_activations(
     if streams > 1:
         early = np.stack([padded[max(0, start - _WINDOW) : max(_WINDOW, start)] for start in starts], 1)
         _, hx = model.read(torch.from_numpy(early))
-        states = unstack_states(hx, names, stack.num_layers)
+        states = stack.by_layer(hx)
         for state in states:
             for part in state or ():
                 part[0] = 0.0  # the first stream begins the text

@@ -21,7 +21,6 @@ from unrolled.cells import Cell, State
 from unrolled.data import find_sources, read_text
 from unrolled.data.lines import readable
 from unrolled.errors import ConfigurationError, DataError
-from unrolled.layers.stack import unstack_states
 from unrolled.tasks.language import LanguageTask
 from unrolled.training import Run
 from unrolled.training.checkpoint import Which
@@ -86,7 +85,7 @@ def flows_over(
     """Gradient flow of each layer over the last `length` of `tokens [N]`, behind those before; and the cells."""
     model, stack = task.model, task.model.recurrent
     cut = len(tokens) - min(length, len(tokens) - 1)
-    states = unstack_states(model.start(tokens[:cut, None]), stack.state_names, stack.num_layers)
+    states = stack.by_layer(model.start(tokens[:cut, None]))
     layers = trace(stack, model.embed(tokens[cut:, None]), states)
     flows, cells = {}, {}
     for number, layer in enumerate(layers, 1):

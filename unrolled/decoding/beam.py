@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unrolled.decoding.sampling import StepModel, fault
 from unrolled.errors import ConfigurationError, DecodingError
-from unrolled.layers.stack import map_state
+from unrolled.layers.nest import pick_state
 
 NEVER = -torch.inf
 MOST_HYPOTHESES = 10_000
@@ -372,9 +372,7 @@ def reorder(model: StepModel, state: Any, rows: Tensor) -> Any:
     """The state of `rows [B, n]`, n side by side for each of B sentences."""
     if hasattr(model, "reorder"):
         return model.reorder(state, rows)
-    if state is None:
-        return None
-    return map_state(lambda part: part.index_select(-2, rows.flatten()), state)
+    return pick_state(state, rows.flatten())
 
 
 def best_sums(totals: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,6 @@ from unrolled.cells import State
 from unrolled.errors import ConfigurationError
 from unrolled.layers import Recurrent
 from unrolled.layers.dropout import Dropout
-from unrolled.layers.stack import stack_states, unstack_states
 from unrolled.models.attention import AttendingLayer, Memory
 from unrolled.models.parts import named_cell
 from unrolled.unroll.embedded import Hoisted, KeptRows
@@ -139,12 +138,11 @@ class EncoderDecoder(nn.Module):
         if self.reverse:
             tokens = tokens.gather(0, _backwards(lengths, len(tokens)))
         embedded = self.dropout(self._embed(self.source_embedding, tokens))
-        annotations, final = self.encoder(embedded, lengths=lengths)
+        annotations, finals = self.encoder.run(embedded, lengths=lengths)
         directions = 2 if self.encoder.bidirectional else 1
-        finals = unstack_states(final, self.encoder.state_names, self.encoder.num_layers * directions)
         layers: list[State] = []
         for number, (bridge, cell) in enumerate(zip(self.bridges, self._decoder_cells(), strict=True)):
-            states = [part for one in finals[number * directions :][:directions] for part in one or ()]
+            states = [part for one in finals[number * directions :][:directions] for part in one]
             if isinstance(bridge, nn.Identity):
                 layers.append(tuple(states))
             else:
@@ -213,10 +211,7 @@ class EncoderDecoder(nn.Module):
     def _run_layers(self, inputs: Tensor | Hoisted, states: list[State]) -> tuple[Tensor, list[State]]:
         """The layers that do not attend."""
         assert self.decoder is not None
-        stacked = stack_states(states)
-        outputs, final = self.decoder(inputs, stacked[0] if len(stacked) == 1 else stacked)
-        finals = unstack_states(final, self.decoder.state_names, len(states))
-        return outputs, [state for state in finals if state is not None]
+        return self.decoder.run(inputs, states)
 
     def _logits(self, features: Tensor) -> Tensor:
         """Maxout over pairs (Bahdanau et al. 2014, appendix A.2.2), then the readout."""

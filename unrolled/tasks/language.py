@@ -20,7 +20,7 @@ from unrolled.data.tokens import LEVELS, Progress
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, RunError
-from unrolled.layers.stack import map_state
+from unrolled.layers.nest import map_state
 from unrolled.metrics import LanguageScore, bits, perplexity
 from unrolled.models import LanguageModel
 from unrolled.tasks.vectors import start_embedding, store_vectors
