@@ -120,12 +120,17 @@ class ModelConfig:
             return list(self.hidden_size)
         return [self.hidden_size[0]] * (self.num_layers or 2)
 
-    def build(self, vocabulary_size: int) -> LanguageModel:
+    @property
+    def embedding_width(self) -> int:
+        """The width of the embedding; 0 where the input is one-hot."""
         default = self.widths[-1] if self.tie_weights else 128
+        return default if self.embedding_size is None else self.embedding_size
+
+    def build(self, vocabulary_size: int) -> LanguageModel:
         return LanguageModel(
             vocabulary_size,
             self.cell,
-            embedding_size=default if self.embedding_size is None else self.embedding_size,
+            embedding_size=self.embedding_width,
             hidden_size=self.widths,
             dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout,
@@ -176,8 +181,7 @@ def prepare_vectors(run: Run, config: LanguageConfig) -> None:
         raise ConfigurationError(f"--vectors are of words; the text's level is {config.text.level}: add --level word")
     vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
     number = {name: k for k, name in enumerate(vocabulary.names())}
-    embedding = config.model.build(len(vocabulary)).embedding
-    store_vectors(run.path, config.model.vectors, number, embedding.embedding_dim if embedding is not None else None)
+    store_vectors(run.path, config.model.vectors, number, config.model.embedding_width or None)
 
 
 class LanguageTask:
