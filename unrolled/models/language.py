@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from unrolled.layers import Recurrent
 from unrolled.layers.dropout import Dropout
 from unrolled.layers.nest import flatten, unflatten
 from unrolled.layers.stack import Stack, by_name
+from unrolled.models.contract import Decodable, Writer
 from unrolled.models.parts import named_cell
 from unrolled.unroll.adapt import WithOutput
 from unrolled.unroll.embedded import Embedded
@@ -22,7 +23,7 @@ from unrolled.unroll.fallback import say_fallback, why_not_native
 from unrolled.unroll.generate import Choice, Generator
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Decodable, nn.Module):
     """Embedding, recurrent layers of any cell, and a linear readout over the vocabulary.
 
     embedding_size: width of the learned embedding; 0 feeds one-hot vectors, as min-char-rnn does.
@@ -109,11 +110,7 @@ class LanguageModel(nn.Module):
         return torch.log_softmax(logits[0], -1), state
 
     def writer(self, batch: int) -> Writer | None:
-        """What makes many tokens a call in native code, from the weights as they are; None where there is no such way.
-
-        `writer(token [B], state, sampling, draws [T, B]) -> (tokens [T, B], state)`, as T calls of `step` with a choice
-        by `sampling` and the uniform `draws` behind each; a token of -1 stands where the log-probabilities are NaN.
-        """
+        """What makes many tokens a call in native code, from the weights as they are; None: there is no such way."""
         table = self._one_hot_table() if self.embedding is None else self.embedding.weight
         if self.training or self.recurrent.backend not in ("auto", "native") or why_not_native(table, ()):
             return None
@@ -131,9 +128,6 @@ class LanguageModel(nn.Module):
             return tokens, by_name(unflatten(last, stack.sizes))
 
         return write
-
-
-Writer = Callable[[Tensor, Any, Choice, Tensor], tuple[Tensor, Any]]
 
 
 class _WithReadout(WithOutput):
