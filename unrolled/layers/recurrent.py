@@ -124,7 +124,7 @@ class Recurrent(nn.Module):
         """
         if self.bidirectional:
             raise ConfigurationError("a bidirectional layer reads a sequence from both ends: it cannot be one cell")
-        return Stack([directions[0] for directions in self.cells], list(self.projections), self.noise.zoneout)  # type: ignore[index]
+        return Stack([directions[0] for directions in self.cells], self.projections, self.noise.zoneout)  # type: ignore[index]
 
     def keep_rows(self, table: Tensor, scale: float = 1.0) -> KeptRows | None:
         """Keeps what the first layer computes of each row of `scale * table`, for steps that want no gradient.

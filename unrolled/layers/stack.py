@@ -60,7 +60,7 @@ def through(
 class Stack(WithOutput):
     """Cells one above the other as one cell, outside of training: each reads the output of the one below.
 
-    cells: from the lowest up; projections: what the input of each goes through first. zoneout: its rates, one a state.
+    cells: from the lowest up. projections: what the input of each goes through first. zoneout: its rates, one a state.
 
     The state is that of all layers in one tuple, the lowest layer's first: `state_names` are ("h1", "c1", "h2", "c2").
     `sizes` has a tuple of sizes a layer: `unflatten(state, stack.sizes)` is the state layer by layer.
@@ -69,20 +69,18 @@ class Stack(WithOutput):
     def __init__(
         self,
         cells: Sequence[Cell],
-        projections: Sequence[nn.Module] = (),
+        projections: nn.ModuleList,
         zoneout: tuple[float, ...] = (),
     ) -> None:
         nn.Module.__init__(self)
         self.layers = nn.ModuleList(Zoneout(c, zoneout, training=False) if any(zoneout) else c for c in cells)
-        self.projections = nn.ModuleList(projections)
-        first = projections[0] if projections else None
+        self.projections = projections
+        first = projections[0]
         self.input_size = first.in_features if isinstance(first, nn.Linear) else cells[0].input_size
         self.hidden_size = output_size(cells[-1])
         self.sizes = tuple(cell.state_sizes for cell in cells)
         self.state_names = tuple(  # type: ignore[misc]
-            f"{name}{number}"
-            for number, cell in enumerate(cells, 1)
-            for name, _ in zip(cell.state_names, cell.state_sizes, strict=True)
+            f"{name}{number}" for number, cell in enumerate(cells, 1) for name in cell.state_names
         )
         self.training = False
 
