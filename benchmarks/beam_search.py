@@ -41,7 +41,7 @@ def lstm_of(layers: nn.ModuleList) -> nn.LSTM:
 @torch.no_grad()
 def search(model: EncoderDecoder, encoder: nn.LSTM, decoder: nn.LSTM, tokens: list[int], end: int, beam: int):
     """The best output for one sentence, its log-probability divided by its length."""
-    words = tokens[::-1] if model.reverse else tokens
+    words = tokens[::-1] if model.encoder.reverse else tokens
     _, (h, c) = encoder(model.scale * model.source_embedding(torch.tensor([*words, end])).unsqueeze(1))
     alive: list[tuple[list[int], float]] = [([], 0.0)]
     finished: list[tuple[float, list[int]]] = []

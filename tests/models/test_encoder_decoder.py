@@ -147,7 +147,7 @@ def test_a_step_with_gradients_keeps_nothing():
 
 def test_encoder_and_decoder_may_have_different_cells():
     model = make("lstm", decoder_cell="mut1", num_layers=2)
-    assert [type(cell).__name__ for cell in model._decoder_cells()] == ["MUT1Cell"] * 2
+    assert [type(cell).__name__ for cell in model.layer_cells()] == ["MUT1Cell"] * 2
     assert model(torch.randint(7, (4, 3)), torch.randint(9, (4, 3))).shape == (4, 3, 9)
 
 

@@ -13,7 +13,7 @@ from tests.programs import completed, started, wait_until
 from tests.training.test_loop import make, run, weights
 from unrolled.cli import main
 from unrolled.errors import ConfigurationError
-from unrolled.layers.stack import join_states, take_state
+from unrolled.layers.nest import join_states, take_state
 from unrolled.tasks.language import LanguageTask
 from unrolled.training import Trainer, open_run
 from unrolled.training.processes import Processes, join

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from unrolled.analysis.units import Unit
 from unrolled.cells import Cell, State
-from unrolled.layers.noise import with_noise
+from unrolled.layers.stack import through
 from unrolled.models import LanguageModel
 from unrolled.unroll import unroll
 from unrolled.unroll.adapt import Around
@@ -40,27 +40,28 @@ def ablate(model: LanguageModel, tokens: np.ndarray, units: Sequence[Unit]) -> t
 
     A unit is held in all states: an LSTM's h and c together. The text is read from no memory, by all at once.
     """
-    stack = model.recurrent
+    stack = model.recurrent.stack()
     rows = len(units) + 1
     text = torch.from_numpy(tokens)
     embedded = model.embed(text[:-1, None])
     totals = torch.zeros(rows, dtype=torch.float64)
-    states: list[State | None] = [None] * stack.num_layers
+    states: list[State | None] = [None] * len(stack.layers)
     held = []
-    for number, directions in enumerate(stack.cells, 1):
-        kept = torch.ones(rows, directions[0].hidden_size)  # type: ignore[index]
+    for number, cell in enumerate(stack.layers, 1):
+        kept = torch.ones(rows, cell.hidden_size)  # type: ignore[call-overload]
         for row, unit in enumerate(units, 1):
             if unit.layer == number:
                 kept[row, unit.number] = 0.0
         held.append(kept)
+
+    def run(number: int, cell: Cell, inputs: Tensor) -> tuple[Tensor, State]:
+        fed = torch.cat([inputs, held[number].expand(len(inputs), -1, -1)], -1)
+        return unroll(Held(cell), fed, states[number])
+
     window = 128
     for first in range(0, len(text) - 1, window):
-        outputs = embedded[first : first + window].expand(-1, rows, -1)
-        for k, (project, directions) in enumerate(zip(stack.projections, stack.cells, strict=True)):
-            outputs = project(outputs)
-            cell, _ = with_noise(directions[0], outputs, 0.0, stack.noise.zoneout)  # type: ignore[index]
-            fed = torch.cat([outputs, held[k].expand(len(outputs), -1, -1)], -1)
-            outputs, states[k] = unroll(Held(cell), fed, states[k])
+        inputs = embedded[first : first + window].expand(-1, rows, -1)
+        outputs, states[:] = through(stack.layers, stack.projections, inputs, run)
         logits = model.readout(outputs)
         targets = text[first + 1 : first + 1 + window]
         losses = cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(rows), reduction="none")

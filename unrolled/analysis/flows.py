@@ -8,7 +8,6 @@ from torch import Tensor
 from unrolled.analysis.gradients import GradientFlow, gradient_flow, recurrent_matrices
 from unrolled.analysis.states import trace
 from unrolled.cells import Cell, State
-from unrolled.layers.stack import unstack_states
 from unrolled.models import LanguageModel
 
 #: Heads of a table, and its rows.
@@ -35,7 +34,7 @@ def flows_over(
     """Gradient flow of each layer over the last `length` of `tokens [N]`, behind those before; and the cells."""
     stack = model.recurrent
     cut = len(tokens) - min(length, len(tokens) - 1)
-    states = unstack_states(model.start(tokens[:cut, None]), stack.state_names, stack.num_layers)
+    states = stack.by_layer(model.start(tokens[:cut, None]))
     layers = trace(stack, model.embed(tokens[cut:, None]), states)
     flows, cells = {}, {}
     for number, layer in enumerate(layers, 1):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError
 from unrolled.layers import Recurrent
-from unrolled.layers.noise import with_noise
+from unrolled.layers.stack import through
 from unrolled.unroll import unroll
 from unrolled.unroll.adapt import WithOutput
 
@@ -67,12 +67,13 @@ def trace(stack: Recurrent, inputs: Tensor, states: Sequence[State | None] | Non
     """
     if stack.bidirectional:
         raise ConfigurationError("a bidirectional layer reads the text from both ends; analysis is of one direction")
-    layers = []
-    for number, (project, directions) in enumerate(zip(stack.projections, stack.cells, strict=True)):
-        inputs = project(inputs)
-        cell, _ = with_noise(directions[0], inputs, 0.0, stack.noise.zoneout)  # type: ignore[index]
+    cells, layers = stack.stack(), []
+
+    def run(number: int, cell: Cell, inputs: Tensor) -> tuple[Tensor, State]:
         first = (states and states[number]) or cell.initial_state(inputs.size(1), like=inputs)
         after = every_state(cell, inputs, first)
         layers.append(Layer(cell, inputs, before_each(after, first), after))
-        inputs = after[0]
+        return after[0], after
+
+    through(cells.layers, cells.projections, inputs, run)
     return layers

@@ -17,16 +17,15 @@ import torch
 from unrolled.analysis.hypotheses import Hypothesis
 from unrolled.analysis.scores import Labels, can_be_told, one_thread_each, shifted_spread, strength
 from unrolled.analysis.states import trace
+from unrolled.cells import State
 from unrolled.errors import DataError
-from unrolled.layers.stack import unstack_states
 from unrolled.models import LanguageModel
+from unrolled.models.reading import WarmStreams
 
 #: Units scored at a time: what is made of them in between should stay small.
 _AT_ONCE = 32
 #: Shifts of the labels that the control is taken from.
 CONTROLS = 50
-#: Steps read at a time, and tokens that each stream but the first reads early, so that none begins without memory.
-_WINDOW = 256
 
 
 @dataclass(frozen=True, order=True)
@@ -61,35 +60,23 @@ def read_activations(
     To be fast the text is read as several streams in step, each but the first from 256 tokens earlier on.
     """
     names, stack = model.recurrent.state_names, model.recurrent
-    sizes = [cell[0].state_sizes for cell in stack.cells]  # type: ignore[index]
     units = tuple(
         Unit(layer, name, number)
-        for layer, widths in enumerate(sizes, 1)
+        for layer, widths in enumerate(stack.stack().sizes, 1)
         for name, width in zip(names, widths, strict=True)
         for number in range(width)
     )
-    streams = max(1, min(streams, len(tokens) // (2 * _WINDOW)))
-    length = -(-len(tokens) // streams)
-    starts = np.arange(streams) * length
-    values = np.zeros((len(units), streams * length), dtype=np.float16)
-    rows = values.reshape(len(units), streams, length)
-    padded = np.zeros(streams * length, dtype=np.int64)
-    padded[: len(tokens)] = tokens
-    states = None
-    if streams > 1:
-        early = np.stack([padded[max(0, start - _WINDOW) : max(_WINDOW, start)] for start in starts], 1)
-        _, hx = model.read(torch.from_numpy(early))
-        states = unstack_states(hx, names, stack.num_layers)
-        for state in states:
-            for part in state or ():
-                part[0] = 0.0  # the first stream begins the text
-    for first in range(0, length, _WINDOW):
-        window = torch.from_numpy(padded.reshape(streams, length)[:, first : first + _WINDOW].T.copy())
-        layers = trace(stack, model.embed(window), states)
+    text = WarmStreams(len(tokens), streams)
+    values = np.zeros((len(units), text.count * text.size), dtype=np.float16)
+    rows = values.reshape(len(units), text.count, text.size)
+    early = text.warm(tokens, lambda early: model.read(torch.from_numpy(early))[1])
+    states: Sequence[State | None] = stack.by_layer(early)
+    for window in text.windows():
+        layers = trace(stack, model.embed(torch.from_numpy(text.cut(tokens, window))), states)
         states = [tuple(part[-1] for part in layer.after) for layer in layers]
         made = torch.cat([part for layer in layers for part in layer.after], -1)
-        rows[:, :, first : first + len(window)] = made.permute(2, 1, 0).to(torch.float16).numpy()
-        progress(min(1.0, (first + _WINDOW) / length))
+        rows[:, :, window] = made.permute(2, 1, 0).to(torch.float16).numpy()
+        progress(window.stop / text.size)
     return Activations(units, values[:, : len(tokens)])
 
 

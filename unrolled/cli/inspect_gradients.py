@@ -16,7 +16,7 @@ from unrolled.analysis.gates import keep_memory
 from unrolled.analysis.gradients import GradientFlow, draw_flows
 from unrolled.analysis.scaled import carry_back, draw_scaled, scaled_table
 from unrolled.cells import CELLS, Cell, find_cell
-from unrolled.cli.inspecting import encode, open_task, print_table, text_for
+from unrolled.cli.inspecting import open_task, print_table, tokens_for
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -103,7 +103,7 @@ def _fresh(arguments: Arguments):
 def _trained(arguments: Arguments):
     task = open_task(arguments.run or "", arguments.checkpoint)
     length = arguments.length
-    tokens = encode(task, text_for(task, arguments.text, 11 * length), 2)
+    tokens = tokens_for(task, arguments.text, 11 * length, 2)
     flows, cells = flows_over(task.model, torch.from_numpy(tokens), length, arguments.state)
     _print_flows(flows, cells)
     return draw_flows(flows, f"{task.config.model.cell} of {arguments.run}, over text")

@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 from unrolled.analysis.figures import save, targets
 from unrolled.analysis.sensitivity import draw_sensitivity, gates_by_hand, sensitivity, vanilla_by_hand
 from unrolled.analysis.states import trace
-from unrolled.cli.inspecting import encode, open_task, print_table, text_for
+from unrolled.cli.inspecting import open_task, print_table, tokens_for
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.models import LanguageModel
@@ -56,7 +56,7 @@ def main(words: Sequence[str], prog: str) -> int:
     rows, ticks = _by_hand(schedule)
     if arguments.run is not None:
         task = open_task(arguments.run, arguments.checkpoint)
-        tokens = encode(task, text_for(task, arguments.text, arguments.length), 2)
+        tokens = tokens_for(task, arguments.text, arguments.length, 2)
         fresh = task.config.model.build(len(task.vocabulary)).eval()
         of_layers = {**_layers(fresh, tokens, "before training"), **_layers(task.model, tokens, "trained")}
         ticks[next(iter(of_layers))] = [_visible(task.vocabulary.decode([token])) for token in tokens]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +27,36 @@ def open_task(path: str | Path, checkpoint: Which = "best") -> LanguageTask:
     return LanguageTask(open_run(path), "cpu").load(checkpoint)
 
 
-def held_out_text(task: LanguageTask, limit: int) -> str:
-    """The first `limit` characters that the run was not trained on: of its test part, or else its validation part."""
+def held_out_tokens(task: LanguageTask, limit: int) -> np.ndarray:
+    """The first `limit` characters, as tokens, that the run was not trained on: of its test part, or else its
+    validation part."""
     split = task.split()
     tokens = split.test if len(split.test) else split.validation
     if not len(tokens):
         raise ConfigurationError(f"{task.run.path}: no text was held out (--val-fraction 0); give --text FILE")
     # A token is a character or more, but for bytes, of which a character may take four.
-    return task.vocabulary.decode(tokens[: 4 * limit])[:limit]
+    tokens = np.asarray(tokens[: 4 * limit], dtype=np.int64)
+    if task.config.text.level in ("char", "byte"):
+        return tokens[: count_tokens(task, exact_text(task, tokens)[:limit])]
+    return tokens[
+        : bisect_right(range(1, len(tokens) + 1), limit, key=lambda n: len(task.vocabulary.decode(tokens[:n])))
+    ]
 
 
-def text_for(task: LanguageTask, file: str | None, limit: int) -> str:
-    """The first `limit` characters of `file`, or of the run's held-out text; what the vocabulary lacks is named."""
-    if file is None:
-        return held_out_text(task, limit)
+def exact_text(task: LanguageTask, tokens: np.ndarray) -> str:
+    """The text of a model of characters or bytes; a byte that is no character's is half of a surrogate pair."""
+    if task.config.text.level == "byte":
+        return tokens.astype(np.uint8).tobytes().decode("utf-8", "surrogateescape")
+    return task.vocabulary.decode(tokens)
+
+
+def count_tokens(task: LanguageTask, text: str) -> int:
+    """How many tokens such a text is made of."""
+    return len(text.encode("utf-8", "surrogateescape")) if task.config.text.level == "byte" else len(text)
+
+
+def text_of(task: LanguageTask, file: str, limit: int) -> str:
+    """The first `limit` characters of `file`; what the vocabulary lacks is named."""
     parts, count = [], 0
     for block in read_text(find_sources([file], unpack=task.config.text.level != "byte")):
         parts.append(block)
@@ -52,12 +69,19 @@ def text_for(task: LanguageTask, file: str | None, limit: int) -> str:
     return text
 
 
-def encode(task: LanguageTask, text: str, at_least: int):
-    """`text` as tokens, int64 `[N]`; DataError where there are too few."""
-    tokens = task.vocabulary.encode(text)
+def tokens_for(task: LanguageTask, file: str | None, limit: int, at_least: int) -> np.ndarray:
+    """The first `limit` characters of `file`, or of the run's held-out text, as tokens, int64 `[N]`.
+
+    DataError where there are fewer than `at_least` tokens.
+    """
+    tokens = held_out_tokens(task, limit) if file is None else task.vocabulary.encode(text_of(task, file, limit))
+    require_tokens(tokens, at_least)
+    return tokens
+
+
+def require_tokens(tokens: np.ndarray, at_least: int) -> None:
     if len(tokens) < at_least:
         raise DataError(f"the text is too short to look at: {len(tokens)} tokens the run knows, {at_least} are needed")
-    return tokens
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -97,11 +121,17 @@ def labelled_text(
     if language is None:
         known = [file] if file else task.config.text.data
         language = guess_language(known[0]) if known else "python"
-    text = text_for(task, file, limit)
-    if file is None and language == "python":
+    if file is None:
+        tokens = held_out_tokens(task, limit)
+        text = exact_text(task, tokens)
         # What was held out begins anywhere, perhaps within a string: a lexer needs a place that is surely none.
-        begin = re.search(r"^(?:import|from|class|def) ", text, re.MULTILINE)
-        text = text[begin.start() :] if begin else text
+        begin = re.search(r"^(?:import|from|class|def) ", text, re.MULTILINE) if language == "python" else None
+        if begin:
+            tokens, text = tokens[count_tokens(task, text[: begin.start()]) :], text[begin.start() :]
+    else:
+        text = text_of(task, file, limit)
+        tokens = task.vocabulary.encode(text)
+    exact, text = text, readable(text)
     hypotheses = hypotheses_for(text, language)
     for definition in own:
         name, equals, what = definition.partition("=")
@@ -113,11 +143,11 @@ def labelled_text(
             raise ConfigurationError(f"--hypothesis {name}: there is one of this name; choose another")
         make = of_function if re.fullmatch(r".+\.py:\w+", what) else of_pattern
         hypotheses.append(make(name, what, text))
-    tokens = encode(task, text, 200)
+    require_tokens(tokens, 200)
     if level == "char":
         unknown = set(task.vocabulary.unknown(text))
         places = np.array([k for k, character in enumerate(text) if character not in unknown])
     else:
-        places = np.repeat(np.arange(len(text)), [len(c.encode("utf-8", "surrogateescape")) for c in text])
+        places = np.repeat(np.arange(len(text)), [len(c.encode("utf-8", "surrogateescape")) for c in exact])
     kept = [Hypothesis(hypothesis.name, hypothesis.labels[places]) for hypothesis in hypotheses]
     return LabelledText(tokens, "".join(text[k] for k in places), kept, language)

@@ -34,10 +34,10 @@ class Arguments(RunArguments):
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
-def _create(arguments: Arguments, progress: Progress) -> Path:
+def _create(arguments: Arguments, progress: Progress) -> LanguageTask:
     config = LanguageConfig(arguments.text, arguments.model, arguments.training)
     path = arguments.out or next_free(Path("runs"), f"{text_name(arguments.text.data)}-{arguments.model.cell}")
-    return create_run(path, config, progress).run.path
+    return create_run(path, config, progress)
 
 
 def main(words: Sequence[str], prog: str) -> int:

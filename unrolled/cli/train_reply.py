@@ -26,10 +26,10 @@ class Arguments(RunArguments):
     training: SentenceTraining = field(default_factory=lambda: ReplyConfig().training)
 
 
-def _create(arguments: Arguments, progress: Progress) -> Path:
+def _create(arguments: Arguments, progress: Progress) -> TranslationTask:
     name = f"{default_name(arguments.pairs.pairs or 'mails')}-{arguments.model.cell}"
     config = ReplyConfig(arguments.pairs, arguments.model, arguments.training)
-    return create_reply_run(arguments.out or next_free(Path("runs"), name), config).run.path
+    return create_reply_run(arguments.out or next_free(Path("runs"), name), config)
 
 
 def main(words: Sequence[str], prog: str) -> int:

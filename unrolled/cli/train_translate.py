@@ -29,10 +29,10 @@ class Arguments(RunArguments):
     training: SentenceTraining = field(default_factory=SentenceTraining)
 
 
-def _create(arguments: Arguments, progress: Progress) -> Path:
+def _create(arguments: Arguments, progress: Progress) -> TranslationTask:
     name = f"{default_name(arguments.pairs.target or 'pairs')}-{arguments.model.cell}"
     config = TranslationConfig(arguments.pairs, arguments.model, arguments.training)
-    return create_run(arguments.out or next_free(Path("runs"), name), config).run.path
+    return create_run(arguments.out or next_free(Path("runs"), name), config)
 
 
 def main(words: Sequence[str], prog: str) -> int:

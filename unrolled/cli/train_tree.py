@@ -33,9 +33,9 @@ class Arguments(RunArguments):
     training: TreeTraining = field(default_factory=TreeTraining)
 
 
-def _create(arguments: Arguments, progress: Progress) -> Path:
+def _create(arguments: Arguments, progress: Progress) -> SentimentTask:
     config = SentimentConfig(arguments.trees, arguments.model, arguments.training)
-    return create_run(arguments.out or next_free(Path("runs"), f"tree-{arguments.model.cell}"), config).run.path
+    return create_run(arguments.out or next_free(Path("runs"), f"tree-{arguments.model.cell}"), config)
 
 
 def _closing(task: SentimentTask) -> list[str]:

@@ -52,7 +52,7 @@ class Command:
 
     kind: its flags, a RunArguments: the sections of a run's configuration by their names there, `out` and `resume`.
     name: as it is typed. task: of its runs. make: opens one. read: its settings.
-    create: makes a new run of the arguments, telling how far it is, and returns its path.
+    create: makes a new run of the arguments, telling how far it is, and returns its task.
     use: the word and the command for a run that is trained, `{run}` being its path.
     closing: what is said of it in the end, where a checkpoint was written; the task is then no longer trained.
     """
@@ -62,7 +62,7 @@ class Command:
     task: str
     make: Callable[[Run], Task]
     read: Callable[[Run], Config]
-    create: Callable[[Any, Told], Path]
+    create: Callable[[Any, Told], Task]
     use: tuple[str, str]
     closing: Callable[[Any], list[str]] = lambda task: []
 
@@ -72,8 +72,15 @@ class Command:
         console = Console(highlight=False, markup=False, soft_wrap=True)
         if arguments.resume is None:
             processes = join(find_device(arguments.training.device), arguments.training.precision)
-            path = processes.first(lambda: self._create(arguments, console))
-            return self._train(self.make(open_run(path)), processes, console, resume=False)
+            created: list[Task] = []  # in the first process, which need not open it again
+
+            def create() -> Path:
+                created.append(self._create(arguments, console))
+                return created[0].run.path
+
+            path = processes.first(create)
+            task = created[0] if created else self.make(open_run(path))
+            return self._train(task, processes, console, resume=False)
         run, _ = Run.read(arguments.resume)
         config = self._renewed(run, arguments, words, prog)
         processes = join(find_device(config.training.device), config.training.precision)
@@ -83,7 +90,7 @@ class Command:
             processes.first(task.verify)
             return self._train(task, processes, console, resume=True)
 
-    def _create(self, arguments: Any, console: Console) -> Path:
+    def _create(self, arguments: Any, console: Console) -> Task:
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -92,11 +99,11 @@ class Command:
             disable=not console.is_terminal,
         ) as bar:
             told = bar.add_task("reading", total=None)
-            path = self.create(
+            task = self.create(
                 arguments, lambda what, share: bar.update(told, description=what, total=1.0, completed=share)
             )
             bar.remove_task(told)
-        return path
+        return task
 
     def _renewed(self, run: Run, arguments: Any, words: Sequence[str], prog: str) -> Config:
         """The run's settings, with what was given anew beside --resume, where it may be."""

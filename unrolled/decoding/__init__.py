@@ -2,9 +2,10 @@
 
 from unrolled.decoding.beam import BeamSearch, Hypothesis, SearchStep
 from unrolled.decoding.combine import Ensemble, forced_log_probs
-from unrolled.decoding.sampling import Sampling, StepModel, generate
+from unrolled.decoding.sampling import Sampling, generate
 from unrolled.decoding.text import TextStream
 from unrolled.decoding.tree import search_trees, tree_json
+from unrolled.models.contract import StepModel
 
 __all__ = [
     "BeamSearch",

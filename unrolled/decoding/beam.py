@@ -1,8 +1,7 @@
 """Beam search over sentences and hypotheses at once: every operation is one on tensors over all of them.
 
 A state belongs to rows, one a hypothesis, those of a sentence side by side. Where a search goes on from some rows,
-`model.reorder(state, rows [B, n])` gives their state; a model without it has states of tensors whose last axis but one
-is the rows'.
+`model.reorder(state, rows [B, n])` gives their state; see `unrolled.models.contract`.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.decoding.sampling import StepModel, fault
+from unrolled.decoding.sampling import fault
 from unrolled.errors import ConfigurationError, DecodingError
-from unrolled.layers.stack import map_state
+from unrolled.models.contract import StepModel, decodable
 
 NEVER = -torch.inf
 MOST_HYPOTHESES = 10_000
@@ -158,7 +157,7 @@ class _Searching:
         prefix: Tensor | None,
         record: list[SearchStep] | None,
     ) -> None:
-        self.how, self.model, self.end, self.prefix, self.record = how, model, end, prefix, record
+        self.how, self.model, self.end, self.prefix, self.record = how, decodable(model), end, prefix, record
         self.width = how.beam // how.groups
         count, device = len(first), first.device
         self.numbers = torch.arange(count, device=device)
@@ -167,7 +166,7 @@ class _Searching:
             raise ConfigurationError(f"the greatest length must be a number, got {self.limit.tolist()}")
         if prefix is not None:
             self.limit = torch.maximum(self.limit, (prefix >= 0).sum(0))
-        self.state = reorder(model, state, self.numbers.unsqueeze(-1).expand(-1, how.groups))
+        self.state = self.model.reorder(state, self.numbers.unsqueeze(-1).expand(-1, how.groups))
         self.token = first.view(-1, 1, 1).expand(count, how.groups, 1)
         self.history = self.token.new_zeros(count, how.groups, 1, 0)
         self.total: Tensor
@@ -344,7 +343,7 @@ class _Searching:
             self.history, self.total = self.history[keep], self.total[keep]
             self.done = _Finished(*(part[keep] for part in self.done.parts()))
         if len(rows):
-            self.state = reorder(self.model, self.state, rows)
+            self.state = self.model.reorder(self.state, rows)
 
     def _conclude(self, over: Tensor) -> None:
         """Read off the results of sentences that are done."""
@@ -370,15 +369,6 @@ def require_length_penalty(exponent: float) -> None:
     if not abs(exponent) <= 10:
         said = f"the length penalty (`length_penalty`) must be from -10 to 10, got {exponent}"
         raise ConfigurationError(said, setting="length_penalty")
-
-
-def reorder(model: StepModel, state: Any, rows: Tensor) -> Any:
-    """The state of `rows [B, n]`, n side by side for each of B sentences."""
-    if hasattr(model, "reorder"):
-        return model.reorder(state, rows)
-    if state is None:
-        return None
-    return map_state(lambda part: part.index_select(-2, rows.flatten()), state)
 
 
 def best_sums(totals: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.decoding.beam import reorder
-from unrolled.decoding.sampling import StepModel, fault
+from unrolled.decoding.sampling import fault
 from unrolled.errors import ConfigurationError, DecodingError
+from unrolled.models.contract import Decodable, StepModel, decodable
 
 MEANS = ("probabilities", "log-probabilities")
 
 
-class Ensemble:
+class Ensemble(Decodable):
     """Models over one vocabulary that vote on every token.
 
     mean: "probabilities" are averaged, or "log-probabilities" are, and normalised again.
@@ -26,9 +26,9 @@ class Ensemble:
             raise ConfigurationError("an ensemble needs at least one model")
         if mean not in MEANS:
             raise ConfigurationError(f"unknown mean {mean!r}: choose from {', '.join(MEANS)}")
-        self.models, self.mean = list(models), mean
+        self.models, self.mean = [decodable(model) for model in models], mean
 
-    def start(self, context: Tensor) -> list[Any]:
+    def start(self, context: Any) -> list[Any]:
         return [model.start(context) for model in self.models]
 
     def step(self, token: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
@@ -45,7 +45,7 @@ class Ensemble:
         return log_probs, [part for _, part in made]
 
     def reorder(self, state: list[Any], rows: Tensor) -> list[Any]:
-        return [reorder(model, part, rows) for model, part in zip(self.models, state, strict=True)]
+        return [model.reorder(part, rows) for model, part in zip(self.models, state, strict=True)]
 
 
 @torch.no_grad()
@@ -58,11 +58,12 @@ def forced_log_probs(model: StepModel, state: Any, first: Tensor, outputs: Tenso
     """
     steps, count, each = outputs.shape
     rows = torch.arange(count, device=outputs.device).unsqueeze(-1).expand(-1, each)
-    state = reorder(model, state, rows)
+    made = decodable(model)
+    state = made.reorder(state, rows)
     token = first.unsqueeze(-1).expand(-1, each).reshape(-1)
     gains = []
     for time in range(steps):
-        log_probs, state = model.step(token, state)
+        log_probs, state = made.step(token, state)
         target = outputs[time].reshape(-1)
         token = target.clamp(min=0)
         gained = log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1)

@@ -1,26 +1,16 @@
-"""Sampling, over any model with `step(token, state) -> (log_probs, state)`."""
+"""Sampling, over any model with `start` and `step`; see `unrolled.models.contract`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unrolled.errors import ConfigurationError, DecodingError
-
-
-class StepModel(Protocol):
-    """What a decoder needs of a model, and all that it knows of it."""
-
-    def start(self, context: Tensor) -> Any:
-        """The state after `context [T, B]`."""
-
-    def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """`(log_probs [B, V], state)` after one more `token [B]`."""
-        ...
+from unrolled.models.contract import StepModel, decodable
 
 
 @dataclass(frozen=True)
@@ -105,24 +95,25 @@ def generate(
     """Tokens `[B]`, one step after the other, without end; `prompt [T, B]`, T at least 1, is read first.
 
     With a `state`, the model goes on from there: the prompt is then the one token `[1, B]` that comes next.
-    Dropout is the caller's affair: a module should be in evaluation mode. A model with a `writer` (see
-    `LanguageModel.writer`) is asked for many tokens at once, with its weights as they were at the first; the tokens are
-    the same. DecodingError, with the step and the row, where the model's log-probabilities are NaN, +inf, or -inf for
-    every token; the tokens before come first.
+    Dropout is the caller's affair: a module should be in evaluation mode. A model with a `writer` is asked for many
+    tokens at once, with its weights as they were at the first; the tokens are the same. DecodingError, with the step
+    and the row, where the model's log-probabilities are NaN, +inf, or -inf for every token; the tokens before come
+    first.
     """
+    made = decodable(model)
     if len(prompt) == 0:
         raise ConfigurationError("a prompt of at least one token is needed to predict the next")
     if state is None:
-        state = model.start(prompt[:-1])
+        state = made.start(prompt[:-1])
     elif len(prompt) != 1:
         raise ConfigurationError("with a state the prompt is one token, the next")
     token = prompt[-1]
     numbers = torch.float32 if token.device.type == "mps" else torch.float64
-    writer = model.writer(len(token)) if hasattr(model, "writer") else None
+    writer = made.writer(len(token))
     done = 0
     while True:
         if writer is None:
-            log_probs, state = model.step(token, state)
+            log_probs, state = made.step(token, state)
             draws = torch.rand(len(token), generator=generator, dtype=numbers, device=token.device)
             try:
                 token = sampling.draw(log_probs, draws)

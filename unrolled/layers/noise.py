@@ -43,10 +43,11 @@ class Zoneout(Around):
     Source: Krueger et al. 2017, "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations".
     """
 
-    def __init__(self, cell: Cell, rates: tuple[float, ...]) -> None:
+    def __init__(self, cell: Cell, rates: tuple[float, ...], training: bool | None = None) -> None:
         super().__init__(cell)
         self.rates = rates
-        self.input_size += sum(cell.state_sizes) if cell.training else 0
+        self.training = cell.training if training is None else training
+        self.input_size += sum(cell.state_sizes) if self.training else 0
 
     def with_draws(self, inputs: Tensor) -> Tensor:
         """`[T, B, I]` with one uniform draw a unit and step behind it, in training."""

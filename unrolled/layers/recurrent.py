@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from unrolled.cells import Cell, find_cell
+from unrolled.cells import Cell, State, find_cell
 from unrolled.errors import ConfigurationError
 from unrolled.layers.noise import probability, zoneout_rates
-from unrolled.layers.stack import Batch, Regularisation, Stacked, run_layer
+from unrolled.layers.stack import Batch, Regularisation, Stack, Stacked, by_layer, output_size, run_layer, run_stack
 from unrolled.layers.wrap import as_cell
 from unrolled.unroll.adapt import Foreign
 from unrolled.unroll.embedded import Embedded, Hoisted, KeptRows, keep_rows
@@ -78,10 +78,10 @@ class Recurrent(nn.Module):
             size = width if project else size
             cells = [as_cell(make(size, width, **options), size, width) for _ in range(directions)]
             self.cells.append(nn.ModuleList(cells))
-            own_output = cells[0].own_output if isinstance(cells[0], Foreign) else None
-            if own_output is not None and (recurrent_dropout or zoneout):
+            own_output = isinstance(cells[0], Foreign) and cells[0].own_output is not None
+            if own_output and (recurrent_dropout or zoneout):
                 raise ConfigurationError("zoneout and recurrent_dropout need a cell whose output is its first state")
-            size = (own_output or cells[0].state_sizes[0]) * directions
+            size = output_size(cells[0]) * directions
         self.output_size = size
         self.state_names = cells[0].state_names
         self.noise = Regularisation(
@@ -100,6 +100,31 @@ class Recurrent(nn.Module):
         batch = Batch.open(input, self.batch_first, lengths)
         cells: Any = list(self.cells)
         return run_layer(cells, batch, hx, self.noise, self.backend, list(self.projections), self.recompute_every)
+
+    def run(
+        self,
+        inputs: Tensor | Embedded | Hoisted,
+        states: Sequence[State | None] | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor, list[State]]:
+        """As `forward`, of time-major `inputs [T, B, I]`, with the states layer by layer, `[B, size]` each."""
+        cells: Any = list(self.cells)
+        first = by_layer(None, self.state_names, sum(map(len, cells))) if states is None else states
+        projections = list(self.projections)
+        return run_stack(cells, inputs, first, lengths, self.noise, self.backend, projections, self.recompute_every)
+
+    def by_layer(self, hx: Stacked | Sequence[Stacked] | None) -> list[State | None]:
+        """The state that `forward` takes and returns as `run` does: that of each layer, and each direction in it."""
+        return by_layer(hx, self.state_names, sum(map(len, self.cells)))  # type: ignore[arg-type]
+
+    def stack(self) -> Stack:
+        """The layers as one cell, outside of training, with these parameters.
+
+        ConfigurationError where they are bidirectional: the one reads the sequence from its end.
+        """
+        if self.bidirectional:
+            raise ConfigurationError("a bidirectional layer reads a sequence from both ends: it cannot be one cell")
+        return Stack([directions[0] for directions in self.cells], self.projections, self.noise.zoneout)  # type: ignore[index]
 
     def keep_rows(self, table: Tensor, scale: float = 1.0) -> KeptRows | None:
         """Keeps what the first layer computes of each row of `scale * table`, for steps that want no gradient.

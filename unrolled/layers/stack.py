@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,18 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError, ShapeError
 from unrolled.layers.dropout import dropout
-from unrolled.layers.noise import with_noise
+from unrolled.layers.nest import Nest, flatten, map_state, unflatten
+from unrolled.layers.noise import Zoneout, with_noise
 from unrolled.unroll import check_inputs, check_lengths, unroll
+from unrolled.unroll.adapt import Foreign, WithOutput, step
 from unrolled.unroll.embedded import Embedded, Hoisted, feed
 from unrolled.unroll.fallback import is_followed
 from unrolled.unroll.padding import without_padding
 
 #: What a layer takes and returns for one state name: `[L·D, B, H]`, or one `[B, H_l]` a layer where widths differ.
 Stacked = Tensor | tuple[Tensor, ...]
+Layer = TypeVar("Layer")
+Final = TypeVar("Final")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,72 @@ class Regularisation:
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     zoneout: tuple[float, ...] = ()
+
+
+def through(
+    layers: Sequence[Layer] | nn.ModuleList,
+    projections: Sequence[nn.Module] | nn.ModuleList,
+    inputs: Tensor | Embedded | Hoisted,
+    run: Callable[[int, Layer, Any], tuple[Tensor, Final]],
+) -> tuple[Tensor, list[Final]]:
+    """From layer to layer: `run(number, layer, inputs)` gives a layer's outputs, which the next one reads, and its end.
+
+    projections: what each layer's inputs go through first; none: nothing.
+    """
+    finals = []
+    for number, layer in enumerate(layers):
+        if projections:
+            project = projections[number]
+            inputs = project(inputs) if isinstance(inputs, Tensor) else inputs.through(project)
+        inputs, final = run(number, layer, inputs)  # type: ignore[arg-type]
+        finals.append(final)
+    assert isinstance(inputs, Tensor)  # the last layer's outputs
+    return inputs, finals
+
+
+class Stack(WithOutput):
+    """Cells one above the other as one cell, outside of training: each reads the output of the one below.
+
+    cells: from the lowest up. projections: what the input of each goes through first. zoneout: its rates, one a state.
+
+    The state is that of all layers in one tuple, the lowest layer's first: `state_names` are ("h1", "c1", "h2", "c2").
+    `sizes` has a tuple of sizes a layer: `unflatten(state, stack.sizes)` is the state layer by layer.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        projections: nn.ModuleList,
+        zoneout: tuple[float, ...] = (),
+    ) -> None:
+        nn.Module.__init__(self)
+        self.layers = nn.ModuleList(Zoneout(c, zoneout, training=False) if any(zoneout) else c for c in cells)
+        self.projections = projections
+        first = projections[0]
+        self.input_size = first.in_features if isinstance(first, nn.Linear) else cells[0].input_size
+        self.hidden_size = output_size(cells[-1])
+        self.sizes = tuple(cell.state_sizes for cell in cells)
+        self.state_names = tuple(  # type: ignore[misc]
+            f"{name}{number}" for number, cell in enumerate(cells, 1) for name in cell.state_names
+        )
+        self.training = False
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return flatten(self.sizes)
+
+    def initial_state(self, batch_size: int, *, like: Tensor) -> State:
+        return flatten([cell.initial_state(batch_size, like=like) for cell in self.layers])  # type: ignore[operator]
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        states = unflatten(state, self.sizes)
+        output, new = through(self.layers, self.projections, x, lambda k, cell, x: step(cell, x, states[k]))
+        return output, flatten(new)
+
+
+def output_size(cell: Cell) -> int:
+    """The width of a cell's output, which is its first state unless it is another module's own."""
+    return (isinstance(cell, Foreign) and cell.own_output) or cell.state_sizes[0]
 
 
 def run_stack(
@@ -42,7 +113,6 @@ def run_stack(
     recompute_every: int | None = None,
 ) -> tuple[Tensor, list[State]]:
     """Run `cells[layer][direction]` over `inputs [T, B, I]`; states in and out are listed layer by layer."""
-    finals: list[State] = []
     projects = bool(projections) and not isinstance(projections[0], nn.Identity)
     if isinstance(inputs, Embedded):
         lengths = check_lengths(inputs.tokens, lengths)
@@ -50,14 +120,9 @@ def run_stack(
     elif isinstance(inputs, Tensor) and projects and lengths is not None and inputs.dim() == 3:
         lengths = check_lengths(inputs, lengths)
         inputs = without_padding(inputs, lengths)
-    for layer, directions in enumerate(cells):
-        if isinstance(inputs, Tensor):
-            if layer and noise.dropout and directions[0].training:
-                inputs = dropout(inputs, noise.dropout)
-            inputs = projections[layer](inputs) if projections else inputs
-        elif projections:
-            inputs = inputs.through(projections[layer])
-        outputs = []
+
+    def run(layer: int, directions: Sequence[Cell], inputs: Tensor | Embedded | Hoisted) -> tuple[Tensor, list[State]]:
+        outputs, finals = [], []
         for direction, cell in enumerate(directions):
             start = states[layer * len(directions) + direction]
             inner, fed = (cell, inputs) if isinstance(inputs, Tensor) else feed(cell, inputs, backend)
@@ -72,51 +137,38 @@ def run_stack(
             )
             outputs.append(output)
             finals.append(final)
-        inputs = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
-    assert isinstance(inputs, Tensor)  # the last layer's outputs
-    return inputs, finals
+        together = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
+        if layer + 1 < len(cells) and noise.dropout and cells[layer + 1][0].training:
+            together = dropout(together, noise.dropout)
+        return together, finals
+
+    outputs, finals = through(cells, projections, inputs, run)
+    return outputs, [state for directions in finals for state in directions]
 
 
-def map_state(function: Callable[[Tensor], Tensor], hx):
-    """Apply `function` to every tensor of a layer's state, whatever its nesting: to detach or to move it."""
-    if hx is None:
-        return None
-    if isinstance(hx, Tensor):
-        return function(hx)
-    return tuple(map_state(function, part) for part in hx)
+def by_name(states: Sequence[State]) -> Stacked | tuple[Stacked, ...]:
+    """States of layers and directions as a layer returns them: a tensor or tuple for each of the state's names.
+
+    A single state has no tuple around it.
+    """
+    found = tuple(
+        torch.stack(parts) if len({part.size(-1) for part in parts}) == 1 else parts
+        for parts in zip(*states, strict=True)
+    )
+    return found[0] if len(found) == 1 else found
 
 
-def take_state(hx, first: int, end: int):
-    """The states of sequences `first` to `end` of a batch; None stays None."""
-    return None if hx is None else map_state(lambda part: part.narrow(-2, first, end - first).contiguous(), hx)
-
-
-def join_states(parts: Sequence):
-    """The reverse of `take_state`: the state of a batch from those of its parts, in order."""
-    if len(parts) == 1 or parts[0] is None:
-        return parts[0]
-    if isinstance(parts[0], Tensor):
-        return torch.cat(list(parts), -2)
-    return tuple(join_states(inner) for inner in zip(*parts, strict=True))
-
-
-def stack_states(finals: list[State]) -> tuple[Stacked, ...]:
-    """The final states, one entry a state name."""
-    by_name = list(zip(*finals, strict=True))
-    return tuple(torch.stack(parts) if len({p.size(-1) for p in parts}) == 1 else parts for parts in by_name)
-
-
-def unstack_states(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...], count: int) -> list[State | None]:
-    """The reverse of `stack_states`, for `count` layers and directions; a single state has no tuple around it."""
+def by_layer(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...], count: int) -> list[State | None]:
+    """The reverse of `by_name`, for `count` layers and directions; None for each where there is no state."""
     if hx is None:
         return [None] * count
-    by_name = (hx,) if len(names) == 1 else tuple(hx)
-    if len(by_name) != len(names) or any(len(part) != count for part in by_name):
+    named = (hx,) if len(names) == 1 else tuple(hx)
+    if len(named) != len(names) or any(len(part) != count for part in named):
         raise ShapeError(
             f"hx must hold ({', '.join(names)}), each over {count} layers and directions, "
-            f"got {[len(part) for part in by_name]}"
+            f"got {[len(part) for part in named]}"
         )
-    return [tuple(part[k] for part in by_name) for k in range(count)]
+    return [tuple(part[k] for part in named) for k in range(count)]
 
 
 @dataclass
@@ -174,16 +226,12 @@ class Batch:
             return outputs.squeeze(1)
         return outputs.transpose(0, 1) if self.batch_first else outputs
 
-    def open_state(self, part: Stacked) -> Stacked:
-        """A state of an unbatched sequence has no batch axis; put one in."""
-        if self.batched:
-            return part
-        return part.unsqueeze(-2) if isinstance(part, Tensor) else tuple(p.unsqueeze(-2) for p in part)
+    def open_state(self, hx: Nest) -> Nest:
+        """The state of an unbatched sequence has no batch axis; put one in."""
+        return hx if self.batched else map_state(lambda part: part.unsqueeze(-2), hx)
 
-    def close_state(self, part: Stacked) -> Stacked:
-        if self.batched:
-            return part
-        return part.squeeze(-2) if isinstance(part, Tensor) else tuple(p.squeeze(-2) for p in part)
+    def close_state(self, hx: Nest) -> Nest:
+        return hx if self.batched else map_state(lambda part: part.squeeze(-2), hx)
 
 
 def run_layer(
@@ -196,12 +244,8 @@ def run_layer(
     recompute_every: int | None = None,
 ) -> tuple[Tensor | PackedSequence, Stacked | tuple[Stacked, ...]]:
     """`run_stack` between a caller's forms of input and state and the engine's."""
-    names = cells[0][0].state_names
-    if hx is not None and not batch.batched:
-        hx = batch.open_state(hx) if len(names) == 1 else tuple(batch.open_state(part) for part in hx)  # type: ignore[arg-type]
-    states = unstack_states(hx, names, sum(map(len, cells)))
+    states = by_layer(batch.open_state(hx), cells[0][0].state_names, sum(map(len, cells)))
     outputs, finals = run_stack(
         cells, batch.inputs, states, batch.lengths, noise, backend, projections, recompute_every
     )
-    final = tuple(batch.close_state(part) for part in stack_states(finals))
-    return batch.close_outputs(outputs), final[0] if len(final) == 1 else final
+    return batch.close_outputs(outputs), batch.close_state(by_name(finals))

@@ -17,7 +17,7 @@ from unrolled.unroll.adapt import step
 class Memory:
     """What is looked at, computed once a sentence.
 
-    values `[B, S, C]`; keys `[B, S, A]`; mask `[B, S]`, 0 where a position counts and -inf behind the sentence's end.
+    values `[B, S, C]`; keys `[B, S, A]`; mask `[B, S]`, 0 where a position counts and -inf elsewhere.
     """
 
     values: Tensor
@@ -41,12 +41,20 @@ class AdditiveAttention(nn.Module):
         self.key = nn.Linear(memory_size, size)
         self.energy = nn.Linear(size, 1, bias=False)
 
-    def remember(self, values: Tensor, lengths: Tensor) -> Memory:
-        """Prepare annotations `[S, B, C]` of sentences of `lengths [B]` to be looked at many times."""
+    def remember(self, values: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Memory:
+        """Prepare `values [S, B, C]` to be looked at many times.
+
+        What counts are the first `lengths [B]` of them, or those where `mask [S, B]` is true; all, without either.
+        """
         values = values.transpose(0, 1).contiguous()
-        outside = torch.arange(values.size(1), device=values.device) >= lengths.unsqueeze(-1)
-        mask = torch.zeros_like(outside, dtype=values.dtype).masked_fill_(outside, -torch.inf)
-        return Memory(values, self.key(values), mask)
+        if mask is not None:
+            outside = ~mask.t()
+        elif lengths is not None:
+            outside = torch.arange(values.size(1), device=values.device) >= lengths.unsqueeze(-1)
+        else:
+            outside = torch.zeros(values.shape[:2], dtype=torch.bool, device=values.device)
+        added = torch.zeros_like(outside, dtype=values.dtype).masked_fill_(outside, -torch.inf)
+        return Memory(values, self.key(values), added)
 
     def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """`(context [N, C], weights [N, S])` of queries `[N, H]`, the first N/B of them about the first sentence."""

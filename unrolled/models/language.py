@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,16 +13,17 @@ from unrolled.cells import State
 from unrolled.errors import CompilerError, ConfigurationError, UntraceableError
 from unrolled.layers import Recurrent
 from unrolled.layers.dropout import Dropout
-from unrolled.layers.noise import Zoneout
-from unrolled.layers.stack import stack_states, unstack_states
+from unrolled.layers.nest import flatten, unflatten
+from unrolled.layers.stack import Stack, by_name
+from unrolled.models.contract import Decodable, Writer
 from unrolled.models.parts import named_cell
-from unrolled.unroll.adapt import WithOutput, step
+from unrolled.unroll.adapt import WithOutput
 from unrolled.unroll.embedded import Embedded
 from unrolled.unroll.fallback import say_fallback, why_not_native
 from unrolled.unroll.generate import Choice, Generator
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Decodable, nn.Module):
     """Embedding, recurrent layers of any cell, and a linear readout over the vocabulary.
 
     embedding_size: width of the learned embedding; 0 feeds one-hot vectors, as min-char-rnn does.
@@ -109,68 +110,40 @@ class LanguageModel(nn.Module):
         return torch.log_softmax(logits[0], -1), state
 
     def writer(self, batch: int) -> Writer | None:
-        """What makes many tokens a call in native code, from the weights as they are; None where there is no such way.
-
-        `writer(token [B], state, sampling, draws [T, B]) -> (tokens [T, B], state)`, as T calls of `step` with a choice
-        by `sampling` and the uniform `draws` behind each; a token of -1 stands where the log-probabilities are NaN.
-        """
+        """What makes many tokens a call in native code, from the weights as they are; None: there is no such way."""
         table = self._one_hot_table() if self.embedding is None else self.embedding.weight
         if self.training or self.recurrent.backend not in ("auto", "native") or why_not_native(table, ()):
             return None
-        cell = _OneStep(self)
+        stack = self.recurrent.stack()
         try:
-            generator = Generator(cell, table, batch)
+            generator = Generator(_WithReadout(stack, self.readout), table, batch)
         except (UntraceableError, CompilerError) as error:
             say_fallback("generation", error)
             return None
 
         def write(token: Tensor, state: Any, choice: Choice, draws: Tensor):
-            tokens, flat = generator(token, cell.flatten(state, batch, table), choice, draws)
-            return tokens, cell.stack(flat)
+            given = self.recurrent.by_layer(state)
+            first = stack.initial_state(batch, like=table) if state is None else flatten(given)
+            tokens, last = generator(token, first, choice, draws)
+            return tokens, by_name(unflatten(last, stack.sizes))
 
         return write
 
 
-Writer = Callable[[Tensor, Any, Choice, Tensor], tuple[Tensor, Any]]
-
-
-class _OneStep(WithOutput):
+class _WithReadout(WithOutput):
     """A language model as one cell: from an embedded token and the states of all layers to the logits."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, stack: Stack, readout: nn.Linear) -> None:
         nn.Module.__init__(self)
-        zoneout = model.recurrent.noise.zoneout
-        layers = [layer[0] for layer in model.recurrent.cells]  # type: ignore[index]
-        self.layers = nn.ModuleList(Zoneout(cell, zoneout) if any(zoneout) else cell for cell in layers)
-        self.projections, self.readout = model.recurrent.projections, model.readout
-        self.names = model.recurrent.state_names
-        self.input_size = model.recurrent.input_size
+        self.stack, self.readout = stack, readout
+        self.input_size, self.hidden_size = stack.input_size, readout.out_features
+        self.state_names = stack.state_names  # type: ignore[misc]
         self.training = False
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
-        return tuple(size for cell in self.layers for size in cell.state_sizes)  # type: ignore[union-attr]
+        return self.stack.state_sizes
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        left: list[Tensor] = list(state)
-        new: list[Tensor] = []
-        for project, cell in zip(self.projections, self.layers, strict=True):
-            old = tuple(left.pop(0) for _ in self.names)
-            x, after = step(cell, project(x), old)
-            new += after
-        return self.readout(x), tuple(new)
-
-    def flatten(self, state: Any, batch: int, like: Tensor) -> State:
-        """The layers' states, one after the other."""
-        parts = unstack_states(state, self.names, len(self.layers))
-        started = (
-            cell.initial_state(batch, like=like) if part is None else part  # type: ignore[operator]
-            for cell, part in zip(self.layers, parts, strict=True)
-        )
-        return tuple(tensor for part in started for tensor in part)
-
-    def stack(self, flat: State) -> Any:
-        """The state as the layers take it."""
-        count = len(self.names)
-        stacked = stack_states([flat[k : k + count] for k in range(0, len(flat), count)])
-        return stacked[0] if count == 1 else stacked
+        output, new = self.stack.step(x, state)
+        return self.readout(output), new

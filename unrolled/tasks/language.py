@@ -21,9 +21,9 @@ from unrolled.data.tokens import Progress
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, RunError
-from unrolled.layers.stack import map_state
 from unrolled.metrics import LanguageScore, bits, perplexity
 from unrolled.models import LanguageModel
+from unrolled.models.reading import WarmStreams
 from unrolled.settings import from_json, require, require_choice, to_json
 from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Checkpoints, Run, TrainingConfig
@@ -128,12 +128,17 @@ class ModelConfig:
             return list(self.hidden_size)
         return [self.hidden_size[0]] * (self.num_layers or 2)
 
-    def build(self, vocabulary_size: int) -> LanguageModel:
+    @property
+    def embedding_width(self) -> int:
+        """The width of the embedding; 0 where the input is one-hot."""
         default = self.widths[-1] if self.tie_weights else 128
+        return default if self.embedding_size is None else self.embedding_size
+
+    def build(self, vocabulary_size: int) -> LanguageModel:
         return LanguageModel(
             vocabulary_size,
             self.cell,
-            embedding_size=default if self.embedding_size is None else self.embedding_size,
+            embedding_size=self.embedding_width,
             hidden_size=self.widths,
             dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout,
@@ -185,8 +190,7 @@ def prepare_vectors(run: Run, config: LanguageConfig) -> None:
         raise ConfigurationError(said, setting=("vectors", "level"))
     vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
     number = {name: k for k, name in enumerate(vocabulary.names())}
-    embedding = config.model.build(len(vocabulary)).embedding
-    store_vectors(run.path, config.model.vectors, number, embedding.embedding_dim if embedding is not None else None)
+    store_vectors(run.path, config.model.vectors, number, config.model.embedding_width or None)
 
 
 class LanguageTask:
@@ -289,27 +293,15 @@ class LanguageTask:
         To be fast the text is read as several streams in step. Each but the first starts `steps` tokens early,
         uncounted, so that no stream begins without memory.
         """
-        predictions = len(tokens) - 1
-        streams = max(1, min(streams, predictions // (2 * steps)))
-        length = -(-predictions // streams)
-        starts = np.arange(streams) * length
-        state, total = None, 0.0
-        if streams > 1:
-            warm = np.stack([tokens[max(0, s - steps) : max(steps, s)] for s in starts], axis=1)
-            _, state = self.model.read(self._on_device(warm))
-            state = map_state(lambda part: part.index_fill(-2, part.new_zeros(1, dtype=torch.long), 0.0), state)
-        for first in range(0, length, steps):
-            last = min(first + steps, length)
-            window = np.zeros((last - first + 1, streams), dtype=np.int64)
-            counted = np.zeros((last - first, streams), dtype=bool)
-            for column, start in enumerate(starts):
-                stretch = tokens[start + first : start + last + 1]
-                window[: len(stretch), column] = stretch
-                counted[: max(0, len(stretch) - 1), column] = True
-            both = self._on_device(window)
-            logits, state = self.model(both[:-1], state)
-            losses = cross_entropy(logits.flatten(0, 1), both[1:].flatten(), reduction="none")
-            total += float(losses.cpu()[torch.from_numpy(counted).flatten()].double().sum())
+        inputs, targets = tokens[:-1], tokens[1:]
+        text = WarmStreams(len(inputs), streams, steps)
+        state = text.warm(inputs, lambda early: self.model.read(self._on_device(early))[1])
+        total = 0.0
+        for window in text.windows():
+            logits, state = self.model(self._on_device(text.cut(inputs, window)), state)
+            wanted = self._on_device(text.cut(targets, window))
+            losses = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+            total += float(losses.cpu()[torch.from_numpy(text.inside(window)).flatten()].double().sum())
         return total
 
     def _on_device(self, tokens: np.ndarray) -> Tensor:

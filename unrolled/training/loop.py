@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from unrolled.errors import ConfigurationError, DivergenceError, LostProcessError, RunError
-from unrolled.layers.stack import join_states, map_state, take_state
+from unrolled.layers.nest import join_states, map_state, take_state
 from unrolled.settings import from_json
 from unrolled.training.checkpoint import UNREADABLE, Checkpoints
 from unrolled.training.config import TrainingConfig, fixed_changes
