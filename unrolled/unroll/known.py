@@ -6,7 +6,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +64,9 @@ class _Family(Generic[T]):
     failures: list[_Failure] = field(default_factory=list)
 
 
-#: How many plans of one structure were made for a cell: more than one where its settings have changed.
-_changes: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, int]] = weakref.WeakKeyDictionary()
+#: The hashes of the settings that a cell of one structure has had a plan made for, or been refused one. A plan that
+#: was only dropped, and is made again for settings as they were, counts once.
+_had: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, set[int]]] = weakref.WeakKeyDictionary()
 
 
 class Known(Generic[T]):
@@ -121,13 +122,17 @@ class Known(Generic[T]):
             found = self._lifted(settings, content, cell, described.modules, about, make)
             if found is not None:
                 return found
-        _count(cell, key, changed)
+        had = _had.setdefault(innermost(cell), {}).setdefault(key, set())
+        if len(had) >= MOST_SETTINGS:
+            _refuse(changed)
         try:
             value, watch = guarded(make, cell)
             content = watch.look(described.modules)
         except (UntraceableError, CompilerError) as error:
+            had.add(hash(str(error)))
             self._fail(family, described.modules, error)
             raise
+        had.add(hash(content))
         alike = [each for each in family.settings if each.watch.reads == watch.reads]
         if not alike:
             alike = [_Settings(watch)]
@@ -198,15 +203,12 @@ def _content(watch: Watch, modules: list[nn.Module]) -> Content | None:
         return None
 
 
-def _count(cell: Any, key: Hashable, changed: str) -> None:
-    made = _changes.setdefault(innermost(cell), {})
-    made[key] = made.get(key, 0) + 1
-    if made[key] > MOST_SETTINGS:
-        raise UntraceableError(
-            f"its settings have had {MOST_SETTINGS} different values, each of which needs a plan of its own: last "
-            f"{changed or 'its structure'} changed; a buffer, or an attribute that is a float and only computed with, "
-            "may change freely"
-        )
+def _refuse(changed: str) -> NoReturn:
+    raise UntraceableError(
+        f"its settings have had {MOST_SETTINGS} different values, each of which needs a plan of its own: last "
+        f"{changed or 'its structure'} changed; a buffer, or an attribute that is a float and only computed with, "
+        "may change freely"
+    )
 
 
 def _lift(cell: Any, modules: list[nn.Module], masked: Places, dtype: torch.dtype) -> Any:
