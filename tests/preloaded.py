@@ -157,7 +157,8 @@ def _serve(path: str) -> None:
     import unrolled.cli.eval
     import unrolled.cli.runs
     import unrolled.cli.sample
-    import unrolled.cli.train_lm
+    import unrolled.cli.train
+    import unrolled.tasks.language
     import unrolled.training.curves  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who keep a program are not waited for
@@ -212,6 +213,7 @@ def _become(request: dict, descriptors: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
+    sys.path[:0] = [request["cwd"], *filter(None, request["env"].get("PYTHONPATH", "").split(os.pathsep))]
     sys.stdin, sys.stdout, sys.stderr = (
         io.TextIOWrapper(open(k, mode), "utf-8", errors, line_buffering=k == 2)  # noqa: SIM115 - for all its life
         for k, mode, errors in ((0, "rb", "strict"), (1, "wb", "strict"), (2, "wb", "backslashreplace"))

@@ -9,7 +9,8 @@ import pytest
 
 from tests.cli.shared import SMALL, error_of, write
 from unrolled.cells import CELLS
-from unrolled.cli import COMMANDS, main
+from unrolled.cli import main
+from unrolled.cli.commands import summaries
 from unrolled.data import LEVELS
 from unrolled.training import open_run
 from unrolled.training.config import OPTIMIZERS, SCHEDULES
@@ -179,7 +180,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(train, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--help"], ["train"], ["train", "--help"], *([*name.split(), "--help"] for name in COMMANDS)]
+    "words", [[], ["--help"], ["train"], ["train", "--help"], *([*name.split(), "--help"] for name in summaries())]
 )
 def test_help(words, capsys):
     try:

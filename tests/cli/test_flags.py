@@ -16,7 +16,7 @@ from unrolled.data.sources import find_sources
 from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.settings import from_json
-from unrolled.tasks.language import LanguageConfig, ModelConfig, TextConfig
+from unrolled.tasks.language_settings import LanguageConfig, ModelConfig, TextConfig
 from unrolled.training import Run, TrainingConfig
 from unrolled.training.optimisation import find_device
 
@@ -138,8 +138,6 @@ def test_settings_of_a_dataclass_are_flags_in_the_message_of_a_command(capsys):
 
 def test_advice_after_a_divergence_can_be_typed(train, monkeypatch, capsys):
     broken = torch.tensor(float("nan"), requires_grad=True)
-    monkeypatch.setattr(
-        "unrolled.tasks.language.LanguageTask.loss", lambda self, inputs, targets, state: (broken, state)
-    )
+    monkeypatch.setattr("unrolled.tasks.language.LanguageTask.loss", lambda self, batch, state: (broken, state))
     assert train("--out", "run", "--clip-norm", "0") == 2
     assert re.search(r"; try --learning-rate [\d.e-]+ --clip-norm 1$", capsys.readouterr().err.strip())

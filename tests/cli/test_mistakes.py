@@ -81,7 +81,7 @@ def test_mistakes_in_training(words, expected, trained, text_file, tmp_path, mon
         (["train", "lm", "--resume", "RUN", "--hidden-size", "64"], "--hidden-size cannot change"),
         (["train", "lm", "--resume", "RUN", "--seed", "9"], "--seed cannot change"),
         (["train", "lm", "--resume", "RUN", "--out", "x"], "leave out --out"),
-        (["train", "gpt"], "unknown command 'train gpt'"),
+        (["train", "gpt"], "unknown task 'gpt': choose from lm, "),
         (["fly"], "unknown command 'fly'"),
     ],
 )
@@ -108,7 +108,7 @@ def test_too_little_memory_is_said_in_a_line(train, monkeypatch, capsys):
     def refuse(*arguments):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 68 GB")
 
-    monkeypatch.setattr("unrolled.tasks.language.ModelConfig.build", refuse)
+    monkeypatch.setattr("unrolled.tasks.language_settings.ModelConfig.build", refuse)
     assert train("--out", "run") == 2
     assert "not enough memory" in capsys.readouterr().err
     assert not os.path.exists("run")

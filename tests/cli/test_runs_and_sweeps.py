@@ -15,7 +15,8 @@ from tests.cli.shared import error_of
 from tests.programs import PATIENCE, PRELOADED, completed, started, wait_until
 from unrolled.cli import main
 from unrolled.experiments.exploration import arithmetic, xml
-from unrolled.tasks.sweep import Search
+from unrolled.tasks.language_settings import LanguageConfig
+from unrolled.tasks.sweep import Search, settings_by_name
 from unrolled.training import Run
 
 STORED = Path(__file__).parents[1] / "training" / "runs"
@@ -264,9 +265,10 @@ def test_a_folder_of_something_else_is_left_alone(text_file, tmp_path, capsys):
 
 
 def test_settings_to_search():
-    assert Search.parse("--learning-rate=1e-4:1e-2:log") == Search("learning_rate", (), 1e-4, 1e-2, True)
-    assert Search.parse("hidden_size=64,128") == Search("hidden_size", (64, 128))
-    assert Search.parse("optimizer=adam,sgd") == Search("optimizer", ("adam", "sgd"))
+    kinds = settings_by_name(LanguageConfig)
+    assert Search.parse("--learning-rate=1e-4:1e-2:log", kinds) == Search("learning_rate", (), 1e-4, 1e-2, True)
+    assert Search.parse("hidden_size=64,128", kinds) == Search("hidden_size", (64, 128))
+    assert Search.parse("optimizer=adam,sgd", kinds) == Search("optimizer", ("adam", "sgd"))
 
 
 def test_made_texts_are_right_and_their_seeds_matter():

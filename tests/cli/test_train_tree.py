@@ -67,7 +67,7 @@ def test_it_learns(cell, trees, capsys):
     assert "label " in out
     assert "unrolled eval run" in out
     task = SentimentTask(open_run("run")).load()
-    score = task.score()
+    score = task.score_trees()
     assert score.root.binary > 0.85
     assert f"{score.root.binary:.1%}" in out
     assert main(["train", "tree", "--resume", "run", "--epochs", "16"]) == 0

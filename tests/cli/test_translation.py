@@ -323,7 +323,7 @@ def test_perplexity_is_that_of_forced_decoding(run, pairs, capsys):
 
 def test_the_parts_that_a_run_of_pairs_is_not(run, tmp_path, capsys):
     assert "not a language model" in error_of(["sample", run], capsys)
-    assert "not on --data" in error_of(["eval", run, "--data", "x"], capsys)
+    assert "no use for --data: it is scored with --source, " in error_of(["eval", run, "--data", "x"], capsys)
 
 
 def test_mistakes_with_pairs(tmp_path, pairs, capsys):

@@ -114,7 +114,8 @@ def test_a_pass_holds_every_pair_once(lengths, batch_size, seed):
     batches = PairBatches(pairs, batch_size, (50, 51), (seed, 0), bucket=3)
     seen = []
     for number in range(len(batches)):
-        source, target = batches.chunk(number)
+        batch = batches.batch(number)
+        source, target = batch.inputs, batch.targets
         assert source.size(1) == target.size(1) <= batch_size
         for columns in zip(source.T.tolist(), target.T.tolist(), strict=True):
             sentences = []
@@ -131,7 +132,7 @@ def test_batches_hold_little_padding_in_an_order_of_their_own():
     lengths = np.random.default_rng(1).integers(1, 40, size=1000)
     pairs = pairs_of([(n, n) for n in lengths])
     first, again, other = (PairBatches(pairs, 16, (50, 50), (1, number)) for number in (0, 0, 1))
-    counted = [first.chunk(k)[1] for k in range(len(first))]
+    counted = [first.batch(k).targets for k in range(len(first))]
     assert sum(int((target < 0).sum()) for target in counted) < 0.05 * sum(target.numel() for target in counted)
     assert all((a == b).all() for a, b in zip(first.batches, again.batches, strict=True))
     assert any((a != b).any() for a, b in zip(first.batches[:-1], other.batches[:-1], strict=False) if len(a) == len(b))

@@ -107,9 +107,9 @@ def test_streams_read_the_text_in_order_and_never_across_an_end(length, batch, s
     except DataError:
         assert length < batch * steps + 1
         return
-    chunks = [streams.chunk(k) for k in range(len(streams))]
-    inputs = np.concatenate([x.numpy() for x, _ in chunks])
-    targets = np.concatenate([y.numpy() for _, y in chunks])
+    chunks = [streams.batch(k) for k in range(len(streams))]
+    inputs = np.concatenate([chunk.inputs.numpy() for chunk in chunks])
+    targets = np.concatenate([chunk.targets.numpy() for chunk in chunks])
     assert (targets == inputs + 1).all()
     assert (np.diff(inputs, axis=0) == 1).all()
     assert inputs.shape == (streams.stream_length, batch)

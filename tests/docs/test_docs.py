@@ -1,6 +1,5 @@
 """What the docs show must run: commands are parsed as typed, Python blocks and examples are executed."""
 
-import importlib
 import re
 import runpy
 import shlex
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unrolled.cells import CELLS
-from unrolled.cli import COMMANDS
+from unrolled.cli.commands import arguments_of, name_of
 from unrolled.cli.parsing import parse
 
 ROOT = Path(__file__).parents[2]
@@ -41,9 +40,10 @@ def test_there_is_something_to_check():
 
 @pytest.mark.parametrize("words", list(commands()))
 def test_commands_parse(words):
-    name = next(name for name in COMMANDS if " ".join(words).startswith(name))
-    module = importlib.import_module(f"unrolled.cli.{COMMANDS[name][0]}")
-    parse(module.Arguments, words[len(name.split()) :], name)
+    name = name_of(words)
+    assert name
+    rest = words[len(name.split()) :]
+    parse(arguments_of(name, rest), rest, name)
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("python") if "import" in block.values[0]])

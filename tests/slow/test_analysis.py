@@ -41,4 +41,4 @@ def test_sentiment_of_trees(tmp_path):
     if not root.exists():
         pytest.skip(f"needs sst/train.txt and sst/dev.txt below {root.parent} (set UNROLLED_DATA)")
     assert main(["train", "tree", "--data", str(root), "--out", str(tmp_path / "run")]) == 0
-    assert SentimentTask(open_run(tmp_path / "run")).load().score().root.binary >= 0.8
+    assert SentimentTask(open_run(tmp_path / "run")).load().score_trees().root.binary >= 0.8

@@ -56,10 +56,11 @@ def test_memory_does_not_grow_over_fifty_thousand_steps(tmp_path, text_file):
     script = f"""
 from pathlib import Path
 from rich.console import Console
-from unrolled.tasks.language import *
-from unrolled.training import Trainer, TrainingConfig
+from unrolled.tasks.language import create_run
+from unrolled.tasks.language_settings import *
+from unrolled.training import Trainer
 model = ModelConfig(hidden_size=(8,), num_layers=1, embedding_size=4)
-training = TrainingConfig(batch_size=2, seq_length=8, max_steps=50_000, eval_every=2000, sample_every=2000)
+training = StreamTraining(batch_size=2, seq_length=8, max_steps=50_000, eval_every=2000, sample_every=2000)
 config = LanguageConfig(TextConfig(data=({str(text_file)!r},)), model, training)
 task = create_run(Path({str(tmp_path / "run")!r}), config)
 honest, calls = task.loss, 0

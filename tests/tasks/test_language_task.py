@@ -6,8 +6,9 @@ import torch
 from rich.console import Console
 from torch.nn.functional import cross_entropy
 
-from unrolled.tasks.language import LanguageConfig, ModelConfig, TextConfig, create_run
-from unrolled.training import Trainer, TrainingConfig
+from unrolled.tasks.language import create_run
+from unrolled.tasks.language_settings import LanguageConfig, ModelConfig, StreamTraining, TextConfig
+from unrolled.training import Trainer
 
 
 def make(tmp_path, text_file, cell="lstm", training=None, **text):
@@ -17,7 +18,7 @@ def make(tmp_path, text_file, cell="lstm", training=None, **text):
             TextConfig(data=(str(text_file),), **text),
             ModelConfig(cell=cell, hidden_size=(8, 6), embedding_size=5, dropout=0.0),
             training
-            or TrainingConfig(
+            or StreamTraining(
                 batch_size=2, seq_length=8, max_steps=250, sample_every=0, learning_rate=0.02, warmup_steps=0
             ),
         ),
@@ -44,7 +45,7 @@ def test_bits_per_character_count_characters(tmp_path, text_file):
     task = make(tmp_path, text_file, level="byte")
     task.model.eval()
     text = "grüß dich 世界"
-    score = task.score(task.vocabulary.encode("x" + text))
+    score = task.score_tokens(task.vocabulary.encode("x" + text))
     assert score.tokens == len(text.encode())
     assert score.characters == len(text)
 

@@ -23,8 +23,9 @@ import torch
 from rich.console import Console
 
 from unrolled.errors import UnrolledError
-from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, TextConfig, create_run
-from unrolled.training import Checkpoints, Run, Trainer, TrainingConfig, loop, open_run
+from unrolled.tasks.language import LanguageTask, create_run
+from unrolled.tasks.language_settings import LanguageConfig, ModelConfig, StreamTraining, TextConfig
+from unrolled.training import Checkpoints, Run, Trainer, loop, open_run
 from unrolled.training.checkpoint import DESCRIPTION, STATE, WEIGHTS, Checkpoint, digest_of, vocabularies
 
 STRANGE = (
@@ -53,7 +54,7 @@ def make_run(folder: Path) -> Path:
     config = LanguageConfig(
         TextConfig(data=(str(text),), val_tokens=50),
         ModelConfig(hidden_size=(4,), num_layers=2, embedding_size=3),
-        TrainingConfig(batch_size=2, seq_length=4, max_steps=20, eval_every=5, sample_every=0, log_every=1),
+        StreamTraining(batch_size=2, seq_length=4, max_steps=20, eval_every=5, sample_every=0, log_every=1),
     )
     task = create_run(folder / "run", config)
     Trainer(task, config.training, task.run, Console(quiet=True)).train()

@@ -13,8 +13,8 @@ from torch import nn
 from tests.training.fuzz import fuzz
 from unrolled.errors import ConfigurationError, RecoveryWarning, RunError
 from unrolled.settings import from_json, parse_duration, to_json
-from unrolled.tasks.language import LanguageConfig, TextConfig
-from unrolled.training import Checkpoints, Run, TrainingConfig, open_run
+from unrolled.tasks.language_settings import LanguageConfig, StreamTraining, TextConfig
+from unrolled.training import Checkpoints, Run, open_run
 from unrolled.training.checkpoint import Checkpoint, digest_of
 from unrolled.training.optimisation import find_device
 from unrolled.training.run import next_free
@@ -257,7 +257,7 @@ def test_folders_that_are_no_run(tmp_path):
 
 def test_settings_go_to_json_and_back():
     config = LanguageConfig(
-        TextConfig(data=("a", "b"), level="bpe", vocab_size=300), training=TrainingConfig(max_time="5m", epochs=2)
+        TextConfig(data=("a", "b"), level="bpe", vocab_size=300), training=StreamTraining(max_time="5m", epochs=2)
     )
     assert from_json(LanguageConfig, json.loads(json.dumps(to_json(config))), "here") == config
 

@@ -13,8 +13,10 @@ from rich.console import Console
 
 from tests.programs import usual_signals
 from unrolled.cells import CELLS
+from unrolled.data.batch import Stretch
 from unrolled.errors import DivergenceError, LostProcessError, RunError
-from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, TextConfig, create_run
+from unrolled.tasks.language import LanguageTask, create_run
+from unrolled.tasks.language_settings import LanguageConfig, ModelConfig, StreamTraining, TextConfig
 from unrolled.training import Checkpoints, Trainer, TrainingConfig, open_run
 from unrolled.training.config import OPTIMIZERS
 from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer
@@ -33,7 +35,7 @@ def make(folder, text_file, model=None, **training):
     config = LanguageConfig(
         TextConfig(data=(str(text_file),)),
         ModelConfig(**{"hidden_size": (8,), "num_layers": 1, "embedding_size": 4, "dropout": 0.2, **(model or {})}),
-        TrainingConfig(**training),
+        StreamTraining(**training),
     )
     return create_run(folder, config)
 
@@ -53,11 +55,11 @@ class StoppedAt(LanguageTask):
         super().__init__(run)
         self.at, self.number, self.calls = at, number, 0
 
-    def loss(self, inputs, targets, state):
+    def loss(self, batch, state):
         self.calls += 1
         if self.calls == self.at:
             os.kill(os.getpid(), self.number)
-        return super().loss(inputs, targets, state)
+        return super().loss(batch, state)
 
 
 def weights(task):
@@ -213,8 +215,8 @@ def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, text_file):
     task = make(tmp_path / "run", text_file, eval_every=2)
     honest = task.loss
 
-    def breaks_at_step_four(inputs, targets, state):
-        loss, state = honest(inputs, targets, state)
+    def breaks_at_step_four(batch, state):
+        loss, state = honest(batch, state)
         return loss * (float("nan") if steps.position.step == 3 else 1), state
 
     task.loss = breaks_at_step_four
@@ -263,36 +265,35 @@ def test_truncation_is_settable_apart_from_the_carried_state(tmp_path, text_file
     for backward_length, reaches in ((0, True), (8, True), (4, False)):
         task = make(tmp_path / f"b{backward_length}", text_file, backward_length=backward_length, **options)
         loop = trainer(task)
-        inputs, targets = torch.arange(8).unsqueeze(1), torch.arange(8).unsqueeze(1)
+        tokens = torch.arange(8).unsqueeze(1)
         honest = task.loss
-        task.loss = lambda i, t, s, honest=honest: scale_to_last(honest, i, t, s)
+        task.loss = lambda batch, state, honest=honest: scale_to_last(honest, batch, state)
         task.model.train(False)
-        loop._backward(inputs, targets)
+        loop._backward(Stretch(tokens, tokens, backward_length, carry_state=True))
         assert bool(task.model.embedding.weight.grad[0].abs().sum() > 0) == reaches
         assert loop.carried is not None
     for carry in (True, False):
         task = make(tmp_path / f"c{carry}", text_file, carry_state=carry, **options)
         seen = []
         honest = task.loss
-        task.loss = lambda i, t, s, honest=honest, seen=seen: (seen.append(s), honest(i, t, s))[1]
+        task.loss = lambda batch, state, honest=honest, seen=seen: (seen.append(state), honest(batch, state))[1]
         run(task)
         assert seen[0] is None
         assert all((state is not None) == carry for state in seen[1:10])
 
 
-def scale_to_last(honest, inputs, targets, state):
+def scale_to_last(honest, batch, state):
     """The loss of token 7's prediction alone."""
-    if 7 not in inputs:
-        _, state = honest(inputs, targets, state)
+    if 7 not in batch.inputs:
+        _, state = honest(batch, state)
         return state[0].sum() * 0.0, state
-    logits_loss, state = honest(inputs, torch.where(targets == 7, targets, -100), state)
-    return logits_loss, state
+    return honest(dataclasses.replace(batch, targets=torch.where(batch.targets == 7, 7, -1)), state)
 
 
 def test_the_state_never_crosses_a_streams_end(tmp_path, text_file):
     task = make(tmp_path / "run", text_file, max_steps=None, epochs=2.0, seq_length=512)
     honest, seen = task.loss, []
-    task.loss = lambda i, t, s: (seen.append(s is None), honest(i, t, s))[1]
+    task.loss = lambda batch, state: (seen.append(state is None), honest(batch, state))[1]
     run(task)
     chunks = [len(task.epoch(k)) for k in (0, 1)]
     assert seen == [k == 0 for count in chunks for k in range(count)]

@@ -43,9 +43,9 @@ def test_data_and_rates_are_the_same(tmp_path, text_file):
         torch.set_num_threads(threads)
         task = make(tmp_path / str(threads), text_file, max_steps=None, epochs=2.0, seq_length=64, batch_size=3)
         seen = []
-        task.loss = lambda i, t, s, task=task, seen=seen: (
-            seen.append((i.tolist(), t.tolist())),
-            LanguageTask.loss(task, i, t, s),
+        task.loss = lambda batch, state, task=task, seen=seen: (
+            seen.append((batch.inputs.tolist(), batch.targets.tolist())),
+            LanguageTask.loss(task, batch, state),
         )[1]
         run(task)
         records = [record for record in task.run.metrics() if "loss" in record]

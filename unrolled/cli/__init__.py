@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 
+from unrolled.cli import commands
 from unrolled.cli.flags import as_flags
 from unrolled.errors import ConfigurationError, ElsewhereError, FallbackWarning, RecoveryWarning, UnrolledError
-
-#: Words typed, module that answers, what it does.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "train lm": ("train_lm", "train a recurrent language model on text"),
-    "train min-char-rnn": ("train_min_char_rnn", "train the lectures' 112-line model, as they do"),
-    "train translate": ("train_translate", "train an encoder and a decoder to translate"),
-    "train reply": ("train_reply", "train an encoder and a decoder to answer short mails"),
-    "translate": ("translate", "translate lines with one run, or several together"),
-    "rescore": ("rescore", "rank the outputs of another translator anew"),
-    "reply": ("reply", "suggest short answers to a mail"),
-    "train tree": ("train_tree", "train a recursive net on labelled trees: sentiment at every node"),
-    "sample": ("sample", "generate text from a run"),
-    "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity; BLEU, chrF"),
-    "explain": ("explain", "show how a cell is compiled"),
-    "bench": ("bench", "time cells against torch.nn and the eager loop, on this machine"),
-    "sweep": ("sweep", "train many models and tell which cell and settings are best"),
-    "runs": ("runs", "a table of the runs below a folder"),
-    "data mails": ("data_mails", "print made mails and their answers, to learn smart reply from"),
-    "inspect gradients": ("inspect_gradients", "how far gradients reach, in fresh cells and trained runs"),
-    "inspect surface": ("inspect_surface", "the error surface of a one-unit net, and descent over it"),
-    "inspect cells": ("inspect_cells", "find units of a trained model that mean something; text coloured by them"),
-    "inspect memory": ("inspect_memory", "train small nets on memory tasks: accuracy against delay for every cell"),
-    "inspect sensitivity": (
-        "inspect_sensitivity",
-        "how long the first input is felt, by nets with gates set by hand and trained",
-    ),
-    "inspect codes": ("inspect_codes", "one unit an object against one a property: what nets say of the unseen"),
-    "inspect words": ("inspect_words", "word vectors: nearest neighbours, analogies, a map; export"),
-    "inspect": ("inspect", "write a page about the inside of a trained run"),
-    "info": ("info", "tell what a run is, how good it got, and how to sample from it"),
-}
-
 
 _plain_show_warning = warnings.showwarning
 
@@ -108,25 +76,25 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"unrolled {__version__}")
         return 0
-    for length in (2, 1):
-        name = " ".join(words[:length])
-        if len(words) >= length and name in COMMANDS:
-            command = importlib.import_module(f"unrolled.cli.{COMMANDS[name][0]}")
-            return command.main(words[length:], prog=f"unrolled {name}")
+    name = commands.name_of(words)
+    if name is not None:
+        return commands.module_of(name).main(words[len(name.split()) :], prog=f"unrolled {name}")
     asked = not words or words[-1] in ("-h", "--help", "help")
-    group = words[0] if words and any(name.startswith(words[0] + " ") for name in COMMANDS) else ""
+    summaries = commands.summaries()
+    group = words[0] if words and any(name.startswith(words[0] + " ") for name in summaries) else ""
     if asked or (group and len(words) == 1):
-        _print_commands(group)
+        _print_commands(group, summaries)
         return 0 if asked else 2
     print(
-        f"unrolled: error: unknown command {' '.join(words[:2])!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr
+        f"unrolled: error: unknown command {' '.join(words[:2])!r}; choose from {', '.join(summaries)}",
+        file=sys.stderr,
     )
     return 2
 
 
-def _print_commands(group: str) -> None:
+def _print_commands(group: str, summaries: dict[str, str]) -> None:
     print(f"usage: unrolled {group + ' ' if group else ''}COMMAND [OPTIONS]\n")
-    for name, (_, summary) in COMMANDS.items():
+    for name, summary in summaries.items():
         if name.startswith(group):
             print(f"  unrolled {name:20} {summary}")
     print("\n`unrolled COMMAND --help` shows a command's options. Start with: unrolled train lm")

@@ -12,13 +12,10 @@ from rich.text import Text
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
-from unrolled.cli.training import Task
-from unrolled.tasks.language import TASK, LanguageTask
-from unrolled.tasks.pairs import REPLY, TASKS, TRANSLATION
-from unrolled.tasks.sentiment import TASK as TREES
-from unrolled.tasks.sentiment import SentimentTask
-from unrolled.tasks.translation import TranslationTask
-from unrolled.training import Checkpoints, open_run
+from unrolled.tasks import open_task
+from unrolled.tasks.base import Task
+from unrolled.tasks.reports import reports
+from unrolled.training import Checkpoints
 from unrolled.training.checkpoint import WHICH
 from unrolled.training.progress import clock
 from unrolled.training.run import FORMAT
@@ -34,9 +31,7 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     path = parse(Arguments, words, prog).run
-    run = open_run(path)
-    kind = TranslationTask if run.task in TASKS else SentimentTask if run.task == TREES else LanguageTask
-    task = kind(run, "cpu")
+    task: Task = open_task(path, "cpu")
     console = Console(highlight=False, soft_wrap=True)  # a command to copy must not be broken by a narrow terminal
     for name, value in _facts(task, path):
         console.print(Text(f"{name:13}", style="bold") + Text(value))
@@ -47,9 +42,7 @@ def _facts(task: Task, path: str) -> list[tuple[str, str]]:
     run, training = task.run, task.config.training
     facts = [("run", str(run.path)), ("task", f"{run.task}, format {FORMAT}"), *task.facts()]
     facts.append(("optimizer", f"{training.optimizer}, learning rate {training.learning_rate:g}"))
-    units = {TranslationTask: "pairs", SentimentTask: "trees"}
-    unit = units.get(type(task), f"streams × {training.seq_length} steps")
-    facts.append(("batches", f"{training.batch_size} {unit}"))
+    facts.append(("batches", task.batches))
     records = run.metrics()
     checkpoints = {which: found for which in WHICH if (found := Checkpoints(run).find(which))}
     if records:
@@ -64,19 +57,14 @@ def _facts(task: Task, path: str) -> list[tuple[str, str]]:
         facts.append(
             ("last score", f"step {validated[-1]['step']:,}: {task.describe(validated[-1]['validation_loss'])}")
         )
+    for record in reports(run)[-1:]:
+        facts.append(
+            ("report", f"{record['headline']} on {record.get('data')}, of the {record.get('checkpoint')} weights")
+        )
     if not checkpoints:
         return [*facts, ("use", "nothing yet: no checkpoint was written")]
-    uses, resume = _COMMANDS.get(run.task, ("sample", None))
-    facts.append((uses, f"unrolled {uses} {quote(str(path))}"))
-    if resume:
-        facts.append(("go on", f"unrolled {resume} --resume {quote(str(path))}"))
+    for _, command in task.uses():
+        facts.append((command.split()[1], command.format(run=quote(str(path)))))
+    if task.resumable:
+        facts.append(("go on", f"unrolled train {task.name} --resume {quote(str(path))}"))
     return facts
-
-
-#: How a task's runs are used, and how they go on.
-_COMMANDS = {
-    TASK: ("sample", "train lm"),
-    TRANSLATION: ("translate", "train translate"),
-    REPLY: ("reply", "train reply"),
-    TREES: ("eval", "train tree"),
-}

@@ -17,14 +17,14 @@ from unrolled.analysis.hypotheses import Hypothesis, guess_language, hypotheses_
 from unrolled.data import find_sources, read_text
 from unrolled.data.lines import readable
 from unrolled.errors import ConfigurationError, DataError
+from unrolled.tasks import open_task as open_task_of
 from unrolled.tasks.language import LanguageTask
-from unrolled.training import open_run
 from unrolled.training.checkpoint import Which
 
 
 def open_task(path: str | Path, checkpoint: Which = "best") -> LanguageTask:
     """The language model of a run, with its weights, on the CPU."""
-    return LanguageTask(open_run(path), "cpu").load(checkpoint)
+    return open_task_of(path, "cpu", checkpoint, LanguageTask)
 
 
 def held_out_tokens(task: LanguageTask, limit: int) -> np.ndarray:

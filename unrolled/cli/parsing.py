@@ -26,7 +26,6 @@ _PLAINER = (
     (r"no type matching \S+ could be instantiated from \[(.*?)\]\. .*", r"cannot read \1"),
     (r"Could not find valid parse for arguments: \[(.*?)\]", r"cannot read \1"),
     (r"^Missing from unrolled [\w -]+: (\S+) (.*) \(required\)$", r"\1 is missing: \2"),
-    (r"^(text|pairs|trees|model|training): ", ""),
     (
         r"^invalid choice (\S+) for argument '(--[\w-]+)'\. Expected one of \((.*?),?\)",
         r"\2 cannot be \1, only one of \3",
@@ -52,15 +51,24 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Argum
         if not ending.code:
             sys.stdout.flush()
             raise
-        raise ConfigurationError(with_flags(_in_one_line(said.getvalue(), prog), names)) from None
+        line = _in_one_line(said.getvalue(), prog)
+        for section in _sections(kind):
+            line = line.removeprefix(f"{section}: ")
+        raise ConfigurationError(with_flags(line, names)) from None
 
 
 def _settings(kind: type) -> set[str]:
     """The names of all settings in a dataclass and in those within it, and those that turn one off."""
-    names = set()
-    for name, hint in typing.get_type_hints(kind).items():
-        names |= _settings(hint) if dataclasses.is_dataclass(hint) and isinstance(hint, type) else {name, f"no_{name}"}
+    sections, names = _sections(kind), set()
+    for name in typing.get_type_hints(kind):
+        names |= _settings(sections[name]) if name in sections else {name, f"no_{name}"}
     return names
+
+
+def _sections(kind: type) -> dict[str, type]:
+    """The fields of a dataclass that are dataclasses, each with its type."""
+    hints = typing.get_type_hints(kind)
+    return {name: hint for name, hint in hints.items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)}
 
 
 def _spelt_out(words: Sequence[str]) -> list[str]:

@@ -14,13 +14,12 @@ from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding.beam import require_length_penalty
-from unrolled.errors import DataError, RunError
+from unrolled.errors import DataError
 from unrolled.settings import require
-from unrolled.tasks.pairs import REPLY
-from unrolled.tasks.reply import choose_diverse, rank_replies, read_responses
-from unrolled.tasks.translation import TranslationTask, Which
+from unrolled.tasks import open_task
+from unrolled.tasks.reply import ReplyTask, choose_diverse, rank_replies, read_responses
+from unrolled.tasks.translation import Which
 from unrolled.tasks.translator import Translator
-from unrolled.training import open_run
 
 
 @dataclass(frozen=True)
@@ -57,17 +56,14 @@ def main(words: Sequence[str], prog: str) -> int:
         arguments.message.encode()
     except UnicodeEncodeError as error:
         raise DataError("the message is not UTF-8 text") from error
-    run = open_run(arguments.run)
-    if run.task != REPLY:
-        raise RunError(f"{run.path}: a {run.task} run, not one of `unrolled train reply`")
+    task = open_task(arguments.run, arguments.device, kind=ReplyTask)
     if arguments.responses:
         responses = list(dict.fromkeys(line.strip() for line in open_lines(arguments.responses) if line.strip()))
         if not responses:
             raise DataError(f"{arguments.responses}: no responses to choose from")
     else:
-        responses = read_responses(run)
-    task = TranslationTask(run, arguments.device).load(arguments.checkpoint)
-    translator = Translator([task])
+        responses = read_responses(task.run)
+    translator = Translator([task.load(arguments.checkpoint)])
     message = translator.beginning(arguments.message)
     ranked = rank_replies(translator, message, responses, arguments.length_penalty)
     if message != arguments.message:

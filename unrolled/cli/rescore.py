@@ -10,12 +10,13 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
-from unrolled.cli.translate import at_line, open_translator
+from unrolled.cli.translate import open_translator
 from unrolled.data.lines import open_lines
 from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import DataError, DecodingError
 from unrolled.settings import require
 from unrolled.tasks.translation import Which
+from unrolled.tasks.translator import at_line
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,15 @@ from tyro.conf import Positional, arg
 from unrolled.cli.flags import as_flags
 from unrolled.cli.parsing import parse
 from unrolled.errors import RunError
+from unrolled.tasks.reports import reports
 from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import UNREADABLE
 from unrolled.training.progress import clock
 from unrolled.training.run import one_line
 
-Column = Literal["name", "task", "cell", "units", "steps", "epochs", "seconds", "loss", "best_step", "changed", "state"]
+Column = Literal[
+    "name", "task", "cell", "units", "steps", "epochs", "seconds", "loss", "best_step", "report", "changed", "state"
+]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Row:
     loss: float | None = None
     """The lowest validation loss, in nats."""
     best_step: int | None = None
+    report: str = ""
+    """What `unrolled eval` said last."""
     changed: float = 0.0
     state: str = ""
 
@@ -156,6 +161,7 @@ def _read(path: Path, name: str) -> Row:
         seconds=last.get("seconds"),
         loss=best.get("validation_loss"),
         best_step=best.get("step"),
+        report=next((record["headline"] for record in reports(run)[-1:]), ""),
         changed=_changed(path),
         state=_state(run),
     )
@@ -192,6 +198,7 @@ def _shown(row: Row) -> list[str]:
         "" if row.seconds is None else clock(row.seconds),
         "" if row.loss is None else f"{row.loss:.4f}",
         "" if row.best_step is None else f"{row.best_step:,}",
+        row.report,
         datetime.fromtimestamp(row.changed).strftime("%Y-%m-%d %H:%M") if row.changed else "",
         row.state,
     ]

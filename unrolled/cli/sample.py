@@ -15,8 +15,8 @@ from unrolled.data.lines import readable
 from unrolled.decoding import Sampling, TextStream, generate
 from unrolled.errors import DecodingError
 from unrolled.settings import require
+from unrolled.tasks import open_task
 from unrolled.tasks.language import LanguageTask
-from unrolled.training import open_run
 from unrolled.training.checkpoint import Which
 
 
@@ -56,7 +56,7 @@ def main(words: Sequence[str], prog: str) -> int:
     require(1 <= arguments.count <= 10_000, "count", "from 1 to 10,000", arguments.count)
     require(arguments.seed is None or 0 <= arguments.seed < 1 << 63, "seed", "from 0 to below 2^63", arguments.seed)
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-    task = LanguageTask(open_run(arguments.run), arguments.device).load(arguments.checkpoint)
+    task = open_task(arguments.run, arguments.device, arguments.checkpoint, LanguageTask)
     if note := task.unknown_note(task.vocabulary.unknown(arguments.prime)):
         print(f"unrolled: note: of --prime, {note}", file=sys.stderr)
     generator = torch.Generator(task.device)

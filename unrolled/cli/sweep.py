@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,12 +16,13 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.flags import as_flags
 from unrolled.cli.parsing import parse
+from unrolled.cli.train import with_sections
 from unrolled.errors import ConfigurationError, RunError, UnrolledError
 from unrolled.experiments.exploration import LINES, TEXTS
 from unrolled.settings import require
-from unrolled.tasks.language import LanguageConfig, ModelConfig, TextConfig
-from unrolled.tasks.sweep import Search, Sweep
-from unrolled.training import TrainingConfig
+from unrolled.tasks import find_task
+from unrolled.tasks.base import sections
+from unrolled.tasks.sweep import Search, Sweep, settings_by_name
 from unrolled.training.links import refuse_links
 from unrolled.training.run import one_line, write_atomically
 
@@ -40,48 +43,62 @@ class Arguments:
     """Settings to look for: NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C."""
     trials: int = 20
     """Trials of the study, by all processes together."""
-    task: Literal["text", "arithmetic", "xml"] = "text"
-    """text: that of --data; arithmetic, xml: made ones, after Jozefowicz et al. 2015."""
+    task: str = "text"
+    """The name of a task, as `unrolled train` takes it; text: lm; arithmetic, xml: lm on synthetic text, after
+    Jozefowicz et al. 2015."""
     storage: Annotated[str | None, arg(metavar="URL")] = None
     """Database of the study: postgresql://..., mysql://..., or a file on a shared disk (DIR/study.db)."""
-    text: TextConfig = field(default_factory=TextConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def arguments(name: str, words: Sequence[str]) -> Any:
+    """The flags of `sweep`, with the settings of the task that the words name."""
+    return with_sections(find_task(_named_task(words)), Arguments, inspect.cleandoc(Arguments.__doc__ or ""))
 
 
 def main(words: Sequence[str], prog: str) -> int:
-    arguments = parse(Arguments, words, prog)
-    require(arguments.trials >= 1, "trials", "at least 1", arguments.trials)
-    if not arguments.cells or len(set(arguments.cells)) < len(arguments.cells):
+    task, given = find_task(_named_task(words)), parse(arguments("sweep", words), words, prog)
+    require(given.trials >= 1, "trials", "at least 1", given.trials)
+    kinds = settings_by_name(task.Settings)
+    cells = given.cells if "cell" in kinds else ()
+    if "cell" in kinds and (not cells or len(set(cells)) < len(cells)):
         raise ConfigurationError("--cells: give at least one cell, and none twice")
-    searches = [Search.parse(text) for text in arguments.search]
-    folder = arguments.folder
+    searches = [Search.parse(text, kinds) for text in given.search]
+    folder = given.folder
     if folder.is_dir() and any(folder.iterdir()) and not (folder / ".study").exists():
         raise RunError(f"{folder}: is not empty, and not a study; choose another directory")
     # The runs in it are looked through when they are opened; Optuna's journal is locked by a link beside it.
-    journal = Path(arguments.storage).name + ".lock" if arguments.storage else None
+    journal = Path(given.storage).name + ".lock" if given.storage else None
     refuse_links(folder, to_write=True, deep=False, but=journal)
-    text = arguments.text
-    if arguments.task != "text":
-        if text.data:
-            raise ConfigurationError(f"--task {arguments.task} makes its own text; leave out --data")
-        text = dataclasses.replace(text, data=(str(folder / f"{arguments.task}.txt"),))
+    base = task.Settings(**{name: getattr(given, name) for name in sections(task.Settings)})
+    synthetic = given.task in TEXTS
+    if synthetic:
+        if base.text.data:
+            raise ConfigurationError(f"--task {given.task} makes its own text; leave out --data")
+        file = folder / f"{given.task}.txt"
+        base = dataclasses.replace(base, text=dataclasses.replace(base.text, data=(str(file),)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".study").touch()
     except OSError as error:
         raise RunError(f"{folder}: cannot be written to ({one_line(error)})") from error
-    if arguments.task != "text" and not Path(text.data[0]).exists():
-        write_atomically(Path(text.data[0]), TEXTS[arguments.task](LINES, 1))
-    base = LanguageConfig(text, arguments.model, arguments.training)
-    sweep = Sweep(folder, arguments.storage, arguments.cells, searches, base)
-    sweep.plan(arguments.trials)
+    if synthetic and not file.exists():
+        write_atomically(file, TEXTS[given.task](LINES, 1))
+    sweep = Sweep(folder, given.storage, task, cells, searches, base)
+    sweep.plan(given.trials)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    finished = sweep.run(lambda told: console.print(as_flags(told) if isinstance(told, UnrolledError) else told))
+    finished = sweep.run(lambda said: console.print(as_flags(said) if isinstance(said, UnrolledError) else said))
     _show(sweep, console)
     if not finished:
         console.print(f"interrupted; the same command goes on with {folder}")
     return 0 if finished else 130
+
+
+def _named_task(words: Sequence[str]) -> str:
+    """The task that the words of the command line name."""
+    given = [*(pair[1] for pair in pairwise(words) if pair[0] == "--task")]
+    given += [word.partition("=")[2] for word in words if word.startswith("--task=")]
+    name = given[-1] if given else "text"
+    return "lm" if name == "text" or name in TEXTS else name
 
 
 def _show(sweep: Sweep, console: Console) -> None:

@@ -17,9 +17,9 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.errors import DivergenceError
-from unrolled.experiments.min_char_rnn import STEPS, check_length, initialise, lecture_config, train
+from unrolled.experiments.min_char_rnn import STEPS, initialise, lecture_config, train
 from unrolled.settings import require
-from unrolled.tasks.language import MIN_CHAR_RNN_TASK, create_run, text_name
+from unrolled.tasks.language import MinCharRNN, create_run, text_name
 from unrolled.training import Checkpoints
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
@@ -51,8 +51,7 @@ def main(words: Sequence[str], prog: str) -> int:
     task = create_run(
         path,
         lecture_config(arguments.file, arguments.seed),
-        task_name=MIN_CHAR_RNN_TASK,
-        check=lambda task: check_length(task.split().train),
+        task=MinCharRNN,
     )
     initialise(task.model, arguments.seed)
     tokens = torch.from_numpy(task.split().train.astype("int64"))

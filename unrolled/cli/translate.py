@@ -18,10 +18,10 @@ from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import BeamSearch
-from unrolled.errors import ConfigurationError, DataError, DecodingError, DivergenceError
+from unrolled.errors import ConfigurationError, DataError, DecodingError
+from unrolled.tasks import open_task
 from unrolled.tasks.translation import TranslationTask, Which
-from unrolled.tasks.translator import SearchTree, Translator, in_blocks
-from unrolled.training import open_run
+from unrolled.tasks.translator import SearchTree, Translator, at_line, in_blocks
 
 #: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
 BLOCK = 512
@@ -147,12 +147,6 @@ def _write_tree(tree: SearchTree, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def at_line(error: DecodingError, source: str, before: int = 0) -> DivergenceError:
-    """What a person is told where a line cannot be decoded, `before` lines having been read before its block."""
-    where = "standard input" if source == "-" else source
-    return DivergenceError(f"{where}: line {before + (error.sentence or 0) + 1:,}: {error.at(sentence=None)}")
-
-
 def search_of(arguments: Arguments) -> BeamSearch:
     """The search that the flags ask for."""
     groups = arguments.beam if arguments.diversity else 1
@@ -171,4 +165,4 @@ def open_translator(runs: Sequence[str], checkpoint: Which, device: str, mean: s
     """The runs, loaded, as one translator."""
     if not runs:
         raise ConfigurationError("name at least one RUN")
-    return Translator([TranslationTask(open_run(run), device).load(checkpoint) for run in runs], mean)
+    return Translator([open_task(run, device, checkpoint, TranslationTask) for run in runs], mean)

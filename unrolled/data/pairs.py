@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from unrolled.data.batch import Pair
 from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import Vocabulary
 from unrolled.errors import DataError, RunError
@@ -172,3 +173,7 @@ class PairBatches:
             for side, end in zip((self.pairs.source, self.pairs.target), self.ends, strict=True)
         )
         return source, target
+
+    def batch(self, number: int) -> Pair:
+        """Batch `number`, as the training loop reads it."""
+        return Pair(*self.chunk(number))

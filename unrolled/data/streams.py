@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.data.batch import Stretch
 from unrolled.errors import ConfigurationError, DataError
 
 RELEASE_BYTES = 32 << 20
@@ -48,13 +49,21 @@ class Streams:
 
     Row t of chunk k is followed, in its stream, by row t+1, and the last row of chunk k by the first of chunk k+1: a
     state carried from chunk to chunk sees the stream whole. `offset` skips that many tokens at the start. With
-    `limit`, a token that is not below it is a DataError.
+    `limit`, a token that is not below it is a DataError. `backward_length` and `carry_state` are those of `Stretch`.
     """
 
     def __init__(
-        self, tokens: np.ndarray, batch_size: int, seq_length: int, offset: int = 0, limit: int | None = None
+        self,
+        tokens: np.ndarray,
+        batch_size: int,
+        seq_length: int,
+        offset: int = 0,
+        limit: int | None = None,
+        *,
+        backward_length: int = 0,
+        carry_state: bool = True,
     ) -> None:
-        self.limit = limit
+        self.limit, self._backward_length, self._carry_state = limit, backward_length, carry_state
         for name, value in (("batch size", batch_size), ("sequence length", seq_length)):
             if value < 1:
                 raise ConfigurationError(f"the {name} must be at least 1, got {value}")
@@ -88,6 +97,11 @@ class Streams:
         both = torch.from_numpy(window.astype(np.int64))
         self._release(window.nbytes)
         return both[:-1], both[1:]
+
+    def batch(self, number: int) -> Stretch:
+        """Chunk `number`, as the training loop reads it."""
+        inputs, targets = self.chunk(number)
+        return Stretch(inputs, targets, self._backward_length, self._carry_state)
 
     def _release(self, read: int) -> None:
         """Let go, now and then, of the pages that were read: of a mapped file they would all stay in memory."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.data.batch import Batch
 from unrolled.data.lines import open_lines
 from unrolled.errors import DataError
 
@@ -130,3 +131,35 @@ def batch_trees(trees: Sequence[Tree], tokens: Sequence[Sequence[int] | np.ndarr
     roots = place[np.cumsum(sizes) - 1]
     batch = TreeBatch(torch.from_numpy(all_tokens[leaves]), levels, torch.from_numpy(roots))
     return batch, torch.from_numpy(labels)
+
+
+@dataclass(frozen=True)
+class LabelledTrees(Batch):
+    """Trees, and for each the token of every node; the labels of all nodes are to be predicted."""
+
+    trees: Sequence[Tree]
+    tokens: Sequence[np.ndarray]
+    counted: bool = True
+    device: torch.device | str = "cpu"
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.trees)) if self.counted else 0
+
+    @property
+    def size(self) -> int:
+        return len(self.trees)
+
+    def rows(self, first: int, end: int) -> LabelledTrees:
+        return replace(self, trees=self.trees[first:end], tokens=self.tokens[first:end])
+
+    def uncounted(self) -> LabelledTrees:
+        return replace(self, counted=False)
+
+    def to(self, device: torch.device | str) -> LabelledTrees:
+        return replace(self, device=device)
+
+    def together(self) -> tuple[TreeBatch, Tensor]:
+        """All nodes level by level, and their labels `[N]`, -1 where they are not counted."""
+        batch, labels = batch_trees(self.trees, self.tokens)
+        return batch.to(self.device), (labels if self.counted else torch.full_like(labels, -1)).to(self.device)

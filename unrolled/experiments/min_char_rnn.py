@@ -17,8 +17,7 @@ from torch.nn.functional import cross_entropy
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import DataError
 from unrolled.models import LanguageModel
-from unrolled.tasks.language import LanguageConfig, ModelConfig, TextConfig
-from unrolled.training import TrainingConfig
+from unrolled.tasks.language_settings import LanguageConfig, ModelConfig, StreamTraining, TextConfig
 
 HIDDEN, STEPS, RATE, CLIP, EPSILON, WEIGHT_SCALE, SAMPLE_LENGTH = 100, 25, 0.1, 5.0, 1e-8, 0.01, 200
 
@@ -28,7 +27,7 @@ def lecture_config(file: str, seed: int) -> LanguageConfig:
     return LanguageConfig(
         TextConfig(data=(file,), val_fraction=0.0),
         ModelConfig(cell="elman", hidden_size=(HIDDEN,), num_layers=1, embedding_size=0, dropout=0.0),
-        TrainingConfig(
+        StreamTraining(
             batch_size=1,
             seq_length=STEPS,
             optimizer="adagrad",

@@ -1,1 +1,157 @@
-"""Tasks: data, model, decoding and metric put together, each a small composition."""
+"""The tasks: a registry that every command asks, and one place for each task.
+
+A task of this package is a line of `TASKS`. Another package names its own in its entry points, in the group
+`unrolled.tasks`; a program registers one with `register`, and is then a command line of its own by `unrolled.cli.main`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from unrolled.errors import ConfigurationError, RunError
+from unrolled.tasks.base import Task
+
+if TYPE_CHECKING:
+    from unrolled.training import Run
+
+GROUP = "unrolled.tasks"
+Kind = TypeVar("Kind", bound="type[Task]")
+Opened = TypeVar("Opened", bound="Task")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task before it is imported: its name, what its runs are marked with, where its class is, what it trains."""
+
+    name: str
+    kind: str
+    where: str
+    summary: str
+
+    def load(self) -> type[Task]:
+        module, _, name = self.where.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+TASKS = (
+    Entry("lm", "language model", "unrolled.tasks.language:LanguageTask", "train a recurrent language model on text"),
+    Entry(
+        "min-char-rnn",
+        "min-char-rnn",
+        "unrolled.tasks.language:MinCharRNN",
+        "train the lectures' 112-line model, as they do",
+    ),
+    Entry(
+        "translate",
+        "translation",
+        "unrolled.tasks.translation:TranslationTask",
+        "train an encoder and a decoder to translate",
+    ),
+    Entry("reply", "reply", "unrolled.tasks.reply:ReplyTask", "train an encoder and a decoder to answer short mails"),
+    Entry(
+        "tree",
+        "sentiment",
+        "unrolled.tasks.sentiment:SentimentTask",
+        "train a recursive net on labelled trees: sentiment at every node",
+    ),
+)
+_registered: dict[str, type[Task]] = {}
+
+
+def register(task: Kind) -> Kind:
+    """Make a task known to this process: a decorator. One of a name that is taken is a ConfigurationError."""
+    known = _registered.get(task.name)
+    if any(task.name == entry.name or task.kind == entry.kind for entry in TASKS) or known not in (None, task):
+        raise ConfigurationError(f"there is a task {task.name!r} already; choose another name or kind")
+    _registered[task.name] = task
+    return task
+
+
+@cache
+def _installed() -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def names() -> dict[str, str]:
+    """The names of all tasks, as they are typed, with what each trains."""
+    found = {entry.name: entry.summary for entry in TASKS}
+    found |= {name: _summary(task) for name, task in _registered.items()}
+    return found | {
+        name: f"from the package {point.dist.name}" if point.dist else "from another package"
+        for name, point in _installed().items()
+        if name not in found
+    }
+
+
+def _summary(task: type[Task]) -> str:
+    """The first line of a task's help in the form of the other summaries."""
+    line = task.help.partition("\n")[0].rstrip(".")
+    return line[:1].lower() + line[1:]
+
+
+def find_task(name: str) -> type[Task]:
+    """The task that is called `name`; ConfigurationError, with the names there are, where there is none."""
+    if name in _registered:
+        return _registered[name]
+    for entry in TASKS:
+        if entry.name == name:
+            return entry.load()
+    if name in _installed():
+        return _from_package(name)
+    close = difflib.get_close_matches(name, names(), n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ConfigurationError(f"unknown task {name!r}{hint}: choose from {', '.join(names())}")
+
+
+def _from_package(name: str) -> type[Task]:
+    point = _installed()[name]
+    try:
+        task: type[Task] = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the task {name!r} cannot be imported from {point.value}: {error}") from error
+    if getattr(task, "name", None) != name:
+        raise ConfigurationError(f"the entry point {name!r} gives {task!r}, which is not a task of that name")
+    return task
+
+
+def all_tasks() -> Iterator[type[Task]]:
+    """Every task that can be imported: a broken one of another package is an error for those alone who ask for it."""
+    for name in names():
+        with suppress(ConfigurationError):
+            yield find_task(name)
+
+
+def task_of(run: Run) -> type[Task]:
+    """The task of a run; RunError where no package that is installed has it."""
+    for entry in TASKS:
+        if entry.kind == run.task:
+            return entry.load()
+    for task in all_tasks():
+        if task.kind == run.task:
+            return task
+    raise RunError(f"{run.path}: a run of the task {run.task!r}, which is not installed here")
+
+
+def open_task(
+    path: str | Path, device: str | None = None, which: str | None = None, kind: type[Opened] | None = None
+) -> Opened:
+    """A run's task, with the weights of checkpoint `which`, or fresh ones where None.
+
+    RunError where there is no such run or checkpoint, or the task is none of `kind`.
+    """
+    from unrolled.training import open_run
+
+    run = open_run(path)
+    found: Any = task_of(run)
+    if kind is not None and not issubclass(found, kind):
+        raise RunError(f"{run.path}: a {run.task} run, not a {kind.kind} run")
+    task = found(run, device)
+    return task if which is None else task.load(which)

@@ -2,166 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tyro.conf import arg
 
-from unrolled.cells import CELLS, find_cell
-from unrolled.data import TokenFile, Vocabulary, build_vocabulary, encode_files, find_sources, load_vocabulary
-from unrolled.data.levels import LEVELS
+from unrolled.data import (
+    TokenFile,
+    Vocabulary,
+    build_vocabulary,
+    encode_files,
+    find_sources,
+    load_vocabulary,
+    read_text,
+)
+from unrolled.data.batch import Stretch
 from unrolled.data.streams import Split, Streams, check_tokens, split_tokens
 from unrolled.data.tokens import Progress
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import Sampling, generate
-from unrolled.errors import ConfigurationError, RunError
+from unrolled.errors import ConfigurationError, DataError
 from unrolled.metrics import LanguageScore, bits, perplexity
+from unrolled.metrics.report import Report, Value
 from unrolled.models import LanguageModel
 from unrolled.models.reading import WarmStreams
-from unrolled.settings import from_json, require, require_choice, to_json
+from unrolled.tasks.base import Task
+from unrolled.tasks.language_settings import LanguageConfig, TextConfig, TextEvaluation
 from unrolled.tasks.vectors import start_embedding, store_vectors
-from unrolled.training import Checkpoints, Run, TrainingConfig
-from unrolled.training.checkpoint import Which
-from unrolled.training.optimisation import find_device
-from unrolled.training.randomness import seed_all
+from unrolled.training import Run
 
 TASK = "language model"
-#: Trained by a loop of its own, but sampled and scored like any other language model.
-MIN_CHAR_RNN_TASK = "min-char-rnn"
 VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.bin"
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """Text."""
-
-    data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
-    """Files, plain or gzip, folders, or - for standard input; none: the source code of Python's standard library."""
-    glob: Annotated[str | None, arg(metavar="PATTERN")] = None
-    """Which files of a folder: '*.py'."""
-    level: str = "char"
-    """char, word, byte or bpe."""
-    vocab_size: Annotated[int | None, arg(metavar="N")] = None
-    """Most words to keep (word: all), or size of the BPE vocabulary (2000)."""
-    min_count: int = 2
-    """Words that occur less often become <unk>."""
-    val_fraction: float = 0.1
-    """Share of the text, behind the training part, to validate on."""
-    test_fraction: float = 0.0
-    """Share of the text, at its end, to keep for `unrolled eval`."""
-    val_tokens: int = 200_000
-    """Validate, while training, on the first N tokens of that part; 0: on all."""
-
-    def __post_init__(self) -> None:
-        require_choice("level", self.level, LEVELS)
-        require(self.min_count >= 1, "min_count", "at least 1", self.min_count)
-        require(self.val_tokens >= 0, "val_tokens", "0 (all) or above", self.val_tokens)
-        if self.vocab_size is not None:
-            require(2 <= self.vocab_size <= 1 << 24, "vocab_size", "from 2 to 2^24", self.vocab_size)
-            if self.level in ("char", "byte"):
-                said = f"`vocab_size` is for words and BPE; at level {self.level} it has no meaning"
-                raise ConfigurationError(said, setting="vocab_size")
-        split_tokens(np.empty(0), self.val_fraction, self.test_fraction)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Model."""
-
-    cell: Annotated[str, arg(metavar="NAME", help=f"One of {', '.join(CELLS)}.")] = "lstm"
-    hidden_size: Annotated[tuple[int, ...], arg(metavar="N...")] = (256,)
-    """Units a layer; several numbers give each layer its own."""
-    num_layers: Annotated[int | None, arg(metavar="N")] = None
-    """Layers (2, or as many as `hidden_size` has numbers)."""
-    embedding_size: Annotated[int | None, arg(metavar="N")] = None
-    """Width of the embedding; 0: one-hot input (128; with `tie_weights` the last layer's size)."""
-    dropout: float = 0.1
-    """Between layers and before the readout."""
-    recurrent_dropout: float = 0.0
-    """On the previous output inside the recurrence, one mask a sequence."""
-    zoneout: float = 0.0
-    """Chance that a unit keeps its value for a step."""
-    forget_bias: float = 1.0
-    """First bias of the forget gate, in cells that have one."""
-    tie_weights: bool = False
-    """Share the embedding's matrix with the readout."""
-    vectors: Annotated[str | None, arg(metavar="FILE")] = None
-    """Start the embedding from word vectors, as text; needs `level=word`, and their width as `embedding_size`."""
-    fix_vectors: bool = False
-    """Leave the embedding as it was started from `vectors`."""
-
-    def __post_init__(self) -> None:
-        find_cell(self.cell)
-        sizes = " ".join(map(str, self.hidden_size)) or "none"
-        fit = bool(self.hidden_size) and all(1 <= size <= 65_536 for size in self.hidden_size)
-        require(fit, "hidden_size", "from 1 to 65,536", sizes)
-        for name, low, high in (("num_layers", 1, 1000), ("embedding_size", 0, 65_536)):
-            value = getattr(self, name)
-            require(value is None or low <= value <= high, name, f"from {low} to {high:,}", value)
-        require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
-        if self.num_layers is not None and len(self.hidden_size) not in (1, self.num_layers):
-            said = f"`hidden_size` gives {len(self.hidden_size)} widths for {self.num_layers} layers"
-            raise ConfigurationError(said, setting="hidden_size")
-        for name in ("dropout", "recurrent_dropout", "zoneout"):
-            value = getattr(self, name)
-            require(0 <= value < 1, name, "from 0 to below 1", value)
-        if self.fix_vectors and self.vectors is None:
-            raise ConfigurationError(
-                "`fix_vectors` fixes what `vectors` gives: name the file", setting=("fix_vectors", "vectors")
-            )
-        if self.vectors is not None and self.tie_weights:
-            raise ConfigurationError(
-                "`vectors` and `tie_weights` want the same matrix to start differently",
-                setting=("vectors", "tie_weights"),
-            )
-
-    @property
-    def widths(self) -> list[int]:
-        """The hidden size of each layer."""
-        if len(self.hidden_size) > 1:
-            return list(self.hidden_size)
-        return [self.hidden_size[0]] * (self.num_layers or 2)
-
-    @property
-    def embedding_width(self) -> int:
-        """The width of the embedding; 0 where the input is one-hot."""
-        default = self.widths[-1] if self.tie_weights else 128
-        return default if self.embedding_size is None else self.embedding_size
-
-    def build(self, vocabulary_size: int) -> LanguageModel:
-        return LanguageModel(
-            vocabulary_size,
-            self.cell,
-            embedding_size=self.embedding_width,
-            hidden_size=self.widths,
-            dropout=self.dropout,
-            recurrent_dropout=self.recurrent_dropout,
-            zoneout=self.zoneout,
-            forget_bias=self.forget_bias,
-            tie_weights=self.tie_weights,
-        )
-
-
-@dataclass(frozen=True)
-class LanguageConfig:
-    """All settings of a language model's run."""
-
-    text: TextConfig = field(default_factory=TextConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-
-def read_config(run: Run) -> LanguageConfig:
-    """The settings of a language model's run; RunError where it is a run of something else."""
-    if run.task not in (TASK, MIN_CHAR_RNN_TASK):
-        raise RunError(f"{run.path}: a run of task {run.task!r}, not a {TASK}")
-    return from_json(LanguageConfig, run.config, str(run.path / "config.json"))
 
 
 def text_name(data: Sequence[str]) -> str:
@@ -193,25 +69,37 @@ def prepare_vectors(run: Run, config: LanguageConfig) -> None:
     store_vectors(run.path, config.model.vectors, number, config.model.embedding_width or None)
 
 
-class LanguageTask:
-    """A run's language model with its text: what the training loop, `sample` and `eval` work on."""
+class LanguageTask(Task):
+    """Train a recurrent language model on text.
 
-    def __init__(self, run: Run, device: str | None = None) -> None:
-        """Open what `prepare` made; the weights are fresh, drawn from the run's seed, until a checkpoint is loaded."""
-        self.run = run
-        self.config = read_config(run)
-        self.vocabulary: Vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
-        self.device = find_device(device or self.config.training.device)
-        seed_all(self.config.training.seed)
-        self.model = self.config.model.build(len(self.vocabulary)).to(self.device)
-        if self.config.model.vectors is not None and self.model.embedding is not None:
-            start_embedding(self.model.embedding, run.path, fixed=self.config.model.fix_vectors)
+    With no `data` it learns the source code of the running Python's standard library.
+    """
 
-    def load(self, which: Which = "best") -> LanguageTask:
-        """Put a checkpoint's weights in, and the model into evaluation mode."""
-        Checkpoints(self.run).load_weights(which, self.model)
-        self.model.eval()
-        return self
+    name, kind, counted = "lm", TASK, "tokens"
+    Settings = LanguageConfig
+    Evaluation = TextEvaluation
+
+    config: LanguageConfig
+    model: LanguageModel
+
+    @classmethod
+    def run_name(cls, settings: LanguageConfig) -> str:
+        return f"{text_name(settings.text.data)}-{settings.model.cell}"
+
+    @classmethod
+    def prepare(cls, run: Run, settings: LanguageConfig, progress: Progress = lambda what, share: None) -> None:
+        """Learn the vocabulary and encode the text into a new run's directory."""
+        prepare(run, settings.text, progress)
+        prepare_vectors(run, settings)
+
+    def read(self) -> None:
+        self.vocabulary: Vocabulary = load_vocabulary(self.run.path / VOCABULARY_FILE)
+
+    def build(self) -> LanguageModel:
+        model = self.config.model.build(len(self.vocabulary))
+        if self.config.model.vectors is not None and model.embedding is not None:
+            start_embedding(model.embedding, self.run.path, fixed=self.config.model.fix_vectors)
+        return model
 
     # -- text ----------------------------------------------------------------------------------------------------
 
@@ -229,14 +117,22 @@ class LanguageTask:
         """Pass `number` over the training text; later ones skip a few tokens, so that chunks fall differently."""
         training = self.config.training
         offset = int(np.random.default_rng([training.seed, number]).integers(training.seq_length)) if number else 0
-        return Streams(self.split().train, training.batch_size, training.seq_length, offset, len(self.vocabulary))
+        return Streams(
+            self.split().train,
+            training.batch_size,
+            training.seq_length,
+            offset,
+            len(self.vocabulary),
+            backward_length=training.backward_length,
+            carry_state=training.carry_state,
+        )
 
     # -- the loop's view -----------------------------------------------------------------------------------------
 
-    def loss(self, inputs: Tensor, targets: Tensor, state) -> tuple[Tensor, object]:
-        """Cross-entropy summed over `targets [T, B]`, in nats."""
-        logits, state = self.model(inputs, state)
-        return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"), state
+    def loss(self, batch: Stretch, state: Any) -> tuple[Tensor, Any]:
+        """Cross-entropy summed over the targets that count, in nats."""
+        logits, state = self.model(batch.inputs, state)
+        return cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum", ignore_index=-1), state
 
     def validate(self, step: int | None = None) -> float | None:
         tokens = self.split().validation
@@ -251,9 +147,7 @@ class LanguageTask:
         return self.vocabulary.decode([int(next(steps)) for _ in range(300)])
 
     def facts(self) -> list[tuple[str, str]]:
-        """What a person may want to know of the run, by name."""
         config, split = self.config, self.split()
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
         widths = "+".join(map(str, config.model.widths))
         return [
             ("text", ", ".join(config.text.data) or "the Python standard library's source"),
@@ -264,9 +158,16 @@ class LanguageTask:
             ),
             (
                 "model",
-                f"{config.model.cell}, layers of {widths} units, {parameters:,} parameters, on {self.device}",
+                f"{config.model.cell}, layers of {widths} units, {self.parameters:,} parameters, on {self.device}",
             ),
         ]
+
+    @property
+    def batches(self) -> str:
+        return f"{self.config.training.batch_size} streams × {self.config.training.seq_length} steps"
+
+    def uses(self) -> list[tuple[str, str]]:
+        return [("sample", "unrolled sample {run}")]
 
     def describe(self, loss: float) -> str:
         if self.config.text.level in ("char", "byte"):
@@ -308,7 +209,7 @@ class LanguageTask:
         check_tokens(tokens, len(self.vocabulary))
         return torch.from_numpy(tokens.astype(np.int64)).to(self.device)
 
-    def score(self, tokens: np.ndarray) -> LanguageScore:
+    def score_tokens(self, tokens: np.ndarray) -> LanguageScore:
         """How well the model predicts a text of at least two tokens."""
         check_tokens(tokens, len(self.vocabulary))
         characters = sum(
@@ -317,23 +218,69 @@ class LanguageTask:
         unknown = int(np.count_nonzero(tokens[1:] == 0)) if self.config.text.level == "word" else 0
         return LanguageScore(self.total_nats(tokens), len(tokens) - 1, characters, unknown)
 
+    def score(self, asked: TextEvaluation) -> Report:
+        """How well the model predicts the text that `asked` names, or what its training held out."""
+        with tempfile.TemporaryDirectory() as scratch:
+            data, tokens, notes = self._asked(asked, Path(scratch) / "tokens.bin")
+            if len(tokens) < 2:
+                raise DataError(f"{data}: too short to score, it takes two tokens")
+            score = self.score_tokens(tokens)
+        self.require_number(score.nats, data)
+        counted = f"{score.unknown:,} of them <unk>" if score.unknown else f"{score.characters:,} characters"
+        bits = score.bits_per_character
+        shown = "- (the text behind <unk> is not scored)" if bits is None else f"{bits:.4f}"
+        values = (
+            Value("level", self.config.text.level),
+            Value("tokens", score.tokens),
+            Value("characters", None if score.unknown else score.characters),
+            Value("unknown", score.unknown),
+            Value("nats", score.nats, "nats per token"),
+            Value("bits_per_character", bits, "bits per character", shown),
+            Value("perplexity", score.perplexity, "perplexity", f"{score.perplexity:.3f}"),
+        )
+        return Report(data, f"{data}: {score.tokens:,} tokens, {counted}", values, notes)
+
+    def _asked(self, asked: TextEvaluation, scratch: Path) -> tuple[str, np.ndarray, tuple[str, ...]]:
+        """What the text is called, its tokens, and what is to be said of it."""
+        if not asked.data:
+            if asked.glob is not None:
+                said = "`glob` chooses files of a folder: give the folder with `data`"
+                raise ConfigurationError(said, setting=("glob", "data"))
+            split = self.split()
+            for data, tokens in (("test part", split.test), ("validation part", split.validation)):
+                if len(tokens):
+                    return data, tokens, ()
+            said = f"{self.run.path}: no text was held out (`val_fraction` 0); give `data`"
+            raise ConfigurationError(said, setting=("val_fraction", "data"))
+        files = find_sources(asked.data, asked.glob, unpack=self.config.text.level != "byte")
+        notes: tuple[str, ...] = ()
+        if self.config.text.level in ("char", "word"):
+            unknown = sorted({part for block in read_text(files) for part in self.vocabulary.unknown(block)})
+            notes = tuple(filter(None, [self.unknown_note(unknown)]))
+        return ", ".join(asked.data), encode_files(files, self.vocabulary, scratch).tokens, notes
+
+
+class MinCharRNN(LanguageTask):
+    """Train the lectures' 112-line model with the lectures' settings, on one file of text.
+
+    A loop of its own trains it, which cannot go on; its runs are those of any language model else.
+    """
+
+    name = kind = "min-char-rnn"
+    resumable = False
+
+    def check(self) -> None:
+        tokens, needed = len(self.split().train), self.config.training.seq_length + 2
+        if tokens < needed:
+            raise DataError(f"the text is too short: {tokens} characters, min-char-rnn needs {needed}")
+
 
 def create_run(
     path: Path,
     config: LanguageConfig,
     progress: Progress = lambda what, share: None,
     *,
-    task_name: str = TASK,
-    check: Callable[[LanguageTask], object] = lambda task: task.epoch(0),
+    task: type[LanguageTask] = LanguageTask,
 ) -> LanguageTask:
-    """A new run directory with its text; nothing is left behind where that fails, or where `check` raises.
-
-    The default check is that the text is long enough for a batch.
-    """
-    with Run.create(path, task_name, to_json(config), resumable=task_name == TASK) as run:
-        find_device(config.training.device)
-        prepare(run, config.text, progress)
-        prepare_vectors(run, config)
-        task = LanguageTask(run)
-        check(task)
-    return task
+    """A new run directory with its text; nothing is left behind where that fails, or the text is too short."""
+    return task.create(path, config, progress)

@@ -9,12 +9,10 @@ from tyro.conf import Suppress, arg
 
 from unrolled.cells import CELLS, find_cell
 from unrolled.data.levels import LEVELS
-from unrolled.errors import ConfigurationError, RunError
+from unrolled.errors import ConfigurationError
 from unrolled.models import EncoderDecoder
-from unrolled.settings import from_json, require, require_choice
-from unrolled.training import Run, TrainingConfig
-
-TRANSLATION, REPLY = "translation", "reply"
+from unrolled.settings import require, require_choice
+from unrolled.training import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -143,9 +141,6 @@ class SentenceTraining(TrainingConfig):
     """Chance that the decoder, in training, reads its own guess in place of the reference's word."""
     average: int = 3
     """Keep the weights of this many last validations, for the checkpoint `average`; 0: none."""
-    seq_length: Suppress[int] = 1
-    backward_length: Suppress[int] = 0
-    carry_state: Suppress[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,15 +187,17 @@ class ReplyConfig(TranslationConfig):
     )
 
 
-#: The tasks whose runs are pairs with an encoder and a decoder, and the settings of each.
-TASKS: dict[str, type[TranslationConfig]] = {TRANSLATION: TranslationConfig, REPLY: ReplyConfig}
+@dataclass(frozen=True)
+class PairsEvaluation:
+    """How a translator is scored, and on what."""
 
-
-def read_config(run: Run) -> TranslationConfig:
-    """The settings of a run; RunError where it is a run of something else."""
-    if run.task not in TASKS:
-        raise RunError(f"{run.path}: a run of task {run.task!r}, not one of pairs")
-    config, model = run.config, run.config.get("model")
-    if isinstance(model, dict):  # of November 2026, which had no such setting
-        config = {**config, "model": {"scale_embeddings": False, **model}}
-    return from_json(TASKS[run.task], config, str(run.path / "config.json"))
+    source: Annotated[str, arg(metavar="FILE")] = ""
+    """Of a translator: sentences to translate, one a line."""
+    target: Annotated[str, arg(metavar="FILE")] = ""
+    """Of a translator: their reference translations."""
+    beam: int = 5
+    """Of a translator: hypotheses kept a step; 1: argmax."""
+    length_penalty: float = 1.0
+    """Of a translator: exponent of the length that a log-probability is divided by."""
+    resamples: int = 1000
+    """Of a translator: resamples of the text for confidence intervals; 0: none."""

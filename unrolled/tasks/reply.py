@@ -12,9 +12,10 @@ from pathlib import Path
 
 from unrolled.data.lines import read_json
 from unrolled.data.mails import made_mails, overlap, read_mails
+from unrolled.data.tokens import Progress
 from unrolled.errors import ConfigurationError, DataError, RunError
-from unrolled.tasks.pairs import REPLY, ReplyConfig
-from unrolled.tasks.translation import TranslationTask, create_pairs_run
+from unrolled.tasks.pairs import ReplyConfig
+from unrolled.tasks.translation import TranslationTask, prepare, short_name
 from unrolled.tasks.translator import Translator
 from unrolled.training import Run
 
@@ -23,13 +24,36 @@ RESPONSES_FILE = "responses.json"
 MOST_RESPONSES = 2000
 
 
-def create_reply_run(path: Path, config: ReplyConfig) -> TranslationTask:
-    """A new run directory with its pairs and the responses that it will choose from: all replies, each once."""
-    mails = read_mails(config.pairs.pairs) if config.pairs.pairs else made_mails()
-    counts = Counter(" ".join(reply.split()) for reply in mails[1] if reply.strip())
-    responses = sorted(counts, key=lambda reply: (-counts[reply], reply))[:MOST_RESPONSES]
-    files = {RESPONSES_FILE: json.dumps(responses, ensure_ascii=False, indent=0) + "\n"}
-    return create_pairs_run(path, REPLY, config, mails, None, files)
+class ReplyTask(TranslationTask):
+    """Train an encoder and a decoder to answer short mails.
+
+    With no `pairs` it learns 6,000 synthetic mails and answers (`unrolled data mails` prints them).
+    """
+
+    name = kind = "reply"
+    Settings = ReplyConfig
+
+    @classmethod
+    def run_name(cls, settings: ReplyConfig) -> str:  # type: ignore[override]
+        return f"{short_name(settings.pairs.pairs or 'mails')}-{settings.model.cell}"
+
+    @classmethod
+    def prepare(cls, run: Run, settings: ReplyConfig, progress: Progress = lambda what, share: None) -> None:  # type: ignore[override]
+        """As for translation, with the responses that it will choose from: all replies, each once."""
+        mails = read_mails(settings.pairs.pairs) if settings.pairs.pairs else made_mails()
+        counts = Counter(" ".join(reply.split()) for reply in mails[1] if reply.strip())
+        responses = sorted(counts, key=lambda reply: (-counts[reply], reply))[:MOST_RESPONSES]
+        prepare(run, settings.pairs, mails, None)
+        text = json.dumps(responses, ensure_ascii=False, indent=0) + "\n"
+        (run.path / RESPONSES_FILE).write_text(text, encoding="utf-8")
+
+    def uses(self) -> list[tuple[str, str]]:
+        return [("use", 'unrolled reply {run} "Lets do Monday."')]
+
+
+def create_reply_run(path: Path, config: ReplyConfig) -> ReplyTask:
+    """A new run directory with its pairs and its responses."""
+    return ReplyTask.create(path, config)
 
 
 def read_responses(run: Run) -> list[str]:

@@ -7,27 +7,26 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tyro.conf import Suppress, arg
+from tyro.conf import arg
 
 from unrolled.cells.tree import TREE_CELLS
 from unrolled.data.lines import read_json
-from unrolled.data.trees import Tree, TreeBatch, batch_trees, read_trees
+from unrolled.data.tokens import Progress
+from unrolled.data.trees import LabelledTrees, Tree, batch_trees, read_trees
 from unrolled.errors import ConfigurationError, DataError, RunError
+from unrolled.metrics.report import Report, Value
 from unrolled.models.tree import TreeClassifier
-from unrolled.settings import from_json, require, require_choice, to_json
+from unrolled.settings import require, require_choice
+from unrolled.tasks.base import Task, without_streams
 from unrolled.tasks.vectors import start_embedding, store_vectors
-from unrolled.training import Checkpoints, Run, TrainingConfig
-from unrolled.training.checkpoint import Which
-from unrolled.training.optimisation import find_device
-from unrolled.training.randomness import seed_all
+from unrolled.training import Run, TrainingConfig
 
-TASK = "sentiment"
 #: The labels of the Stanford Sentiment Treebank, from very negative to very positive; 2 is neutral.
 CLASSES, NEUTRAL = 5, 2
 TREES_FILE, UNKNOWN = "trees.json", "<unk>"
@@ -79,11 +78,6 @@ class TreeTraining(TrainingConfig):
     """Updates between two validations, each with a checkpoint."""
     sample_every: int = 0
     """Updates between two samples; 0: none."""
-    # A tree is read whole: what belongs to streams of text has no meaning.
-    accumulate: Suppress[int] = 1
-    seq_length: Suppress[int] = 1
-    backward_length: Suppress[int] = 0
-    carry_state: Suppress[bool] = False
 
     default_epochs: ClassVar[float] = 8.0
 
@@ -97,11 +91,12 @@ class SentimentConfig:
     training: TreeTraining = field(default_factory=TreeTraining)
 
 
-def read_config(run: Run) -> SentimentConfig:
-    """The settings of a run on trees; RunError where it is a run of something else."""
-    if run.task != TASK:
-        raise RunError(f"{run.path}: a run of task {run.task!r}, not of {TASK}")
-    return from_json(SentimentConfig, run.config, str(run.path / "config.json"))
+@dataclass(frozen=True)
+class TreeEvaluation:
+    """What a net on trees is scored on."""
+
+    data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
+    """Files of trees, or folders with test.txt or dev.txt; none: the run's dev part."""
 
 
 @dataclass(frozen=True)
@@ -161,47 +156,62 @@ class Batches:
     def __len__(self) -> int:
         return max(1, len(self.trees) // self.size)
 
-    def chunk(self, number: int) -> tuple[TreeBatch, Tensor]:
+    def batch(self, number: int) -> LabelledTrees:
         chosen = self.order[number * self.size : (number + 1) * self.size]
-        return batch_trees([self.trees[k] for k in chosen], [self.tokens[k] for k in chosen])
+        return LabelledTrees([self.trees[k] for k in chosen], [self.tokens[k] for k in chosen])
 
 
-class SentimentTask:
-    """A run's tree classifier with its trees: what the training loop works on."""
+class SentimentTask(Task):
+    """Train a recursive net on labelled trees, sentiment at every node, and tell its accuracy on dev."""
 
-    def __init__(self, run: Run, device: str | None = None) -> None:
-        self.run = run
-        self.config = read_config(run)
+    name, kind = "tree", "sentiment"
+    Settings = SentimentConfig
+    Evaluation = TreeEvaluation
+    unit, counted = "trees", "nodes"
+
+    config: SentimentConfig
+    model: TreeClassifier
+
+    @classmethod
+    def prepare(cls, run: Run, settings: SentimentConfig, progress: Progress = lambda what, share: None) -> None:
+        """Copy the trees, and vectors where they were asked for, into a new run's directory."""
+        prepare(run, settings.trees)
+        if settings.trees.vectors is not None:
+            words = read_json(run.path / TREES_FILE)["words"]
+            number = {word: k for k, word in enumerate(words)}
+            store_vectors(run.path, settings.trees.vectors, number, settings.model.embedding_size, std=0.1)
+
+    @classmethod
+    def upgrade(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return without_streams(config)
+
+    def read(self) -> None:
+        path = self.run.path / TREES_FILE
         try:
-            stored = read_json(run.path / TREES_FILE)
+            stored = read_json(path)
             self.words: list[str] = stored["words"]
             self.train, self.dev = ([Tree(*map(tuple, tree)) for tree in stored[name]] for name in ("train", "dev"))
             texts = (self.words, *(tree.words for part in (self.train, self.dev) for tree in part))
             if not all(isinstance(word, str | None) for words in texts for word in words) or None in self.words:
                 raise ValueError("its words must be strings")
         except (ValueError, KeyError, TypeError, DataError) as error:
-            raise RunError(f"{run.path / TREES_FILE}: missing or damaged ({error})") from error
+            raise RunError(f"{path}: missing or damaged ({error})") from error
         self._number = {word: k for k, word in enumerate(self.words)}
-        self.device = find_device(device or self.config.training.device)
-        seed_all(self.config.training.seed)
+        self._tokens = [self.encode(tree) for tree in self.train]
+
+    def build(self) -> TreeClassifier:
         model = self.config.model
-        self.model = TreeClassifier(
+        made = TreeClassifier(
             len(self.words),
             CLASSES,
             model.cell,
             embedding_size=model.embedding_size,
             hidden_size=model.hidden_size,
             dropout=model.dropout,
-        ).to(self.device)
+        )
         vectors = self.config.trees.vectors
-        self._started = 0 if vectors is None else start_embedding(self.model.embedding, run.path)
-        self._tokens = {id(part): [self.encode(tree) for tree in part] for part in (self.train, self.dev)}
-
-    def load(self, which: Which = "best") -> SentimentTask:
-        """Put a checkpoint's weights in, and the model into evaluation mode."""
-        Checkpoints(self.run).load_weights(which, self.model)
-        self.model.eval()
-        return self
+        self._started = 0 if vectors is None else start_embedding(made.embedding, self.run.path)
+        return made
 
     def verify(self) -> None:
         """RunError where the run's trees cannot be those that were prepared."""
@@ -220,14 +230,15 @@ class SentimentTask:
 
     def epoch(self, number: int) -> Batches:
         training = self.config.training
-        return Batches(self.train, self._tokens[id(self.train)], training.batch_size, (training.seed, number))
+        return Batches(self.train, self._tokens, training.batch_size, (training.seed, number))
 
-    def loss(self, inputs: TreeBatch, targets: Tensor, state) -> tuple[Tensor, tuple]:
+    def loss(self, batch: LabelledTrees, state: None = None) -> tuple[Tensor, None]:
         """Cross-entropy summed over all nodes, in nats; trees carry no state."""
-        return cross_entropy(self.model(inputs), targets, reduction="sum"), ()
+        nodes, labels = batch.together()
+        return cross_entropy(self.model(nodes), labels, reduction="sum", ignore_index=-1), None
 
     @torch.no_grad()
-    def score(self, trees: Sequence[Tree] | None = None, batch_size: int = 128) -> TreeScore:
+    def score_trees(self, trees: Sequence[Tree] | None = None, batch_size: int = 128) -> TreeScore:
         """How well `trees` (the dev part) are labelled."""
         trees = self.dev if trees is None else trees
         loss = 0.0
@@ -247,7 +258,7 @@ class SentimentTask:
         )
 
     def validate(self, step: int | None = None) -> float:
-        return self.score().loss
+        return self.score_trees().loss
 
     def sample(self, step: int) -> str:
         """A sentence of the dev part, and what is thought of it."""
@@ -261,17 +272,47 @@ class SentimentTask:
         )
 
     def facts(self) -> list[tuple[str, str]]:
-        """What a person may want to know of the run, by name."""
         model, trees = self.config.model, self.config.trees
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
         start = f", {self._started:,} of them started from {trees.vectors}" if trees.vectors else ""
         return [
             ("trees", f"{len(self.train):,} to train on, {len(self.dev):,} of dev; {len(self.words):,} words{start}"),
-            ("model", f"{model.cell}, {model.hidden_size} units, {parameters:,} parameters, on {self.device}"),
+            ("model", f"{model.cell}, {model.hidden_size} units, {self.parameters:,} parameters, on {self.device}"),
         ]
 
-    def describe(self, loss: float) -> str:
-        return f"loss {loss:.4f}"
+    def closing(self) -> list[str]:
+        """How well the best checkpoint labels dev."""
+        return report(self.load("best").score_trees(), "dev").lines()
+
+    def score(self, asked: TreeEvaluation) -> Report:
+        """Accuracy at the roots and at all nodes of the trees that `asked` names, or of the dev part."""
+        data, trees = "dev", self.dev
+        if asked.data:
+            files = [_treebank(Path(given)) for given in asked.data]
+            data, trees = ", ".join(map(str, files)), [tree for file in files for tree in read_labelled_trees(file)]
+        score = self.score_trees(trees)
+        self.require_number(score.loss, data)
+        return report(score, data)
+
+
+def report(score: TreeScore, data: str) -> Report:
+    """A score as every command shows it."""
+    values = [Value("trees", score.trees)]
+    for name, label, part in (("root", "roots", score.root), ("all_nodes", "all nodes", score.all_nodes)):
+        shown = f"{part.fine:6.1%} of five labels"
+        if part.polar:
+            shown += f", {part.binary:6.1%} of negative and positive ({part.polar:,} that are not neutral)"
+        values.append(Value(f"{name}.fine", part.fine, label, shown))
+        values += [Value(f"{name}.{each}", getattr(part, each)) for each in ("binary", "nodes", "polar")]
+    values.append(Value("loss", score.loss))
+    heading = f"{data}: {score.trees:,} trees, {score.all_nodes.nodes:,} nodes; loss at the root {score.loss:.4f}"
+    return Report(data, heading, tuple(values))
+
+
+def _treebank(path: Path) -> Path:
+    """The file to score on: `path`, or in a folder test.txt or else dev.txt."""
+    if not path.is_dir():
+        return path
+    return path / "test.txt" if (path / "test.txt").exists() else path / "dev.txt"
 
 
 def _accuracy(judged: Tensor) -> Accuracy:
@@ -284,11 +325,4 @@ def _accuracy(judged: Tensor) -> Accuracy:
 
 def create_run(path: Path, config: SentimentConfig) -> SentimentTask:
     """A new run directory with its trees; nothing is left behind where that fails."""
-    with Run.create(path, TASK, to_json(config)) as run:
-        find_device(config.training.device)
-        prepare(run, config.trees)
-        if config.trees.vectors is not None:
-            words = read_json(run.path / TREES_FILE)["words"]
-            number = {word: k for k, word in enumerate(words)}
-            store_vectors(run.path, config.trees.vectors, number, config.model.embedding_size, std=0.1)
-        return SentimentTask(run)
+    return SentimentTask.create(path, config)

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from unrolled.errors import ConfigurationError, DivergenceError, RunError, UnrolledError
 from unrolled.settings import to_json
-from unrolled.tasks.language import LanguageConfig, LanguageTask, ModelConfig, create_run
-from unrolled.training import Trainer, TrainingConfig, open_run
+from unrolled.tasks.base import Task, sections
+from unrolled.training import Outcome, Trainer, open_run
 from unrolled.training.run import one_line
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
@@ -40,10 +40,10 @@ class Search:
     log: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Search:
+    def parse(cls, text: str, kinds: dict[str, Any]) -> Search:
+        """From what the user typed; `kinds` are the settings that may be searched, with their types."""
         name, equals, values = text.partition("=")
         name = name.strip("-").replace("-", "_")
-        kinds = {f.name: f.type for kind in (ModelConfig, TrainingConfig) for f in dataclasses.fields(kind)}
         if not equals or not values or name not in kinds:
             known = "a setting of the model or of training"
             raise ConfigurationError(
@@ -75,21 +75,25 @@ def _value(text: str) -> Any:
         return text
 
 
-def configure(base: LanguageConfig, values: dict[str, Any]) -> LanguageConfig:
-    """`base` with the settings in `values`; ConfigurationError where they cannot be."""
+def settings_by_name(kind: type) -> dict[str, Any]:
+    """The type of every setting in the sections `model` and `training` of a task's settings."""
+    parts = [value for name, value in sections(kind).items() if name in ("model", "training")]
+    return {each.name: each.type for part in parts for each in dataclasses.fields(part)}
+
+
+def configure(base: Any, values: dict[str, Any]) -> Any:
+    """The settings `base` of a task with those in `values`; ConfigurationError where they cannot be."""
     parts = {}
-    for part in ("model", "training"):
-        before = getattr(base, part)
-        names = {field.name for field in dataclasses.fields(before)}
-        changes = {
-            name: (value,) if name == "hidden_size" else value for name, value in values.items() if name in names
-        }
+    for section in dataclasses.fields(base):
+        before = getattr(base, section.name)
+        own = {each.name for each in dataclasses.fields(before)} & values.keys()
+        changes = {name: (values[name],) if isinstance(getattr(before, name), tuple) else values[name] for name in own}
         try:
-            parts[part] = dataclasses.replace(before, **changes)
+            parts[section.name] = dataclasses.replace(before, **changes)
         except TypeError as error:
-            said = ", ".join(f"{name} cannot be {value}" for name, value in values.items() if name in names)
+            said = ", ".join(f"{name} cannot be {value}" for name, value in values.items() if name in own)
             raise ConfigurationError(f"`search`: {said}", setting="search") from error
-    return LanguageConfig(base.text, parts["model"], parts["training"])
+    return dataclasses.replace(base, **parts)
 
 
 class _Interrupted(Exception):  # noqa: N818 - not an error
@@ -97,16 +101,26 @@ class _Interrupted(Exception):  # noqa: N818 - not an error
 
 
 class Sweep:
-    """A study in `folder`, which any number of processes may work at: every trial is a run in it."""
+    """A study in `folder`, which any number of processes may work at: every trial is a run of `task` in it.
+
+    cells: cells to compare; none, where the task's models have no setting `cell`.
+    """
 
     def __init__(
-        self, folder: Path, storage: str | None, cells: Sequence[str], searches: Sequence[Search], base: LanguageConfig
+        self,
+        folder: Path,
+        storage: str | None,
+        task: type[Task],
+        cells: Sequence[str],
+        searches: Sequence[Search],
+        base: Any,
     ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(logging.ERROR)  # what fails is told by `tell`
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        self.folder, self.cells, self.searches, self.base = folder, list(cells), searches, base
+        self.folder, self.task, self.searches, self.base = folder, task, searches, base
+        self.cells = list(cells) or [task.name]
         for cell in cells:
             configure(base, {"cell": cell})
         for search in searches:
@@ -162,12 +176,12 @@ class Sweep:
             self.study.optimize(objective, n_trials=1, catch=(DivergenceError, _Interrupted))
         return not interrupted
 
-    def _train(self, values: dict[str, Any], config: LanguageConfig):
+    def _train(self, values: dict[str, Any], config: Any) -> Outcome:
         """A trial's run is named after its settings: one that was stopped is gone on with when it is tried again."""
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
         path = self.folder / f"{values['cell']}-{digest}"
         exists = (path / "config.json").exists()
-        task = LanguageTask(open_run(path)) if exists else create_run(path, config)
+        task = self.task(open_run(path)) if exists else self.task.create(path, config)
         return Trainer(task, config.training, task.run, Console(quiet=True), resume=True).train()
 
     def best(self) -> Iterator[tuple[str, int, Any]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unrolled.data import Vocabulary, load_vocabulary
+from unrolled.data.batch import Pair
 from unrolled.data.pairs import (
     PairBatches,
     Pairs,
@@ -23,16 +24,18 @@ from unrolled.data.pairs import (
     read_line_pairs,
     save_pairs,
 )
-from unrolled.data.tokens import learn_vocabulary
+from unrolled.data.tokens import Progress, learn_vocabulary
 from unrolled.decoding import BeamSearch
-from unrolled.errors import ConfigurationError, DataError, RunError
+from unrolled.errors import ConfigurationError, DataError, DecodingError, RunError
 from unrolled.metrics import perplexity
-from unrolled.settings import to_json
-from unrolled.tasks.pairs import TRANSLATION, PairsConfig, TranslationConfig, read_config
+from unrolled.metrics.report import Report, Value
+from unrolled.models import EncoderDecoder
+from unrolled.settings import require
+from unrolled.tasks.base import Task, without_streams
+from unrolled.tasks.pairs import PairsConfig, PairsEvaluation, TranslationConfig
+from unrolled.tasks.translator import at_line, evaluate
 from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import require_numbers
-from unrolled.training.optimisation import find_device
-from unrolled.training.randomness import seed_all
 from unrolled.training.run import TEMPORARY, write_atomically
 
 SOURCE_VOCABULARY, TARGET_VOCABULARY, PAIRS_FILE = "vocabulary-source.json", "vocabulary.json", "pairs.safetensors"
@@ -42,8 +45,16 @@ Which = Literal["best", "last", "average"]
 Lines = tuple[Sequence[str], Sequence[str]]
 
 
-def prepare(run: Run, config: PairsConfig, train: Lines, validation: Lines) -> None:
-    """Learn the vocabularies and encode the pairs into a new run's directory."""
+def prepare(run: Run, config: PairsConfig, train: Lines, validation: Lines | None) -> None:
+    """Learn the vocabularies and encode the pairs into a new run's directory.
+
+    Without pairs to validate on, the last of those to train on are kept for it.
+    """
+    if validation is None:
+        cut = len(train[0]) - int(len(train[0]) * config.val_fraction)
+        train, validation = (train[0][:cut], train[1][:cut]), (train[0][cut:], train[1][cut:])
+    if not any(one.strip() and other.strip() for one, other in zip(*train, strict=True)):
+        raise DataError("there is nothing to learn from: no line has text on both sides")
 
     def learn(*sides: Sequence[str]) -> Vocabulary:
         def blocks():
@@ -65,29 +76,55 @@ def prepare(run: Run, config: PairsConfig, train: Lines, validation: Lines) -> N
     save_pairs(run.path / PAIRS_FILE, parts)
 
 
-class TranslationTask:
-    """A run's encoder and decoder with its pairs: what the training loop and the commands work on."""
+class TranslationTask(Task):
+    """Train an encoder and a decoder to translate, from two files whose lines belong together."""
 
-    def __init__(self, run: Run, device: str | None = None) -> None:
-        """Open what `prepare` made; the weights are fresh, drawn from the run's seed, until a checkpoint is loaded."""
-        self.run = run
-        self.config = read_config(run)
-        self.target: Vocabulary = load_vocabulary(run.path / TARGET_VOCABULARY)
+    name, kind = "translate", "translation"
+    Settings: ClassVar[type] = TranslationConfig
+    Evaluation = PairsEvaluation
+    checkpoints = get_args(Which)
+    unit, counted = "pairs", "tokens"
+
+    config: TranslationConfig
+    model: EncoderDecoder
+
+    @classmethod
+    def run_name(cls, settings: TranslationConfig) -> str:
+        return f"{short_name(settings.pairs.target or 'pairs')}-{settings.model.cell}"
+
+    @classmethod
+    def prepare(cls, run: Run, settings: TranslationConfig, progress: Progress = lambda what, share: None) -> None:
+        """Learn the vocabularies and encode the pairs into a new run's directory."""
+        pairs = settings.pairs
+        for name in ("source", "target"):
+            if not getattr(pairs, name):
+                raise ConfigurationError(f"`{name}` is missing: a file of sentences, one a line", setting=name)
+        train = read_line_pairs(pairs.source, pairs.target)
+        prepare(run, pairs, train, read_line_pairs(pairs.val_source, pairs.val_target) if pairs.val_source else None)
+
+    @classmethod
+    def upgrade(cls, config: dict[str, Any]) -> dict[str, Any]:
+        config = without_streams(config)
+        if isinstance(config.get("model"), dict):  # of November 2026, which had no such setting
+            config = {**config, "model": {"scale_embeddings": False, **config["model"]}}
+        return config
+
+    def read(self) -> None:
+        self.target: Vocabulary = load_vocabulary(self.run.path / TARGET_VOCABULARY)
         separate = self.config.pairs.separate
-        self.source: Vocabulary = load_vocabulary(run.path / SOURCE_VOCABULARY) if separate else self.target
-        #: The mark that ends a sentence, behind the vocabulary's own tokens; in the decoder's input it begins one.
+        self.source: Vocabulary = load_vocabulary(self.run.path / SOURCE_VOCABULARY) if separate else self.target
+        #: The mark that ends a sentence, after the vocabulary's own tokens; in the decoder's input it begins one.
         self.source_end, self.end = len(self.source), len(self.target)
-        self.device = find_device(device or self.config.training.device)
-        seed_all(self.config.training.seed)
-        self.model = self.config.model.build(self.source_end + 1, self.end + 1, not separate).to(self.device)
         self._pairs: dict[str, Pairs] = {}
 
-    def load(self, which: Which = "best") -> TranslationTask:
+    def build(self) -> EncoderDecoder:
+        return self.config.model.build(self.source_end + 1, self.end + 1, not self.config.pairs.separate)
+
+    def load(self, which: str = "best") -> Self:
         """Put a checkpoint's weights in, or the mean of the last validations', and the model into evaluation mode."""
-        if which == "average":
-            self._load_average()
-        else:
-            Checkpoints(self.run).load_weights(which, self.model)
+        if which != "average":
+            return super().load(which)
+        self._load_average()
         self.model.eval()
         return self
 
@@ -147,9 +184,9 @@ class TranslationTask:
         ends = (self.source_end, self.end)
         return PairBatches(self.pairs("train"), training.batch_size, ends, (training.seed, number))
 
-    def loss(self, inputs: Tensor, targets: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Cross-entropy summed over the tokens of `targets [T, B]`, smoothed in training, in nats."""
-        training = self.config.training
+    def loss(self, batch: Pair, state: None = None) -> tuple[Tensor, None]:
+        """Cross-entropy summed over the tokens of the targets, smoothed in training, in nats."""
+        training, inputs, targets = self.config.training, batch.inputs, batch.targets
         counted = targets >= 0
         given = torch.cat([targets.new_full((1, targets.size(1)), self.end), targets[:-1]])
         if self.model.training and training.scheduled_sampling:
@@ -181,8 +218,7 @@ class TranslationTask:
     def total_nats(self, pairs: Pairs, batch_size: int = 64) -> float:
         """`-Σ ln P` of the targets' tokens and ends, given their sources."""
         batches = PairBatches(pairs, batch_size, (self.source_end, self.end), (0,))
-        chunks = (batches.chunk(number) for number in range(len(batches)))
-        return sum(float(self.loss(x.to(self.device), y.to(self.device))[0]) for x, y in chunks)
+        return sum(float(self.loss(batches.batch(k).to(self.device))[0]) for k in range(len(batches)))
 
     @torch.no_grad()
     def sample(self, step: int) -> str:
@@ -205,7 +241,6 @@ class TranslationTask:
         return "\n\n".join(blocks)
 
     def facts(self) -> list[tuple[str, str]]:
-        """What a person may want to know of the run, by name."""
         config, train, validation = self.config, self.pairs("train"), self.pairs("validation")
         sizes = f"{self.source_end + 1:,} and " if config.pairs.separate else ""
         sizes += f"{self.end + 1:,}"
@@ -214,7 +249,6 @@ class TranslationTask:
         joined = "with attention" if model.attention else "joined by a fixed vector"
         read = " read both ways" if self.model.encoder.bidirectional else ""
         read += ", source reversed" if model.reverse else ""
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
         return [
             ("pairs", f"{len(train):,} to train on, {len(validation):,} to validate"),
             (
@@ -224,47 +258,55 @@ class TranslationTask:
             (
                 "model",
                 f"{model.cell}{decoder}, {model.num_layers} × {model.hidden_size} units{read}, {joined}; "
-                f"{parameters:,} parameters, on {self.device}",
+                f"{self.parameters:,} parameters, on {self.device}",
             ),
         ]
 
     def describe(self, loss: float) -> str:
         return f"loss {loss:.4f} · perplexity {perplexity(loss):,.2f}"
 
+    def uses(self) -> list[tuple[str, str]]:
+        return [("use", "unrolled translate {run} < SENTENCES")]
+
+    def score(self, asked: PairsEvaluation) -> Report:
+        """BLEU, chrF and perplexity on the files that `asked` names, or on the pairs that were validated on."""
+        if bool(asked.source) != bool(asked.target):
+            said = "`source` and `target` belong together: give both or none"
+            raise ConfigurationError(said, setting=("source", "target"))
+        require(asked.resamples >= 0, "resamples", "0 (none) or above", asked.resamples)
+        how = BeamSearch(beam=asked.beam, length_penalty=asked.length_penalty)
+        lines = read_line_pairs(asked.source, asked.target) if asked.source else None
+        try:
+            score = evaluate(self, how, lines, asked.resamples)
+        except DecodingError as error:
+            raise at_line(error, asked.source or f"{self.run.path}: validation pairs") from error
+        self.require_number(score.perplexity, asked.source or "validation pairs")
+        data = f"{asked.source}, {asked.target}" if asked.source else "validation pairs"
+        level = self.config.pairs.level
+        values = (
+            Value("beam", asked.beam),
+            Value("lines", score.lines),
+            *(
+                Value(name, found.score, label, str(found), found.interval, found.signature)
+                for name, label, found in (("bleu", "BLEU", score.bleu), ("chrf", "chrF2", score.chrf))
+            ),
+            Value(
+                "perplexity",
+                score.perplexity,
+                "perplexity",
+                f"{score.perplexity:.3f} a token of the {level} vocabulary",
+            ),
+            Value("seconds", score.seconds),
+        )
+        speed = f"beam {asked.beam}, {score.lines / score.seconds:.0f} lines/s"
+        return Report(data, f"{data}: {score.lines:,} lines, {speed}", values)
+
 
 def create_run(path: Path, config: TranslationConfig) -> TranslationTask:
     """A new run directory with its pairs; nothing is left behind where that fails."""
-    pairs = config.pairs
-    for name in ("source", "target"):
-        if not getattr(pairs, name):
-            raise ConfigurationError(f"--{name} is missing: a file of sentences, one a line")
-    train = read_line_pairs(pairs.source, pairs.target)
-    validation = read_line_pairs(pairs.val_source, pairs.val_target) if pairs.val_source else None
-    return create_pairs_run(path, TRANSLATION, config, train, validation)
+    return TranslationTask.create(path, config)
 
 
-def create_pairs_run(
-    path: Path,
-    task_name: str,
-    config: TranslationConfig,
-    train: Lines,
-    validation: Lines | None,
-    files: Mapping[str, str] | None = None,
-) -> TranslationTask:
-    """A new run on these pairs; without any to validate on, the last of those to train on are kept for it.
-
-    files: texts that belong to the run, by name.
-    """
-    with Run.create(path, task_name, to_json(config)) as run:
-        find_device(config.training.device)
-        if validation is None:
-            cut = len(train[0]) - int(len(train[0]) * config.pairs.val_fraction)
-            train, validation = (train[0][:cut], train[1][:cut]), (train[0][cut:], train[1][cut:])
-        if not any(one.strip() and other.strip() for one, other in zip(*train, strict=True)):
-            raise DataError("there is nothing to learn from: no line has text on both sides")
-        prepare(run, config.pairs, train, validation)
-        for name, text in (files or {}).items():
-            (run.path / name).write_text(text, encoding="utf-8")
-        task = TranslationTask(run)
-        task.epoch(0)
-    return task
+def short_name(path: str | Path) -> str:
+    """A short name of a file of pairs, for its runs."""
+    return "stdin" if str(path) == "-" else Path(path).resolve().name.split(".")[0] or "pairs"

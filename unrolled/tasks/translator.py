@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unrolled.data.pairs import decode_line, encode_line, encode_pairs, pad
+from unrolled.data import Vocabulary
+from unrolled.data.pairs import Pairs, decode_line, encode_line, encode_pairs, pad
 from unrolled.decoding import (
     BeamSearch,
     Ensemble,
@@ -22,10 +24,11 @@ from unrolled.decoding import (
     tree_json,
 )
 from unrolled.decoding.tree import Node
-from unrolled.errors import ConfigurationError, DataError, DecodingError
+from unrolled.errors import ConfigurationError, DataError, DecodingError, DivergenceError
 from unrolled.metrics import perplexity
 from unrolled.metrics.translation import CorpusScore, bleu, chrf
-from unrolled.tasks.translation import TranslationTask
+from unrolled.models import EncoderDecoder
+from unrolled.training import Run
 
 #: Hypotheses that are worked on at once, and sentences; fewer hypotheses where a source has more words.
 _ROWS, _SENTENCES, _WORDS = 1024, 64, 128
@@ -40,6 +43,23 @@ class Translation:
     score: float
 
 
+class Member(Protocol):
+    """What a translator must know of a run's task: its model and the vocabularies of the two sides."""
+
+    run: Run
+    config: Any
+    model: EncoderDecoder
+    device: torch.device
+    source: Vocabulary
+    target: Vocabulary
+    source_end: int
+    end: int
+
+    def pairs(self, part: str) -> Pairs: ...
+
+    def total_nats(self, pairs: Pairs) -> float: ...
+
+
 class Translator:
     """Runs over one vocabulary as one model.
 
@@ -47,7 +67,7 @@ class Translator:
     A source longer than training ever showed is translated in pieces of that length.
     """
 
-    def __init__(self, tasks: Sequence[TranslationTask], mean: str = "probabilities") -> None:
+    def __init__(self, tasks: Sequence[Member], mean: str = "probabilities") -> None:
         first = tasks[0]
         for other in tasks[1:]:
             for side in ("source", "target"):
@@ -209,7 +229,7 @@ class TranslationScore:
 
 
 def evaluate(
-    task: TranslationTask, how: BeamSearch, lines: tuple[Sequence[str], Sequence[str]] | None, resamples: int
+    task: Member, how: BeamSearch, lines: tuple[Sequence[str], Sequence[str]] | None, resamples: int
 ) -> TranslationScore:
     """Score a run on sources and references, or, where None, on its own validation pairs."""
     if lines is None:
@@ -244,3 +264,9 @@ def in_blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
             block = []
     if block:
         yield block
+
+
+def at_line(error: DecodingError, source: str, before: int = 0) -> DivergenceError:
+    """What a person is told where a line cannot be decoded, `before` lines having been read before its block."""
+    where = "standard input" if source == "-" else source
+    return DivergenceError(f"{where}: line {before + (error.sentence or 0) + 1:,}: {error.at(sentence=None)}")

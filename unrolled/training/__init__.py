@@ -2,8 +2,8 @@
 
 from unrolled.training.checkpoint import Checkpoints
 from unrolled.training.config import TrainingConfig
-from unrolled.training.loop import Outcome, Task, Trainer
+from unrolled.training.loop import Outcome, Trainer
 from unrolled.training.migration import open_run
 from unrolled.training.run import Run
 
-__all__ = ["Checkpoints", "Outcome", "Run", "Task", "Trainer", "TrainingConfig", "open_run"]
+__all__ = ["Checkpoints", "Outcome", "Run", "Trainer", "TrainingConfig", "open_run"]

@@ -21,15 +21,9 @@ class TrainingConfig:
     """Training."""
 
     batch_size: int = 32
-    """Streams read side by side, by all processes together."""
+    """Sequences an update, by all processes together."""
     accumulate: int = 1
-    """Parts in which a process reads its streams, one after the other: less memory for the same gradients."""
-    seq_length: int = 64
-    """Steps a stream advances between two updates."""
-    backward_length: int = 0
-    """Steps that gradients flow back, at most; 0: as many as `seq_length`."""
-    carry_state: bool = True
-    """Carry the hidden state from one update to the next."""
+    """Parts in which a process reads its share, one after the other: less memory for the same gradients."""
     optimizer: str = "adamw"
     """sgd, momentum, adagrad, rmsprop, adam or adamw."""
     learning_rate: float = 3e-3
@@ -76,6 +70,8 @@ class TrainingConfig:
     precision: str = "float32"
     """float32; bf16: products in bfloat16, weights and recurrence in float32."""
 
+    #: What a resumed run may not change: it would not be the same run, or the checkpoint would not fit.
+    fixed: ClassVar[tuple[str, ...]] = ("batch_size", "optimizer", "seed")
     #: Passes over the data where nothing limits the run.
     default_epochs: ClassVar[float] = 10.0
 
@@ -83,7 +79,7 @@ class TrainingConfig:
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_choice("lr_schedule", self.lr_schedule, SCHEDULES)
         require_choice("precision", self.precision, PRECISIONS)
-        for name in ("batch_size", "seq_length", "eval_every", "log_every", "lr_patience", "keep_checkpoints"):
+        for name in ("batch_size", "eval_every", "log_every", "lr_patience", "keep_checkpoints"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         if not 1 <= self.accumulate <= self.batch_size:
             raise ConfigurationError(
@@ -93,8 +89,7 @@ class TrainingConfig:
         require(self.seed < 1 << 63, "seed", "below 2^63", self.seed)
         require(0 < self.learning_rate <= 1000, "learning_rate", "above 0 and at most 1000", self.learning_rate)
         require(self.weight_decay < math.inf, "weight_decay", "a finite number", self.weight_decay)
-        require(self.backward_length < 1 << 31, "backward_length", "below 2^31", self.backward_length)
-        for name in ("seed", "backward_length", "warmup_steps", "sample_every", "early_stopping", "weight_decay"):
+        for name in ("seed", "warmup_steps", "sample_every", "early_stopping", "weight_decay"):
             require(getattr(self, name) >= 0, name, "0 or above", getattr(self, name))
         for name in ("clip_norm", "clip_value"):
             require(getattr(self, name) >= 0, name, "0 (off) or above", getattr(self, name))
@@ -119,15 +114,14 @@ class TrainingConfig:
         return math.inf if self.max_time is None else parse_duration(self.max_time)
 
 
-#: What a resumed run may not change: it would not be the same run, or the checkpoint would not fit.
-FIXED_TRAINING = ("batch_size", "seq_length", "optimizer", "seed")
+def fixed_changes(before: dict[str, Any], after: dict[str, Any], fixed: tuple[str, ...]) -> list[str]:
+    """Names of the settings that differ between two runs' configurations, of those that a resumed run must keep.
 
-
-def fixed_changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Names of the settings that differ between two runs' configurations, of those that a resumed run must keep."""
+    fixed: those of the section `training`; of the others, all must stay.
+    """
     return [
         name
         for part in before
         for name, value in before[part].items()
-        if (part != "training" or name in FIXED_TRAINING) and plain(value) != plain(after.get(part, {}).get(name))
+        if (part != "training" or name in fixed) and plain(value) != plain(after.get(part, {}).get(name))
     ]

@@ -6,14 +6,12 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from shlex import quote
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from unrolled.errors import ConfigurationError, DivergenceError, LostProcessError, RunError
 from unrolled.layers.nest import join_states, map_state, take_state
@@ -28,44 +26,7 @@ from unrolled.training.processes import Processes, join, lost
 from unrolled.training.progress import ProgressLine, clock
 from unrolled.training.randomness import random_state, seed_all, set_random_state
 from unrolled.training.run import Run, one_line
-
-
-class Batches(Protocol):
-    """One pass over the data, in an order that depends on its number alone."""
-
-    def __len__(self) -> int: ...
-
-    def chunk(self, number: int) -> tuple[Any, Tensor]:
-        """Inputs and targets, `[T, B, ...]`; the times may differ. Targets below 0 are padding and not counted.
-
-        Inputs that are no tensor are read whole, by one process.
-        """
-        ...
-
-
-class Task(Protocol):
-    """What the loop must know of the thing it trains."""
-
-    @property
-    def model(self) -> nn.Module: ...
-
-    def epoch(self, number: int) -> Batches: ...
-
-    def loss(self, inputs: Any, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Summed loss over the targets, and the state behind the last step (its tensors: `[..., B, H]`)."""
-        ...
-
-    def validate(self, step: int | None = None) -> float | None:
-        """Mean loss on held-out data, after `step` updates of training; None where there is none."""
-        ...
-
-    def sample(self, step: int) -> str:
-        """Something to look at; must not touch the global random generator."""
-        ...
-
-    def describe(self, loss: float) -> str:
-        """A loss in the words of the task, `loss 1.520 · 2.19 bits/char`."""
-        ...
+from unrolled.training.task import Batch, Trainable
 
 
 @dataclass
@@ -92,16 +53,12 @@ class Outcome:
     position: Position
 
 
-def _count(targets: Tensor) -> int:
-    return int((targets >= 0).sum())
-
-
 class Trainer:
     """Trains a task into a run directory; `resume=True` goes on from its last checkpoint."""
 
     def __init__(
         self,
-        task: Task,
+        task: Trainable,
         config: TrainingConfig,
         run: Run,
         console: Console | None = None,
@@ -197,10 +154,10 @@ class Trainer:
         rate = learning_rate(config, at.step, self._epochs(), self._fraction(), at.plateaus)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        inputs, targets = self._batches.chunk(at.chunk)
+        batch = self._batches.batch(at.chunk)
         model.train()
         self.optimizer.zero_grad()
-        loss = self._backward(inputs, targets)
+        loss = self._backward(batch)
         norm = clip_gradients(model, config)
         # What all must know of each other, once a step: the loss, whether one is to stop, and the first one's clock.
         seconds = time.monotonic() - self._started if self.processes.leads else 0.0
@@ -211,52 +168,34 @@ class Trainer:
         self.optimizer.step()
         self._stop = bool(stop)
         at.step += 1
-        at.tokens += _count(targets)
+        at.tokens += batch.count
         at.seconds = seconds
         at.smooth_loss = loss if math.isnan(at.smooth_loss) else 0.98 * at.smooth_loss + 0.02 * loss
         if at.step % config.log_every == 0 or at.step == 1:
             self._log(loss=loss, learning_rate=rate, gradient_norm=norm, tokens=at.tokens)
 
-    def _backward(self, inputs: Any, targets: Tensor) -> float:
-        """Gradients of the mean loss over the chunk, and this process's part of that mean.
+    def _backward(self, batch: Batch) -> float:
+        """Gradients of the mean loss over the batch, and this process's part of that mean.
 
-        They flow back `backward_length` steps, the state further. The streams are this process's share, in
-        `accumulate` parts one after the other.
+        The process reads its share in `accumulate` parts, and each part in the steps that gradients flow back.
         """
-        count = _count(targets)
-        if not isinstance(inputs, Tensor):
-            loss, _ = self._loss(inputs.to(self.device), targets.to(self.device), None)
-            self.processes.backward(loss / count)
-            return loss.item() / count
-        inputs, targets = self._share(inputs, targets)
-        before = self.carried if self.config.carry_state else None
-        length = max(len(inputs), len(targets))
-        steps = self.config.backward_length or length
-        columns = [*range(0, inputs.size(1), -(-inputs.size(1) // self.config.accumulate)), inputs.size(1)]
+        processes, count = self.processes, max(1, batch.count)
+        parts = batch.share(processes.rank, processes.size).parts(self.config.accumulate)
+        before = self.carried if batch.carries else None
         total, after = 0.0, []
-        for first, end in pairwise(columns):
-            state = before if len(columns) == 2 else take_state(before, first, end)
-            for start in range(0, length, steps):
-                part = slice(start, start + steps), slice(first, end)
-                last = end == columns[-1] and start + steps >= length
-                with nullcontext() if last else self.processes.alone():
-                    loss, state = self._loss(inputs[part], targets[part], state)
+        for first, end, part in parts:
+            state = before if len(parts) == 1 else take_state(before, first, end)
+            steps = part.steps()
+            for number, step in enumerate(steps, 1):
+                last = end == parts[-1][1] and number == len(steps)
+                with nullcontext() if last else processes.alone():
+                    loss, state = self._loss(step.to(self.device), state)
                     state = map_state(Tensor.detach, state)
-                    self.processes.backward(loss * (self.processes.size / count))  # DDP takes the mean
+                    processes.backward(loss * (processes.size / count))  # DDP takes the mean over them
                 total += loss.item()
             after.append(state)
-        self.carried = join_states(after)
+        self.carried = join_states(after) if batch.carries else None
         return total / count
-
-    def _share(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """This process's columns of a chunk; where a small batch has none for it, one of which nothing is counted.
-
-        DDP waits for every process, so that each must have something to read.
-        """
-        mine = self.processes.share(inputs.size(1))
-        if mine.start == mine.stop:
-            mine, targets = slice(0, 1), torch.full_like(targets, -1)
-        return inputs[:, mine].to(self.device), targets[:, mine].to(self.device)
 
     def _advance(self) -> None:
         at = self.position
@@ -299,7 +238,7 @@ class Trainer:
         speed = at.tokens / at.seconds if at.seconds else 0.0
         return (
             f"step {at.step:,} · epoch {self._epochs():.2f} · {self.task.describe(at.smooth_loss)} · "
-            f"{speed:,.0f} tokens/s · {left} left"
+            f"{speed:,.0f} {self.task.counted}/s · {left} left"
         )
 
     # -- what is kept --------------------------------------------------------------------------------------------
@@ -308,6 +247,8 @@ class Trainer:
         if not self.processes.leads:
             return
         text = self._paused(lambda: self.task.sample(self.position.step))
+        if not text:
+            return
         line.show(f"sample at step {self.position.step:,}", text)
         self.journal.sample(self.position.step, text)
 
@@ -355,7 +296,7 @@ class Trainer:
         self.processes.first(self.checkpoints.set_aside_damaged)
         state = self.checkpoints.load("last", self.task.model)
         try:
-            changed = fixed_changes(state.get("config", self.run.config), self.run.config)
+            changed = fixed_changes(state.get("config", self.run.config), self.run.config, self.config.fixed)
             if changed:
                 raise RunError(
                     f"{self.run.path / 'config.json'}: {', '.join(changed)} changed since the checkpoint was written"

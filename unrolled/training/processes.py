@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unrolled.errors import ConfigurationError, ElsewhereError, FallbackWarning
 
 Result = TypeVar("Result")
-Loss = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
+Loss = Callable[[Any, Any], tuple[Tensor, Any]]
 
 #: How long a process waits for the others: the first may be validating, or reading the text, meanwhile.
 PATIENCE = timedelta(minutes=30)
@@ -101,7 +101,7 @@ class FabricProcesses(Processes):
 
     def wrap(self, model: nn.Module, loss: Loss) -> Loss:
         self._wrapped = self.fabric.setup_module(_Lossy(model, loss))
-        return self._wrapped
+        return lambda batch, state: self._wrapped(_Given(batch, state))
 
     def alone(self) -> AbstractContextManager:
         return self.fabric.no_backward_sync(self._wrapped, enabled=self.size > 1)
@@ -141,6 +141,13 @@ class FabricProcesses(Processes):
         return outcome[0]
 
 
+class _Given:
+    """What a loss is called with; Fabric looks into lists, tuples and dataclasses, and would copy them."""
+
+    def __init__(self, batch: Any, state: Any) -> None:
+        self.batch, self.state = batch, state
+
+
 class _Lossy(nn.Module):
     """A model's loss as a module, which is what DDP and a precision act on."""
 
@@ -148,8 +155,8 @@ class _Lossy(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return self.loss(inputs, targets, state)
+    def forward(self, given: _Given) -> tuple[Tensor, Any]:
+        return self.loss(given.batch, given.state)
 
 
 def join(device: torch.device, precision: str) -> Processes:

@@ -1,11 +1,12 @@
-"""What the commands that train share: a new run or one to go on with, by one process or several."""
+"""`unrolled train NAME`, for every task: a new run or one to go on with, by one process or several."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -16,21 +17,15 @@ from tyro.conf import arg
 
 from unrolled.cli.flags import flag
 from unrolled.cli.parsing import parse
-from unrolled.data.tokens import Progress as Told
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.settings import to_json
-from unrolled.tasks.language import LanguageConfig, LanguageTask
-from unrolled.tasks.pairs import TranslationConfig
-from unrolled.tasks.sentiment import SentimentConfig, SentimentTask
-from unrolled.tasks.translation import TranslationTask
+from unrolled.tasks import find_task
+from unrolled.tasks.base import Task, sections
 from unrolled.training import Outcome, Run, Trainer, open_run
-from unrolled.training.config import FIXED_TRAINING
 from unrolled.training.optimisation import find_device
 from unrolled.training.processes import Processes, join
 from unrolled.training.progress import clock
-
-Task = LanguageTask | TranslationTask | SentimentTask
-Config = LanguageConfig | TranslationConfig | SentimentConfig
+from unrolled.training.run import next_free
 
 #: A limit given anew takes the place of those before it.
 _LIMITS = ("epochs", "max_steps", "max_time")
@@ -46,28 +41,35 @@ class RunArguments:
     """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command that trains.
+def main(words: Sequence[str], prog: str) -> int:
+    """Train anew or go on; the exit code."""
+    return Training(find_task(prog.split()[-1])).main(words, prog)
 
-    kind: its flags, a RunArguments: the sections of a run's configuration by their names there, `out` and `resume`.
-    name: as it is typed. task: of its runs. make: opens one. read: its settings.
-    create: makes a new run of the arguments, telling how far it is, and returns its task.
-    use: the word and the command for a run that is trained, `{run}` being its path.
-    closing: what is said of it in the end, where a checkpoint was written; the task is then no longer trained.
-    """
 
-    kind: type[RunArguments]
-    name: str
-    task: str
-    make: Callable[[Run], Task]
-    read: Callable[[Run], Config]
-    create: Callable[[Any, Told], Task]
-    use: tuple[str, str]
-    closing: Callable[[Any], list[str]] = lambda task: []
+def with_sections(task: type[Task], base: type, description: str) -> Any:
+    """The flags of `base`, and those of the sections of a task's settings."""
+    parts = [
+        (name, type(value), field(default_factory=partial(dataclasses.replace, value)))
+        for name, value in sections(task.Settings).items()
+    ]
+    namespace = {"__doc__": description, "__module__": __name__}
+    return dataclasses.make_dataclass("Arguments", parts, bases=(base,), frozen=True, namespace=namespace)
+
+
+def arguments(name: str, words: Sequence[str]) -> Any:
+    """The flags of `train NAME`."""
+    return Training(find_task(name.split()[-1])).kind
+
+
+class Training:
+    """The command that trains a task."""
+
+    def __init__(self, task: type[Task]) -> None:
+        self.task = task
+        self.kind = with_sections(task, RunArguments, task.help)
+        self.names = list(sections(task.Settings))
 
     def main(self, words: Sequence[str], prog: str) -> int:
-        """Train anew or go on; the exit code."""
         arguments: Any = parse(self.kind, words, prog)
         console = Console(highlight=False, markup=False, soft_wrap=True)
         if arguments.resume is None:
@@ -79,18 +81,20 @@ class Command:
                 return created[0].run.path
 
             path = processes.first(create)
-            task = created[0] if created else self.make(open_run(path))
+            task = created[0] if created else self.task(open_run(path))
             return self._train(task, processes, console, resume=False)
         run, _ = Run.read(arguments.resume)
         config = self._renewed(run, arguments, words, prog)
         processes = join(find_device(config.training.device), config.training.precision)
         processes.first(lambda: open_run(run.path) and None)  # which brings one of an older format up to date
         with run.locked() if processes.leads else nullcontext():
-            task = self.make(dataclasses.replace(run, config=to_json(config)))
+            task = self.task(dataclasses.replace(run, config=to_json(config)))
             processes.first(task.verify)
             return self._train(task, processes, console, resume=True)
 
     def _create(self, arguments: Any, console: Console) -> Task:
+        settings = self.task.Settings(**{name: getattr(arguments, name) for name in self.names})
+        path = arguments.out or next_free(Path("runs"), self.task.run_name(settings))
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -99,24 +103,23 @@ class Command:
             disable=not console.is_terminal,
         ) as bar:
             told = bar.add_task("reading", total=None)
-            task = self.create(
-                arguments, lambda what, share: bar.update(told, description=what, total=1.0, completed=share)
+            task = self.task.create(
+                path, settings, lambda what, share: bar.update(told, description=what, total=1.0, completed=share)
             )
             bar.remove_task(told)
         return task
 
-    def _renewed(self, run: Run, arguments: Any, words: Sequence[str], prog: str) -> Config:
+    def _renewed(self, run: Run, arguments: Any, words: Sequence[str], prog: str) -> Any:
         """The run's settings, with what was given anew beside --resume, where it may be."""
         if arguments.out is not None:
             raise ConfigurationError("--resume goes on in its own directory; leave out --out")
-        if run.task != self.task:
-            raise RunError(f"{run.path}: a {run.task} run cannot be resumed by {self.name}")
-        stored = self.read(run)
-        names = [section.name for section in dataclasses.fields(stored)]
+        if run.task != self.task.kind:
+            raise RunError(f"{run.path}: a {run.task} run cannot be resumed by train {self.task.name}")
+        stored, names = self.task.settings_of(run), self.names
         before = {name: getattr(stored, name) for name in names}
         after: Any = parse(self.kind, words, prog, default=self.kind(**before, resume=arguments.resume))
         given = {name: _differences(before[name], getattr(after, name)) for name in names}
-        fixed = [name for part in names for name in given[part] if part != "training" or name in FIXED_TRAINING]
+        fixed = [name for part in names for name in given[part] if part != "training" or name in after.training.fixed]
         if fixed:
             raise ConfigurationError(
                 f"{', '.join(map(flag, fixed))} cannot change when a run is resumed; start a new run, or leave it out"
@@ -141,13 +144,13 @@ class Command:
         console.print(f"{outcome.reason} after {at.step:,} steps, {clock(at.seconds)}")
         if at.best_step:
             console.print(f"best validation at step {at.best_step:,}: {task.describe(at.best_loss)}")
-            for line in self.closing(task):
+            for line in task.closing():
                 console.print(line)
         console.print(f"curve  {path / 'loss.png'}")
         if outcome.reason == "interrupted":
-            console.print(f"go on  unrolled {self.name} --resume {quote(str(path))}")
-        word, command = self.use
-        console.print(f"{word:6} {command.format(run=quote(str(path)))}")
+            console.print(f"go on  unrolled train {self.task.name} --resume {quote(str(path))}")
+        for word, command in task.uses()[:1]:
+            console.print(f"{word:6} {command.format(run=quote(str(path)))}")
 
 
 def _introduce(task: Task, trainer: Trainer, console: Console, resume: bool) -> None:
@@ -159,11 +162,6 @@ def _introduce(task: Task, trainer: Trainer, console: Console, resume: bool) -> 
         at = trainer.position
         said = f"resumed at step {at.step:,}, epoch {at.epoch}" if at.step else "no checkpoint yet: from step 0"
         console.print(f"       {said}")
-
-
-def default_name(path: str | Path) -> str:
-    """A short name of a file of pairs, for its runs."""
-    return "stdin" if str(path) == "-" else Path(path).resolve().name.split(".")[0] or "pairs"
 
 
 def _differences(before: Any, after: Any) -> list[str]:

@@ -1,0 +1,171 @@
+"""The settings of a language model's run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import numpy as np
+from tyro.conf import arg
+
+from unrolled.cells import CELLS, find_cell
+from unrolled.data.levels import LEVELS
+from unrolled.data.streams import split_tokens
+from unrolled.errors import ConfigurationError
+from unrolled.models import LanguageModel
+from unrolled.settings import require, require_choice
+from unrolled.training import TrainingConfig
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Text."""
+
+    data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
+    """Files, plain or gzip, folders, or - for standard input; none: the source code of Python's standard library."""
+    glob: Annotated[str | None, arg(metavar="PATTERN")] = None
+    """Which files of a folder: '*.py'."""
+    level: str = "char"
+    """char, word, byte or bpe."""
+    vocab_size: Annotated[int | None, arg(metavar="N")] = None
+    """Most words to keep (word: all), or size of the BPE vocabulary (2000)."""
+    min_count: int = 2
+    """Words that occur less often become <unk>."""
+    val_fraction: float = 0.1
+    """Share of the text, behind the training part, to validate on."""
+    test_fraction: float = 0.0
+    """Share of the text, at its end, to keep for `unrolled eval`."""
+    val_tokens: int = 200_000
+    """Validate, while training, on the first N tokens of that part; 0: on all."""
+
+    def __post_init__(self) -> None:
+        require_choice("level", self.level, LEVELS)
+        require(self.min_count >= 1, "min_count", "at least 1", self.min_count)
+        require(self.val_tokens >= 0, "val_tokens", "0 (all) or above", self.val_tokens)
+        if self.vocab_size is not None:
+            require(2 <= self.vocab_size <= 1 << 24, "vocab_size", "from 2 to 2^24", self.vocab_size)
+            if self.level in ("char", "byte"):
+                said = f"`vocab_size` is for words and BPE; at level {self.level} it has no meaning"
+                raise ConfigurationError(said, setting="vocab_size")
+        split_tokens(np.empty(0), self.val_fraction, self.test_fraction)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Model."""
+
+    cell: Annotated[str, arg(metavar="NAME", help=f"One of {', '.join(CELLS)}.")] = "lstm"
+    hidden_size: Annotated[tuple[int, ...], arg(metavar="N...")] = (256,)
+    """Units a layer; several numbers give each layer its own."""
+    num_layers: Annotated[int | None, arg(metavar="N")] = None
+    """Layers (2, or as many as `hidden_size` has numbers)."""
+    embedding_size: Annotated[int | None, arg(metavar="N")] = None
+    """Width of the embedding; 0: one-hot input (128; with `tie_weights` the last layer's size)."""
+    dropout: float = 0.1
+    """Between layers and before the readout."""
+    recurrent_dropout: float = 0.0
+    """On the previous output inside the recurrence, one mask a sequence."""
+    zoneout: float = 0.0
+    """Chance that a unit keeps its value for a step."""
+    forget_bias: float = 1.0
+    """First bias of the forget gate, in cells that have one."""
+    tie_weights: bool = False
+    """Share the embedding's matrix with the readout."""
+    vectors: Annotated[str | None, arg(metavar="FILE")] = None
+    """Start the embedding from word vectors, as text; needs `level=word`, and their width as `embedding_size`."""
+    fix_vectors: bool = False
+    """Leave the embedding as it was started from `vectors`."""
+
+    def __post_init__(self) -> None:
+        find_cell(self.cell)
+        sizes = " ".join(map(str, self.hidden_size)) or "none"
+        fit = bool(self.hidden_size) and all(1 <= size <= 65_536 for size in self.hidden_size)
+        require(fit, "hidden_size", "from 1 to 65,536", sizes)
+        for name, low, high in (("num_layers", 1, 1000), ("embedding_size", 0, 65_536)):
+            value = getattr(self, name)
+            require(value is None or low <= value <= high, name, f"from {low} to {high:,}", value)
+        require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
+        if self.num_layers is not None and len(self.hidden_size) not in (1, self.num_layers):
+            said = f"`hidden_size` gives {len(self.hidden_size)} widths for {self.num_layers} layers"
+            raise ConfigurationError(said, setting="hidden_size")
+        for name in ("dropout", "recurrent_dropout", "zoneout"):
+            value = getattr(self, name)
+            require(0 <= value < 1, name, "from 0 to below 1", value)
+        if self.fix_vectors and self.vectors is None:
+            raise ConfigurationError(
+                "`fix_vectors` fixes what `vectors` gives: name the file", setting=("fix_vectors", "vectors")
+            )
+        if self.vectors is not None and self.tie_weights:
+            raise ConfigurationError(
+                "`vectors` and `tie_weights` want the same matrix to start differently",
+                setting=("vectors", "tie_weights"),
+            )
+
+    @property
+    def widths(self) -> list[int]:
+        """The hidden size of each layer."""
+        if len(self.hidden_size) > 1:
+            return list(self.hidden_size)
+        return [self.hidden_size[0]] * (self.num_layers or 2)
+
+    @property
+    def embedding_width(self) -> int:
+        """The width of the embedding; 0 where the input is one-hot."""
+        default = self.widths[-1] if self.tie_weights else 128
+        return default if self.embedding_size is None else self.embedding_size
+
+    def build(self, vocabulary_size: int) -> LanguageModel:
+        return LanguageModel(
+            vocabulary_size,
+            self.cell,
+            embedding_size=self.embedding_width,
+            hidden_size=self.widths,
+            dropout=self.dropout,
+            recurrent_dropout=self.recurrent_dropout,
+            zoneout=self.zoneout,
+            forget_bias=self.forget_bias,
+            tie_weights=self.tie_weights,
+        )
+
+
+@dataclass(frozen=True)
+class StreamTraining(TrainingConfig):
+    """Training."""
+
+    batch_size: int = 32
+    """Streams read side by side, by all processes together."""
+    accumulate: int = 1
+    """Parts in which a process reads its streams, one after the other: less memory for the same gradients."""
+    seq_length: int = 64
+    """Steps a stream advances between two updates."""
+    backward_length: int = 0
+    """Steps that gradients flow back, at most; 0: as many as `seq_length`."""
+    carry_state: bool = True
+    """Carry the hidden state from one update to the next."""
+
+    fixed: ClassVar[tuple[str, ...]] = (*TrainingConfig.fixed, "seq_length")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.seq_length >= 1, "seq_length", "at least 1", self.seq_length)
+        require(self.backward_length >= 0, "backward_length", "0 or above", self.backward_length)
+        require(self.backward_length < 1 << 31, "backward_length", "below 2^31", self.backward_length)
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """All settings of a language model's run."""
+
+    text: TextConfig = field(default_factory=TextConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: StreamTraining = field(default_factory=StreamTraining)
+
+
+@dataclass(frozen=True)
+class TextEvaluation:
+    """What a language model is scored on."""
+
+    data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
+    """Files, folders, or - for standard input; none: the run's test part, or else its validation part."""
+    glob: Annotated[str | None, arg(metavar="PATTERN")] = None
+    """Which files of a folder: '*.py'."""
