@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import Annotated
 
-from rich.console import Console
-from rich.text import Text
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
@@ -17,7 +15,6 @@ from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.reports import reports
 from unrolled.training import Checkpoints, open_run
 from unrolled.training.checkpoint import WHICH
-from unrolled.training.progress import clock
 from unrolled.training.run import FORMAT
 
 
@@ -31,6 +28,9 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     path = parse(Arguments, words, prog).run
+    from rich.console import Console
+    from rich.text import Text
+
     run = open_run(path)
     info = info_of(run)(run, "cpu")
     console = Console(highlight=False, soft_wrap=True)  # a command to copy must not be broken by a narrow terminal
@@ -40,6 +40,8 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _facts(info: TaskInfo, path: str) -> list[tuple[str, str]]:
+    from unrolled.training.progress import clock
+
     run, training = info.run, info.config.training
     facts = [("run", str(run.path)), ("task", f"{run.task}, format {FORMAT}"), *info.facts()]
     facts.append(("optimizer", f"{training.optimizer}, learning rate {training.learning_rate:g}"))

@@ -48,7 +48,7 @@ class Task(TaskInfo, ABC):
             task.keep_counts()
         return task
 
-    @classmethod  # noqa: B027 - optional
+    @classmethod
     def prepare(cls, run: Run, settings: Any, progress: Progress) -> None:
         """Put into a new run's directory what its training needs; nothing, where the data are made as it goes."""
 
@@ -64,7 +64,7 @@ class Task(TaskInfo, ABC):
         self.read()
         self.model: Any = self.build().to(self.device)
 
-    def read(self) -> None:  # noqa: B027 - optional
+    def read(self) -> None:
         """Take up what `prepare` put into the run, before the model is built."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class Task(TaskInfo, ABC):
         """DataError where a new run's data do not make a batch."""
         self.epoch(0)
 
-    def verify(self) -> None:  # noqa: B027 - optional
+    def verify(self) -> None:
         """RunError where the run's data cannot be those that were prepared."""
 
     # -- the loop's view -----------------------------------------------------------------------------------------

@@ -121,6 +121,7 @@ def sections(settings: type) -> dict[str, Any]:
     made = settings()
     return {each.name: getattr(made, each.name) for each in fields(settings)}
 
+
 def without_streams(config: dict[str, Any]) -> dict[str, Any]:
     """A run's settings without those of streams, which every run had before December 2026."""
     training = config.get("training")

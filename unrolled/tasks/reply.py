@@ -37,6 +37,7 @@ class ReplyTask(ReplyInfo, TranslationTask):
         text = json.dumps(responses, ensure_ascii=False, indent=0) + "\n"
         (run.path / RESPONSES_FILE).write_text(text, encoding="utf-8")
 
+
 def create_reply_run(path: Path, config: ReplyConfig) -> ReplyTask:
     """A new run directory with its pairs and its responses."""
     return ReplyTask.create(path, config)
