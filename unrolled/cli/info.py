@@ -10,10 +10,10 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
-from unrolled.tasks import info_of
+from unrolled.tasks import open_info
 from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.reports import reports
-from unrolled.training import Checkpoints, open_run
+from unrolled.training import Checkpoints
 from unrolled.training.checkpoint import WHICH
 from unrolled.training.run import FORMAT
 
@@ -31,8 +31,7 @@ def main(words: Sequence[str], prog: str) -> int:
     from rich.console import Console
     from rich.text import Text
 
-    run = open_run(path)
-    info = info_of(run)(run, "cpu")
+    info = open_info(path)
     console = Console(highlight=False, soft_wrap=True)  # a command to copy must not be broken by a narrow terminal
     for name, value in _facts(info, path):
         console.print(Text(f"{name:13}", style="bold") + Text(value))

@@ -19,6 +19,9 @@ from unrolled.training.checkpoint import Which
 if TYPE_CHECKING:
     from unrolled.tasks.language import LanguageTask
 
+#: Tokens, read and written, for which the eager loop is faster than to plan, or to look for a plan that is kept.
+_FEW = 200
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -70,6 +73,8 @@ def main(words: Sequence[str], prog: str) -> int:
     else:
         generator.manual_seed(arguments.seed)
     prompt = task.prompt(arguments.prime or "\n", arguments.count)
+    if len(prompt) + arguments.length <= _FEW:
+        task.model.recurrent.backend = "eager"
     try:
         _print_texts(task, generate(task.model, prompt, sampling, generator), arguments)
     except DecodingError:

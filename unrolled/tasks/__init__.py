@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.lazy import Place
 from unrolled.tasks.base import Task
-from unrolled.tasks.info import TaskInfo
+from unrolled.tasks.info import TaskInfo, stored_counts
 
 if TYPE_CHECKING:
     from unrolled.training import Run
@@ -160,6 +160,20 @@ def info_of(run: Run) -> type[TaskInfo]:
 def task_of(run: Run) -> type[Task]:
     """The task of a run; RunError where no package that is installed has it."""
     return find_task(info_of(run).name)
+
+
+def open_info(path: str | Path) -> TaskInfo:
+    """A run without its model, where it holds what is told of it; those of older versions are opened whole.
+
+    RunError where there is no such run.
+    """
+    from unrolled.training import open_run
+
+    run = open_run(path)
+    info = info_of(run)
+    if not issubclass(info, Task) and stored_counts(run, info.numbers) is None:
+        info = task_of(run)
+    return info(run, "cpu")
 
 
 def open_task(

@@ -87,16 +87,11 @@ class TaskInfo:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What the facts count, by the names in `numbers`: as the run was made, unless its files have changed since.
-
-        Runs that hold no such counts, as those of older versions, are opened, model and all.
-        """
+        """What the facts count, by the names in `numbers`, as it was kept; RunError where it is not."""
         stored = stored_counts(self.run, self.numbers)
-        if stored is not None:
-            return stored
-        from unrolled.tasks import find_task
-
-        return find_task(self.name)(self.run, "cpu").counts
+        if stored is None:
+            raise RunError(f"{self.run.path}: holds no {FACTS_FILE}, or one of other files")
+        return stored
 
     def facts(self) -> list[tuple[str, str]]:
         """What a user may want to know of the run, by name."""
