@@ -109,3 +109,4 @@ def _print_commands(group: str, summaries: dict[str, str]) -> None:
         if name.startswith(group):
             print(f"  unrolled {name:20} {summary}")
     print("\n`unrolled COMMAND --help` shows a command's options. Start with: unrolled train lm")
+    print("`unrolled --print-completion bash|zsh|fish` prints what makes a shell complete them.")

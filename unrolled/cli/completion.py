@@ -30,7 +30,10 @@ _CHOICES: dict[str, Iterable[str]] = {
     **{"optimizer": OPTIMIZERS, "lr_schedule": SCHEDULES, "precision": PRECISIONS, "device": ("cpu", "cuda", "mps")},
 }
 #: The same, of single commands.
-_CHOICES_OF: dict[tuple[str, str], Iterable[str]] = {("train tree", "cell"): TREE_CELLS}
+_CHOICES_OF: dict[tuple[str, str], Iterable[str]] = {
+    ("train tree", "cell"): TREE_CELLS,
+    ("eval", "checkpoint"): ("best", "last", "average"),
+}
 #: A value whose name in the help begins so is a path.
 _PATHS = ("RUN", "FILE", "DIR", "PATH", "FOLDER", "FIGURE", "OUT")
 
@@ -201,13 +204,14 @@ def _shared(known: Sequence[Command]) -> str:
         for each in command.flags:
             if each.bare:
                 continue
-            typed = [f'"{command.name} {name}{more}"' for name in each.names for more in ("", "+")[: 1 + each.many]]
+            known_values = bool(each.choices or each.files)
+            ends = ("", "+") if each.many and known_values else ("",)
+            typed = [f'"{command.name} {name}{end}"' for name in each.names for end in ends]
             offer = "_unrolled_files" if each.files else f'_unrolled_words "{" ".join(each.choices)}"'
             # After one value of several, a flag may come as well.
             also = f"; _unrolled_flags '{' '.join(command.words)}' files" if each.many else ""
-            stop = f"{offer}{also}; return" if each.choices or each.files else "return"
-            if each.choices or each.files or not each.many:
-                values.append(f"        {'|'.join(typed)}) {stop} ;;")
+            stop = f"{offer}{also}; return" if known_values else "return"
+            values.append(f"        {'|'.join(typed)}) {stop} ;;")
     nested = _nested(known)
     for command in known:
         parts = [f"_unrolled_flags '{' '.join(command.words)}'{' files' if command.files else ''}"]
