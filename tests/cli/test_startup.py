@@ -138,5 +138,5 @@ def test_few_tokens_are_sampled_without_a_plan(runs, tmp_path):
     )
     words = ["sample", str(runs / "lm"), "--length", "50", "--seed", "1"]
     done = completed([sys.executable, "-c", program, *words], env=environment, check=True)
-    assert len(done.stdout) == 52  # what it goes on from, 50 characters, and the end of the last line
+    assert len(done.stdout) == 51  # 50 characters, and the end of the last line
     assert not (tmp_path / "cache").exists()
