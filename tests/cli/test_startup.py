@@ -133,9 +133,7 @@ def test_a_task_of_another_package_is_not_imported_by_help_and_runs(tmp_path):
 
 def test_few_tokens_are_sampled_without_a_plan(runs, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "UNROLLED_CACHE": str(tmp_path / "cache")}
-    program = (
-        "import sys; from unrolled.cli import main; main(sys.argv[1:]); assert 'torch._dynamo' not in sys.modules"
-    )
+    program = "import sys; from unrolled.cli import main; main(sys.argv[1:]); assert 'torch._dynamo' not in sys.modules"
     words = ["sample", str(runs / "lm"), "--length", "50", "--seed", "1"]
     done = completed([sys.executable, "-c", program, *words], env=environment, check=True)
     assert len(done.stdout) == 51  # 50 characters, and the end of the last line

@@ -1,7 +1,7 @@
 """`unrolled --print-completion SHELL`: a script by which a shell completes commands, flags, choices and file names.
 
-tyro prints such scripts too, of one parser: they offer files for every string, none where a RUN is expected, and know no
-command that is a group as well (`inspect`).
+tyro prints such scripts too, of one parser: they offer files for every string and none where a RUN is expected, and do
+not know of commands that are groups as well, as `inspect` is.
 """
 
 from __future__ import annotations
@@ -26,8 +26,14 @@ from unrolled.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES
 
 #: Values of settings that are plain strings, by the setting's name.
 _CHOICES: dict[str, Iterable[str]] = {
-    **{"cell": CELLS, "cells": CELLS, "decoder_cell": CELLS, "level": LEVELS, "sizes": SIZES, "against": PEERS},
-    **{"optimizer": OPTIMIZERS, "lr_schedule": SCHEDULES, "precision": PRECISIONS, "device": ("cpu", "cuda", "mps")},
+    **dict.fromkeys(("cell", "cells", "decoder_cell"), CELLS),
+    "level": LEVELS,
+    "sizes": SIZES,
+    "against": PEERS,
+    "optimizer": OPTIMIZERS,
+    "lr_schedule": SCHEDULES,
+    "precision": PRECISIONS,
+    "device": ("cpu", "cuda", "mps"),
 }
 #: The same, of single commands.
 _CHOICES_OF: dict[tuple[str, str], Iterable[str]] = {
@@ -110,7 +116,9 @@ def _flag(command: str, name: str, hint: Any) -> tuple[Flag, bool]:
     notes = getattr(hint, "__metadata__", ())
     kinds = _alternatives(hint.__origin__ if notes else hint)
     many = any(typing.get_origin(kind) is tuple for kind in kinds)
-    inner = {part for kind in kinds for part in (typing.get_args(kind) if typing.get_origin(kind) is tuple else (kind,))}
+    inner: set[Any] = set()
+    for kind in kinds:
+        inner |= set(typing.get_args(kind)) if typing.get_origin(kind) is tuple else {kind}
     if bool in inner:
         return Flag((flag(name), flag(f"no_{name}")), bare=True), False
     shown = next((note.metavar for note in notes if getattr(note, "metavar", None)), "")

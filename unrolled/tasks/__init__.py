@@ -12,17 +12,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unrolled.errors import ConfigurationError, RunError
-from unrolled.lazy import Place
-from unrolled.tasks.base import Task
-from unrolled.tasks.info import TaskInfo, stored_counts
+from unrolled.lazy import Place, door
 
 if TYPE_CHECKING:
+    from unrolled.tasks.base import Task
+    from unrolled.tasks.info import TaskInfo
     from unrolled.training import Run
+else:
+    __getattr__ = door(__name__, {"base": ("Task",), "info": ("TaskInfo",)})
 
 GROUP = "unrolled.tasks"
 Kind = TypeVar("Kind", bound="type[Task]")
@@ -82,6 +83,8 @@ def register(task: Kind) -> Kind:
 
 @cache
 def _installed() -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
@@ -167,6 +170,8 @@ def open_info(path: str | Path) -> TaskInfo:
 
     RunError where there is no such run.
     """
+    from unrolled.tasks.base import Task
+    from unrolled.tasks.info import stored_counts
     from unrolled.training import open_run
 
     run = open_run(path)
