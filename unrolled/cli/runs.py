@@ -12,6 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from tyro.conf import Positional, arg
 
 from unrolled.cli.flags import as_flags
@@ -20,6 +23,7 @@ from unrolled.errors import RunError
 from unrolled.tasks.reports import reports
 from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import UNREADABLE
+from unrolled.training.progress import clock
 from unrolled.training.run import one_line
 
 Column = Literal[
@@ -63,10 +67,6 @@ class Row:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     if not arguments.folder.is_dir():
         raise RunError(f"{arguments.folder}: no such folder")
     rows = [_row(path, arguments.folder, error) for path, error in _find(arguments.folder)]
@@ -191,8 +191,6 @@ def _state(run: Run) -> str:
 
 
 def _shown(row: Row) -> list[str]:
-    from unrolled.training.progress import clock
-
     return [
         *(row.name, row.task, row.cell, row.units),
         "" if row.steps is None else f"{row.steps:,}",

@@ -28,7 +28,7 @@ class NoFlags:
 
 
 class TaskInfo:
-    """A task, and one of its runs, as far as `train --help` and `info` tell of them.
+    """A task, and one of its runs, as far as the help of `train` and `info` tell of them.
 
     name: as it is typed, `train NAME`. kind: what its runs are marked with (as `name`).
     help: what the help of `train NAME` says first (the docstring of the class that sets `name`).

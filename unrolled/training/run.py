@@ -15,6 +15,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from unrolled import __version__
 from unrolled.errors import RunError
 from unrolled.training.links import is_plain_file, refuse_links
@@ -139,8 +141,6 @@ class Run:
         written would change something outside of it.
         """
         refuse_links(self.path, to_write=True)
-        from filelock import FileLock, Timeout
-
         # A singleton may be taken again by its holder: by a command, and by the loop that it calls.
         lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
         try:
@@ -195,8 +195,6 @@ def _is_locked(path: Path) -> bool:
     lock = path / ".lock"
     if not is_plain_file(lock):
         return False
-    from filelock import FileLock, Timeout
-
     try:
         with FileLock(lock, timeout=0):
             return False
