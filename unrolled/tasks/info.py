@@ -128,9 +128,8 @@ def without_streams(config: dict[str, Any]) -> dict[str, Any]:
 
 def keep_counts(run: Run, counts: dict[str, int]) -> None:
     """Write into a run what was counted of its files as they are; RunError where it cannot be written."""
-    files = [path for path in run.path.iterdir() if path.is_file() and not path.name.startswith(".")]
-    written = {"config.json", FACTS_FILE, "metrics.jsonl", "reports.jsonl", "samples.txt", "loss.png"}
-    known = {path.name: _stamp(path) for path in sorted(files) if path.name not in written}
+    prepared = [path for path in sorted(run.path.iterdir()) if path.suffix in (".json", ".bin", ".safetensors")]
+    known = {path.name: _stamp(path) for path in prepared if path.name not in ("config.json", FACTS_FILE)}
     stored = {"counts": counts, "settings": _settings(run), "files": known}
     write_atomically(run.path / FACTS_FILE, json.dumps(stored, indent=2) + "\n")
 
