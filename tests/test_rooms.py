@@ -11,7 +11,7 @@ PACKAGE = ROOT / "unrolled"
 
 #: A room may import those before it, but for what MAY_NOT_KNOW says.
 ROOMS = (
-    *("errors", "settings", "cache", "cells", "unroll", "layers", "data", "models", "decoding", "metrics"),
+    *("errors", "settings", "lazy", "cache", "cells", "unroll", "layers", "data", "models", "decoding", "metrics"),
     *("training", "tasks", "analysis", "experiments", "bench", "cli"),
 )
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.cells.tree import TREE_CELLS, TreeCell
+from unrolled.cells import TREE_CELLS
+from unrolled.cells.tree import TreeCell
 from unrolled.data.trees import batch_trees, parse_tree, read_trees
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.layers.tree import run_trees

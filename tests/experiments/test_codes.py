@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from unrolled.experiments.codes import CODES, OBJECTS, draw_pictures, measure, train_code
+from unrolled.experiments.codes import CODES, draw_pictures, measure, train_code
+from unrolled.experiments.names import OBJECTS
 
 CIRCLE = list(OBJECTS).index("circle")
 

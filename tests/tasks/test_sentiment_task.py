@@ -12,7 +12,8 @@ from tests.cli.test_train_tree import SMALL, tree
 from tests.programs import completed
 from tests.tasks.test_translation_task import gradients
 from unrolled.cli import main
-from unrolled.tasks.sentiment import SentimentConfig, SentimentTask, TreeConfig, TreeModelConfig
+from unrolled.tasks.sentiment import SentimentTask
+from unrolled.tasks.sentiment_settings import SentimentConfig, TreeConfig, TreeModelConfig
 
 
 @pytest.fixture

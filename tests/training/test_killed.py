@@ -107,4 +107,8 @@ READ = {
         for record in open_run(path.parent).metrics()
     ],
     "training.safetensors": training_state,
+    # Of the settings it holds a digest, and they name the data's place.
+    "facts.json": lambda path: {
+        name: value for name, value in json.loads(path.read_text()).items() if name != "settings"
+    },
 }

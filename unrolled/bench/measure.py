@@ -12,20 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
+from unrolled.bench.cases import PEERS, SIZES
 from unrolled.bench.peers import Side, engine, jax_scan, torch_compiled, torch_layer
 from unrolled.cells import Cell, find_cell
 
-#: Steps, batch, input, hidden.
-SIZES: dict[str, tuple[int, int, int, int]] = {
-    "S1": (25, 1, 64, 100),
-    "S2": (50, 50, 65, 128),
-    "S3": (64, 32, 128, 256),
-    "S4": (50, 64, 512, 512),
-    "S5": (35, 20, 650, 650),
-}
+#: Rows and columns of the matrices of the product.
 _PRODUCT = 2048
-#: What can be compared with this engine.
-PEERS = ("torch.nn", "eager", "torch.compile", "jax")
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,36 @@
-"""The maths of one step: every cell of the lectures, a class each."""
+"""The maths of one step: every cell of the lectures, a class each.
+
+The classes are imported when they are first used; the names in `CELLS` need no PyTorch.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from functools import partial
+from typing import TYPE_CHECKING
 
-from unrolled.cells.base import Cell, Gate, State
-from unrolled.cells.elman import ElmanCell, PascanuCell
-from unrolled.cells.gru import GRUCell, GRUResetAfterCell, LayerNormGRUCell
-from unrolled.cells.lstm import CoupledLSTMCell, GatedCell, LayerNormLSTMCell, LSTMCell, PeepholeLSTMCell
-from unrolled.cells.mutations import MUT1Cell, MUT2Cell, MUT3Cell
-from unrolled.errors import ConfigurationError
+from unrolled.cells.names import CELLS, TREE_CELLS, find_cell, require_cell
+from unrolled.lazy import door
+
+if TYPE_CHECKING:
+    from unrolled.cells.base import Cell, Gate, State
+    from unrolled.cells.elman import ElmanCell, PascanuCell
+    from unrolled.cells.gru import GRUCell, GRUResetAfterCell, LayerNormGRUCell
+    from unrolled.cells.lstm import CoupledLSTMCell, GatedCell, LayerNormLSTMCell, LSTMCell, PeepholeLSTMCell
+    from unrolled.cells.mutations import MUT1Cell, MUT2Cell, MUT3Cell
+else:
+    __getattr__ = door(
+        __name__,
+        {
+            "base": ("Cell", "Gate", "State"),
+            "elman": ("ElmanCell", "PascanuCell"),
+            "gru": ("GRUCell", "GRUResetAfterCell", "LayerNormGRUCell"),
+            "lstm": ("CoupledLSTMCell", "GatedCell", "LayerNormLSTMCell", "LSTMCell", "PeepholeLSTMCell"),
+            "mutations": ("MUT1Cell", "MUT2Cell", "MUT3Cell"),
+        },
+    )
 
 __all__ = [
     "CELLS",
+    "TREE_CELLS",
     "Cell",
     "CoupledLSTMCell",
     "ElmanCell",
@@ -32,32 +48,5 @@ __all__ = [
     "PeepholeLSTMCell",
     "State",
     "find_cell",
+    "require_cell",
 ]
-
-#: The cells by the plain names that users give: `gru`.
-CELLS: dict[str, Callable[..., Cell]] = {
-    "elman": ElmanCell,
-    "relu": partial(ElmanCell, nonlinearity="relu"),
-    "pascanu": PascanuCell,
-    "lstm": LSTMCell,
-    "peephole": PeepholeLSTMCell,
-    "peephole-full": partial(PeepholeLSTMCell, full=True),
-    "coupled": CoupledLSTMCell,
-    "ln-lstm": LayerNormLSTMCell,
-    "gru": GRUCell,
-    "gru-swapped": partial(GRUCell, update_keeps=False),
-    "gru-after": GRUResetAfterCell,
-    "ln-gru": LayerNormGRUCell,
-    "mut1": MUT1Cell,
-    "mut2": MUT2Cell,
-    "mut3": MUT3Cell,
-}
-
-
-def find_cell(name: str) -> Callable[..., Cell]:
-    """The constructor of the cell called `name`; ConfigurationError, listing the names, where there is none."""
-    if name not in CELLS:
-        close = difflib.get_close_matches(name.lower(), CELLS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ConfigurationError(f"unknown cell {name!r}{hint}: choose from {', '.join(CELLS)}")
-    return CELLS[name]

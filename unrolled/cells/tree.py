@@ -104,7 +104,3 @@ class TreeLSTMCell(TreeCell):
         i, f_left, f_right, o, u = gates.chunk(5, -1)
         c = torch.sigmoid(i) * torch.tanh(u) + torch.sigmoid(f_left) * c_left + torch.sigmoid(f_right) * c_right
         return torch.sigmoid(o) * torch.tanh(c), c
-
-
-#: The tree cells by the plain names that a person types.
-TREE_CELLS: dict[str, type[TreeCell]] = {"composed": ComposedTreeCell, "tree-lstm": TreeLSTMCell}

@@ -76,6 +76,8 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"unrolled {__version__}")
         return 0
+    if words[:1] == ["--print-completion"]:
+        return _print_completion(words[1:])
     name = commands.name_of(words)
     if name is not None:
         return commands.module_of(name).main(words[len(name.split()) :], prog=f"unrolled {name}")
@@ -92,9 +94,19 @@ def _dispatch(words: list[str]) -> int:
     return 2
 
 
+def _print_completion(words: list[str]) -> int:
+    from unrolled.cli.completion import script
+
+    if len(words) != 1:
+        raise ConfigurationError("--print-completion takes one shell: bash, zsh or fish")
+    print(script(words[0]), end="")
+    return 0
+
+
 def _print_commands(group: str, summaries: dict[str, str]) -> None:
     print(f"usage: unrolled {group + ' ' if group else ''}COMMAND [OPTIONS]\n")
     for name, summary in summaries.items():
         if name.startswith(group):
             print(f"  unrolled {name:20} {summary}")
     print("\n`unrolled COMMAND --help` shows a command's options. Start with: unrolled train lm")
+    print("`unrolled --print-completion bash|zsh|fish` prints what makes a shell complete them.")

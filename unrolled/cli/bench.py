@@ -6,16 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from rich.console import Console
 from tyro.conf import arg
 
-from unrolled.bench.measure import PEERS, SIZES, Timing, time_cell
-from unrolled.cells import CELLS, find_cell
+from unrolled.bench.cases import PEERS, SIZES
+from unrolled.cells import CELLS, require_cell
 from unrolled.cli.parsing import parse
 from unrolled.settings import require, require_choice
+
+if TYPE_CHECKING:
+    from unrolled.bench.measure import Timing
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    import torch
+    from rich.console import Console
+
+    from unrolled.bench.measure import time_cell
+
     require(arguments.repeats >= 3, "repeats", "at least 3", arguments.repeats)
     for name in arguments.cells:
-        find_cell(name)
+        require_cell(name)
     for size in arguments.sizes:
         require_choice("sizes", size, tuple(SIZES))
     for peer in arguments.against:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unrolled.cli.parsing import parse
-from unrolled.data.mails import made_mails
 from unrolled.settings import require
 
 
@@ -22,6 +21,8 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    from unrolled.data.mails import made_mails
+
     require(arguments.count >= 1, "count", "at least 1", arguments.count)
     for message, reply in zip(*made_mails(arguments.count, arguments.seed), strict=True):
         print(f"{message}\t{reply}")

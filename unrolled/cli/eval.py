@@ -16,8 +16,8 @@ from unrolled.cli.flags import flag
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require_choice
-from unrolled.tasks import all_tasks, task_of
-from unrolled.tasks.base import Task
+from unrolled.tasks import all_infos, info_of, task_of
+from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.reports import keep_report
 from unrolled.training import Run, open_run
 
@@ -45,13 +45,13 @@ def main(words: Sequence[str], prog: str) -> int:
     if run is None:
         parse(arguments("eval", words), words, prog)  # shows its help, or what is missing
         raise ConfigurationError("RUN is missing: name a run directory")
-    task = task_of(run)
+    task = info_of(run)
     _refuse_others(task, run, words)
     given: Any = parse(_with_flags([task]), words, prog)
     if given.checkpoint == "average" and "average" not in task.checkpoints:
         raise ConfigurationError(f"{run.path}: a {run.task} run has no use for an average", setting="checkpoint")
     require_choice("checkpoint", given.checkpoint, task.checkpoints)
-    opened = task(run, given.device).load(given.checkpoint)
+    opened = task_of(run)(run, given.device).load(given.checkpoint)
     flags = {each.name: getattr(given, each.name) for each in dataclasses.fields(task.Evaluation)}
     report = opened.score(task.Evaluation(**flags))
     for note in report.notes:
@@ -65,7 +65,7 @@ def main(words: Sequence[str], prog: str) -> int:
 
 def arguments(name: str, words: Sequence[str]) -> Any:
     """The flags of `eval` for runs of any task."""
-    return _with_flags(list(all_tasks()))
+    return _with_flags(list(all_infos()))
 
 
 def _run_of(words: Sequence[str]) -> Run | None:
@@ -77,7 +77,7 @@ def _run_of(words: Sequence[str]) -> Run | None:
     return None if found is None else open_run(found)
 
 
-def _with_flags(tasks: Sequence[type[Task]]) -> Any:
+def _with_flags(tasks: Sequence[type[TaskInfo]]) -> Any:
     """The flags that are common to all tasks, and those of `tasks`."""
     bases = (*dict.fromkeys(task.Evaluation for task in tasks), Arguments)
     return dataclasses.make_dataclass(
@@ -85,12 +85,12 @@ def _with_flags(tasks: Sequence[type[Task]]) -> Any:
     )
 
 
-def _refuse_others(task: type[Task], run: Run, words: Sequence[str]) -> None:
+def _refuse_others(task: type[TaskInfo], run: Run, words: Sequence[str]) -> None:
     """ConfigurationError on a flag that means something for runs of other tasks alone."""
     own = _flags(Arguments) | _flags(task.Evaluation)
     typed = [word.split("=")[0] for word in words if word.startswith("--")]
     strange = [word for word in typed if word not in own]
-    if strange and (meant := set(strange) & set().union(*(_flags(other.Evaluation) for other in all_tasks()))):
+    if strange and (meant := set(strange) & set().union(*(_flags(other.Evaluation) for other in all_infos()))):
         known = ", ".join(_flags(task.Evaluation))
         use = f"it is scored with {known}" if known else "it takes no flags of its own"
         raise ConfigurationError(f"{run.path}: a {run.task} run has no use for {min(meant)}: {use}")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from tyro.conf import arg
 
-from unrolled.cells import CELLS, Cell, find_cell
+from unrolled.cells import CELLS, find_cell
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError, UntraceableError
 from unrolled.settings import require
-from unrolled.unroll.explain import explain
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+if TYPE_CHECKING:
+    from unrolled.cells import Cell
+
+_DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,17 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    import torch
+
+    from unrolled.unroll.explain import explain
+
     if arguments.dtype not in _DTYPES:
         raise ConfigurationError(f"--dtype: unknown value {arguments.dtype!r}, choose from {', '.join(_DTYPES)}")
     for name in ("hidden_size", "input_size"):
         value = getattr(arguments, name)
         require(value is None or 1 <= value <= 65_536, name, "from 1 to 65,536", value)
     make = find_cell(arguments.cell)
-    dtype = _DTYPES[arguments.dtype]
+    dtype = getattr(torch, arguments.dtype)
     cell: Cell = make(arguments.input_size or arguments.hidden_size, arguments.hidden_size, dtype=dtype)
     try:
         print(explain(cell, dtype))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from unrolled.errors import UnrolledError
@@ -28,16 +29,21 @@ def with_flags(text: str, names: Iterable[str]) -> str:
 
     Commas between assignments in a row are left out, as a command is typed.
     """
-    known = "|".join(sorted(map(re.escape, names)))
-    if not known:
+    known = frozenset(names)
+    if not known or "`" not in text:
         return text
-    pattern = rf"`({known}){_VALUE}`((?:, (?=`(?:{known})=))?)"
 
     def typed(found: re.Match) -> str:
         value = "" if found[2] is None else f" {found[2]}"
         return flag(found[1]) + value + (" " if value and found[3] else found[3])
 
-    return re.sub(pattern, typed, text)
+    return _pattern(known).sub(typed, text)
+
+
+@cache
+def _pattern(names: frozenset[str]) -> re.Pattern:
+    known = "|".join(sorted(map(re.escape, names)))
+    return re.compile(rf"`({known}){_VALUE}`((?:, (?=`(?:{known})=))?)")
 
 
 class FlagWriter:

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import Annotated
 
-from rich.console import Console
-from rich.text import Text
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
-from unrolled.tasks import open_task
-from unrolled.tasks.base import Task
+from unrolled.tasks import open_info
+from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.reports import reports
 from unrolled.training import Checkpoints
 from unrolled.training.checkpoint import WHICH
-from unrolled.training.progress import clock
 from unrolled.training.run import FORMAT
 
 
@@ -31,18 +28,23 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     path = parse(Arguments, words, prog).run
-    task: Task = open_task(path, "cpu")
+    from rich.console import Console
+    from rich.text import Text
+
+    info = open_info(path)
     console = Console(highlight=False, soft_wrap=True)  # a command to copy must not be broken by a narrow terminal
-    for name, value in _facts(task, path):
+    for name, value in _facts(info, path):
         console.print(Text(f"{name:13}", style="bold") + Text(value))
     return 0
 
 
-def _facts(task: Task, path: str) -> list[tuple[str, str]]:
-    run, training = task.run, task.config.training
-    facts = [("run", str(run.path)), ("task", f"{run.task}, format {FORMAT}"), *task.facts()]
+def _facts(info: TaskInfo, path: str) -> list[tuple[str, str]]:
+    from unrolled.training.progress import clock
+
+    run, training = info.run, info.config.training
+    facts = [("run", str(run.path)), ("task", f"{run.task}, format {FORMAT}"), *info.facts()]
     facts.append(("optimizer", f"{training.optimizer}, learning rate {training.learning_rate:g}"))
-    facts.append(("batches", task.batches))
+    facts.append(("batches", info.batches))
     records = run.metrics()
     checkpoints = {which: found for which in WHICH if (found := Checkpoints(run).find(which))}
     if records:
@@ -53,9 +55,9 @@ def _facts(task: Task, path: str) -> list[tuple[str, str]]:
     validated = [r for r in records if "validation_loss" in r]
     if validated:
         best = min(validated, key=lambda r: r["validation_loss"])
-        facts.append(("best score", f"step {best['step']:,}: {task.describe(best['validation_loss'])}"))
+        facts.append(("best score", f"step {best['step']:,}: {info.describe(best['validation_loss'])}"))
         facts.append(
-            ("last score", f"step {validated[-1]['step']:,}: {task.describe(validated[-1]['validation_loss'])}")
+            ("last score", f"step {validated[-1]['step']:,}: {info.describe(validated[-1]['validation_loss'])}")
         )
     for record in reports(run)[-1:]:
         facts.append(
@@ -63,8 +65,8 @@ def _facts(task: Task, path: str) -> list[tuple[str, str]]:
         )
     if not checkpoints:
         return [*facts, ("use", "nothing yet: no checkpoint was written")]
-    for _, command in task.uses():
+    for _, command in info.uses():
         facts.append((command.split()[1], command.format(run=quote(str(path)))))
-    if task.resumable:
-        facts.append(("go on", f"unrolled train {task.name} --resume {quote(str(path))}"))
+    if info.resumable:
+        facts.append(("go on", f"unrolled train {info.name} --resume {quote(str(path))}"))
     return facts

@@ -8,16 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
-from rich.console import Console
 from tyro.conf import Positional, arg
 
-from unrolled.analysis.examine import examine
 from unrolled.analysis.figures import check_target
-from unrolled.analysis.flows import flows_over
-from unrolled.analysis.report import report_data, report_page
-from unrolled.cli.inspect_cells import print_findings
-from unrolled.cli.inspecting import labelled_text, open_task
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -56,6 +49,15 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    import torch
+    from rich.console import Console
+
+    from unrolled.analysis.examine import examine
+    from unrolled.analysis.flows import flows_over
+    from unrolled.analysis.report import report_data, report_page
+    from unrolled.cli.inspect_cells import print_findings
+    from unrolled.cli.inspecting import labelled_text, open_task
+
     require(200 <= arguments.characters <= 100_000_000, "characters", "from 200 to 100,000,000", arguments.characters)
     page = arguments.out
     if page.suffix not in (".html", ".htm"):

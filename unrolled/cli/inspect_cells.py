@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
-from unrolled.analysis.examine import Examination, draw_units, examine
 from unrolled.analysis.figures import save, targets
-from unrolled.cli.inspecting import labelled_text, open_task, print_table
 from unrolled.cli.parsing import parse
 from unrolled.settings import require
 from unrolled.training.checkpoint import Which
+
+if TYPE_CHECKING:
+    from unrolled.analysis.examine import Examination
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    from rich.console import Console
+
+    from unrolled.analysis.examine import draw_units, examine
+    from unrolled.cli.inspecting import labelled_text, open_task
+
     require(200 <= arguments.characters <= 100_000_000, "characters", "from 200 to 100,000,000", arguments.characters)
     require(1 <= arguments.show <= 50, "show", "from 1 to 50", arguments.show)
     paths = targets(arguments.out, arguments.overwrite)
@@ -69,6 +74,8 @@ HEADS = ("hypothesis", "unit", "score", "found", "held out", "control", "95%", "
 
 def print_findings(found: Examination) -> None:
     """The table of all hypotheses, best first."""
+    from unrolled.cli.inspecting import print_table
+
     rows = [
         [
             ("* " if finding.confirmed else "  ") + finding.hypothesis,

@@ -10,9 +10,8 @@ from typing import Annotated
 from tyro.conf import arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.cli.inspecting import print_table
 from unrolled.cli.parsing import parse
-from unrolled.experiments.codes import CODES, OBJECTS, draw_codes, train_code
+from unrolled.experiments.names import OBJECTS
 from unrolled.settings import require, require_choice
 
 
@@ -39,6 +38,9 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    from unrolled.cli.inspecting import print_table
+    from unrolled.experiments.codes import CODES, draw_codes, train_code
+
     require_choice("unseen", arguments.unseen, tuple(OBJECTS))
     require(1 <= arguments.nets <= 1000, "nets", "from 1 to 1,000", arguments.nets)
     require(0 <= arguments.seed < 1 << 62, "seed", "from 0 to below 2^62", arguments.seed)

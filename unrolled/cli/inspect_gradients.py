@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.analysis.flows import flow_from_several_ends, flow_table, flows_over, matrix_table
-from unrolled.analysis.gates import keep_memory
-from unrolled.analysis.gradients import GradientFlow, draw_flows
-from unrolled.analysis.scaled import carry_back, draw_scaled, scaled_table
-from unrolled.cells import CELLS, Cell, find_cell
-from unrolled.cli.inspecting import open_task, print_table, tokens_for
+from unrolled.cells import CELLS, find_cell
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
 from unrolled.training.checkpoint import Which
+
+if TYPE_CHECKING:
+    from unrolled.analysis.gradients import GradientFlow
+    from unrolled.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,12 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _fresh(arguments: Arguments):
+    import torch
+
+    from unrolled.analysis.flows import flow_from_several_ends
+    from unrolled.analysis.gates import keep_memory
+    from unrolled.analysis.gradients import draw_flows
+
     flows: dict[str, GradientFlow] = {}
     size = arguments.hidden_size
     cells: dict[str, Cell] = {}
@@ -101,6 +105,12 @@ def _fresh(arguments: Arguments):
 
 
 def _trained(arguments: Arguments):
+    import torch
+
+    from unrolled.analysis.flows import flows_over
+    from unrolled.analysis.gradients import draw_flows
+    from unrolled.cli.inspecting import open_task, tokens_for
+
     task = open_task(arguments.run or "", arguments.checkpoint)
     length = arguments.length
     tokens = tokens_for(task, arguments.text, 11 * length, 2)
@@ -110,12 +120,18 @@ def _trained(arguments: Arguments):
 
 
 def _print_flows(flows: dict[str, GradientFlow], cells: dict[str, Cell]) -> None:
+    from unrolled.analysis.flows import flow_table, matrix_table
+    from unrolled.cli.inspecting import print_table
+
     print_table(*flow_table(flows))
     print()
     print_table(*matrix_table(cells))
 
 
 def _scaled(arguments: Arguments):
+    from unrolled.analysis.scaled import carry_back, draw_scaled, scaled_table
+    from unrolled.cli.inspecting import print_table
+
     for radius in arguments.radius:
         require(0 < radius <= 100, "radius", "above 0 and at most 100", radius)
     runs = [

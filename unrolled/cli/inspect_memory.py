@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
 from tyro.conf import arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.cells import CELLS, find_cell
-from unrolled.cli.inspecting import print_table
+from unrolled.cells import CELLS, require_cell
 from unrolled.cli.parsing import parse
-from unrolled.experiments.memory import PREVIOUS_INPUT, TASKS, MemoryResult, average, chance, draw_memory, train_memory
+from unrolled.experiments.names import PREVIOUS_INPUT
 from unrolled.settings import require, require_choice
-from unrolled.training.progress import clock
+
+if TYPE_CHECKING:
+    from unrolled.experiments.memory import MemoryResult
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,12 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    from rich.console import Console
+
+    from unrolled.cli.inspecting import print_table
+    from unrolled.experiments.memory import average, chance, draw_memory, train_memory
+    from unrolled.training.progress import clock
+
     _check(arguments)
     paths = targets(arguments.out, arguments.overwrite)
     results: list[MemoryResult] = []
@@ -101,10 +107,12 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _check(arguments: Arguments) -> None:
+    from unrolled.experiments.memory import TASKS
+
     require_choice("task", arguments.task, tuple(TASKS))
     for name in arguments.cells:
         if name != PREVIOUS_INPUT:
-            find_cell(name)
+            require_cell(name)
     for delay in arguments.delays:
         require(0 <= delay <= 100_000, "delays", "from 0 to 100,000", delay)
     for name, most in (("nets", 1000), ("hidden_size", 4096), ("updates", 1_000_000), ("batch_size", 4096)):

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from torch import Tensor
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.analysis.sensitivity import draw_sensitivity, gates_by_hand, sensitivity, vanilla_by_hand
-from unrolled.analysis.states import trace
-from unrolled.cli.inspecting import open_task, print_table, tokens_for
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
-from unrolled.models import LanguageModel
 from unrolled.settings import require
 from unrolled.training.checkpoint import Which
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unrolled.models import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,9 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    from unrolled.analysis.sensitivity import draw_sensitivity
+    from unrolled.cli.inspecting import open_task, print_table, tokens_for
+
     require(2 <= arguments.length <= 1000, "length", "from 2 to 1,000", arguments.length)
     if arguments.text is not None and arguments.run is None:
         raise ConfigurationError("--text is read by a trained model: give its RUN")
@@ -69,6 +71,8 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _by_hand(schedule: list[str]) -> tuple[dict[str, Tensor], dict[str, Sequence[str]]]:
+    from unrolled.analysis.sensitivity import gates_by_hand, sensitivity, vanilla_by_hand
+
     vanilla = sensitivity(*vanilla_by_hand(len(schedule)))[:, 0]
     gated = sensitivity(*gates_by_hand(schedule))
     rows = {"tanh net, h": vanilla, "LSTM, cell state c": gated[:, 1], "LSTM, output h": gated[:, 0]}
@@ -76,6 +80,11 @@ def _by_hand(schedule: list[str]) -> tuple[dict[str, Tensor], dict[str, Sequence
 
 
 def _layers(model: LanguageModel, tokens, when: str) -> dict[str, Tensor]:
+    import torch
+
+    from unrolled.analysis.sensitivity import sensitivity
+    from unrolled.analysis.states import trace
+
     with torch.no_grad():
         layers = trace(model.recurrent, model.embed(torch.from_numpy(tokens)[:, None]))
     return {

@@ -11,10 +11,8 @@ from typing import Annotated
 from tyro.conf import arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.cli.inspecting import print_table
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
-from unrolled.experiments.surface import OneUnit, descend, draw_surface
 from unrolled.settings import require
 
 
@@ -49,6 +47,9 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    from unrolled.cli.inspecting import print_table
+    from unrolled.experiments.surface import OneUnit, descend, draw_surface
+
     require(1 <= arguments.steps <= 10_000, "steps", "from 1 to 10,000", arguments.steps)
     require(1 <= arguments.updates <= 100_000, "updates", "from 1 to 100,000", arguments.updates)
     require(0 < arguments.learning_rate < math.inf, "learning_rate", "above 0", arguments.learning_rate)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import check_target, save, targets
-from unrolled.analysis.words import AnalogyScore, Neighbours, draw_map, score_analogies
-from unrolled.cli.inspecting import open_task, print_table
 from unrolled.cli.parsing import parse
-from unrolled.data.vectors import WordVectors, read_vectors, write_vectors
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
 from unrolled.training.checkpoint import Which
+
+if TYPE_CHECKING:
+    from unrolled.data.vectors import WordVectors
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,10 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    from unrolled.analysis.words import AnalogyScore, Neighbours, draw_map, score_analogies
+    from unrolled.cli.inspecting import print_table
+    from unrolled.data.vectors import write_vectors
+
     require(1 <= arguments.count <= 1000, "count", "from 1 to 1,000", arguments.count)
     if arguments.analogy and len(arguments.analogy) != 3:
         raise ConfigurationError(f"--analogy takes three words, A - B + C, got {len(arguments.analogy)}")
@@ -89,6 +92,11 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _vectors(arguments: Arguments) -> WordVectors:
+    import numpy as np
+
+    from unrolled.cli.inspecting import open_task
+    from unrolled.data.vectors import WordVectors, read_vectors
+
     if not Path(arguments.source).is_dir():
         return read_vectors(arguments.source)
     task = open_task(arguments.source, arguments.checkpoint)
@@ -99,4 +107,6 @@ def _vectors(arguments: Arguments) -> WordVectors:
 
 
 def _print_list(title: str, found: list[tuple[str, float]]) -> None:
+    from unrolled.cli.inspecting import print_table
+
     print_table((title, "cosine"), [[repr(word)[1:-1], f"{cosine:6.3f}"] for word, cosine in found])

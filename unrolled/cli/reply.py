@@ -12,14 +12,10 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
-from unrolled.data.vocabulary import unknown_note
-from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import DataError
 from unrolled.settings import require
 from unrolled.tasks import open_task
-from unrolled.tasks.reply import ReplyTask, choose_diverse, rank_replies, read_responses
-from unrolled.tasks.translation import Which
-from unrolled.tasks.translator import Translator
+from unrolled.tasks.pairs import Which
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,11 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    from unrolled.data.vocabulary import unknown_note
+    from unrolled.decoding.beam import require_length_penalty
+    from unrolled.tasks.reply import ReplyTask, choose_diverse, rank_replies, read_responses
+    from unrolled.tasks.translator import Translator
+
     require(arguments.count >= 1, "count", "at least 1", arguments.count)
     require(0 <= arguments.diversity < inf, "diversity", "0 or above", arguments.diversity)
     require_length_penalty(arguments.length_penalty)

@@ -10,13 +10,10 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
-from unrolled.cli.translate import open_translator
 from unrolled.data.lines import open_lines
-from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import DataError, DecodingError
 from unrolled.settings import require
-from unrolled.tasks.translation import Which
-from unrolled.tasks.translator import at_line
+from unrolled.tasks.pairs import Which
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,10 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    from unrolled.cli.translate import open_translator
+    from unrolled.decoding.beam import require_length_penalty
+    from unrolled.tasks.translator import at_line
+
     require(0 <= arguments.weight <= 1, "weight", "from 0 to 1", arguments.weight)
     require_length_penalty(arguments.length_penalty)
     sources = list(open_lines(arguments.source))

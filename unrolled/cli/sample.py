@@ -5,19 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import readable
-from unrolled.decoding import Sampling, TextStream, generate
 from unrolled.errors import DecodingError
 from unrolled.settings import require
 from unrolled.tasks import open_task
-from unrolled.tasks.language import LanguageTask
 from unrolled.training.checkpoint import Which
+
+if TYPE_CHECKING:
+    from unrolled.tasks.language import LanguageTask
+
+#: Tokens, read and written, for which the eager loop is faster than to plan, or to look for a plan that is kept.
+_FEW = 200
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    import torch
+
+    from unrolled.decoding import Sampling, generate
+    from unrolled.tasks.language import LanguageTask
+
     # Bytes that are not UTF-8 are no text to go on from.
     arguments = replace(arguments, prime=readable(arguments.prime), stop=readable(arguments.stop))
     require(arguments.length >= 1, "length", "at least 1", arguments.length)
@@ -65,6 +73,8 @@ def main(words: Sequence[str], prog: str) -> int:
     else:
         generator.manual_seed(arguments.seed)
     prompt = task.prompt(arguments.prime or "\n", arguments.count)
+    if len(prompt) + arguments.length <= _FEW:
+        task.model.recurrent.backend = "eager"
     try:
         _print_texts(task, generate(task.model, prompt, sampling, generator), arguments)
     except DecodingError:
@@ -76,6 +86,8 @@ def main(words: Sequence[str], prog: str) -> int:
 
 def _print_texts(task: LanguageTask, steps, arguments: Arguments) -> None:
     """One text is shown while it grows; several are shown when they are done."""
+    from unrolled.decoding import TextStream
+
     context = task.vocabulary.encode(arguments.prime).tolist()
     streams = [TextStream(task.vocabulary, arguments.stop, context) for _ in range(arguments.count)]
     texts = [arguments.prime] * arguments.count

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-from rich.table import Table
 from tyro.conf import Positional, arg
 
 from unrolled.cli.flags import as_flags
@@ -20,11 +18,14 @@ from unrolled.cli.train import with_sections
 from unrolled.errors import ConfigurationError, RunError, UnrolledError
 from unrolled.experiments.exploration import LINES, TEXTS
 from unrolled.settings import require
-from unrolled.tasks import find_task
-from unrolled.tasks.base import sections
+from unrolled.tasks import find_info, find_task
+from unrolled.tasks.info import sections
 from unrolled.tasks.sweep import Search, Sweep, settings_by_name
 from unrolled.training.links import refuse_links
 from unrolled.training.run import one_line, write_atomically
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,14 @@ class Arguments:
 
 def arguments(name: str, words: Sequence[str]) -> Any:
     """The flags of `sweep`, with the settings of the task that the words name."""
-    return with_sections(find_task(_named_task(words)), Arguments, inspect.cleandoc(Arguments.__doc__ or ""))
+    return with_sections(find_info(_named_task(words)), Arguments, inspect.cleandoc(Arguments.__doc__ or ""))
 
 
 def main(words: Sequence[str], prog: str) -> int:
-    task, given = find_task(_named_task(words)), parse(arguments("sweep", words), words, prog)
+    given = parse(arguments("sweep", words), words, prog)
+    task = find_task(_named_task(words))
+    from rich.console import Console
+
     require(given.trials >= 1, "trials", "at least 1", given.trials)
     kinds = settings_by_name(task.Settings)
     cells = given.cells if "cell" in kinds else ()
@@ -102,6 +106,8 @@ def _named_task(words: Sequence[str]) -> str:
 
 
 def _show(sweep: Sweep, console: Console) -> None:
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     names = [search.name for search in sweep.searches]
     for name in ("cell", "trials", "best loss", *names):

@@ -9,23 +9,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from tyro.conf import arg
 
 from unrolled.cli.flags import flag
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.settings import to_json
-from unrolled.tasks import find_task
-from unrolled.tasks.base import Task, sections
-from unrolled.training import Outcome, Run, Trainer, open_run
-from unrolled.training.optimisation import find_device
-from unrolled.training.processes import Processes, join
-from unrolled.training.progress import clock
+from unrolled.tasks import find_info, find_task
+from unrolled.tasks.info import TaskInfo, sections
+from unrolled.training import Run, open_run
 from unrolled.training.run import next_free
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from unrolled.tasks.base import Task
+    from unrolled.training import Outcome, Trainer
+    from unrolled.training.processes import Processes
 
 #: A limit given anew takes the place of those before it.
 _LIMITS = ("epochs", "max_steps", "max_time")
@@ -43,10 +45,10 @@ class RunArguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     """Train anew or go on; the exit code."""
-    return Training(find_task(prog.split()[-1])).main(words, prog)
+    return Training(find_info(prog.split()[-1])).main(words, prog)
 
 
-def with_sections(task: type[Task], base: type, description: str) -> Any:
+def with_sections(task: type[TaskInfo], base: type, description: str) -> Any:
     """The flags of `base`, and those of the sections of a task's settings."""
     parts = [
         (name, type(value), field(default_factory=partial(dataclasses.replace, value)))
@@ -58,19 +60,29 @@ def with_sections(task: type[Task], base: type, description: str) -> Any:
 
 def arguments(name: str, words: Sequence[str]) -> Any:
     """The flags of `train NAME`."""
-    return Training(find_task(name.split()[-1])).kind
+    return Training(find_info(name.split()[-1])).kind
 
 
 class Training:
     """The command that trains a task."""
 
-    def __init__(self, task: type[Task]) -> None:
-        self.task = task
-        self.kind = with_sections(task, RunArguments, task.help)
-        self.names = list(sections(task.Settings))
+    def __init__(self, info: type[TaskInfo]) -> None:
+        self.info = info
+        self.kind = with_sections(info, RunArguments, info.help)
+        self.names = list(sections(info.Settings))
+
+    @property
+    def task(self) -> type[Task]:
+        """The task itself, which is imported once the flags are read."""
+        return find_task(self.info.name)
 
     def main(self, words: Sequence[str], prog: str) -> int:
         arguments: Any = parse(self.kind, words, prog)
+        from rich.console import Console
+
+        from unrolled.training.optimisation import find_device
+        from unrolled.training.processes import join
+
         console = Console(highlight=False, markup=False, soft_wrap=True)
         if arguments.resume is None:
             processes = join(find_device(arguments.training.device), arguments.training.precision)
@@ -93,8 +105,10 @@ class Training:
             return self._train(task, processes, console, resume=True)
 
     def _create(self, arguments: Any, console: Console) -> Task:
-        settings = self.task.Settings(**{name: getattr(arguments, name) for name in self.names})
-        path = arguments.out or next_free(Path("runs"), self.task.run_name(settings))
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        settings = self.info.Settings(**{name: getattr(arguments, name) for name in self.names})
+        path = arguments.out or next_free(Path("runs"), self.info.run_name(settings))
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -113,9 +127,9 @@ class Training:
         """The run's settings, with what was given anew beside --resume, where it may be."""
         if arguments.out is not None:
             raise ConfigurationError("--resume goes on in its own directory; leave out --out")
-        if run.task != self.task.kind:
-            raise RunError(f"{run.path}: a {run.task} run cannot be resumed by train {self.task.name}")
-        stored, names = self.task.settings_of(run), self.names
+        if run.task != self.info.kind:
+            raise RunError(f"{run.path}: a {run.task} run cannot be resumed by train {self.info.name}")
+        stored, names = self.info.settings_of(run), self.names
         before = {name: getattr(stored, name) for name in names}
         after: Any = parse(self.kind, words, prog, default=self.kind(**before, resume=arguments.resume))
         given = {name: _differences(before[name], getattr(after, name)) for name in names}
@@ -129,10 +143,13 @@ class Training:
         return dataclasses.replace(stored, training=dataclasses.replace(after.training, **dropped))
 
     def _train(self, task: Task, processes: Processes, console: Console, resume: bool) -> int:
+        from unrolled.training import Trainer
+
         trainer = Trainer(task, task.config.training, task.run, console, resume, processes)
         if processes.leads:
             if resume:  # now that it is sure to go on
                 task.run.write_config(task.run.config)
+                task.keep_counts()
             _introduce(task, trainer, console, resume)
         outcome = trainer.train()
         if processes.leads:
@@ -140,6 +157,8 @@ class Training:
         return 130 if outcome.reason == "interrupted" else 0
 
     def _conclude(self, task: Task, outcome: Outcome, console: Console) -> None:
+        from unrolled.training.progress import clock
+
         at, path = outcome.position, task.run.path
         console.print(f"{outcome.reason} after {at.step:,} steps, {clock(at.seconds)}")
         if at.best_step:
@@ -148,7 +167,7 @@ class Training:
                 console.print(line)
         console.print(f"curve  {path / 'loss.png'}")
         if outcome.reason == "interrupted":
-            console.print(f"go on  unrolled train {self.task.name} --resume {quote(str(path))}")
+            console.print(f"go on  unrolled train {self.info.name} --resume {quote(str(path))}")
         for word, command in task.uses()[:1]:
             console.print(f"{word:6} {command.format(run=quote(str(path)))}")
 

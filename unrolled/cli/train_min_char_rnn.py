@@ -11,18 +11,13 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
-import torch
-from rich.console import Console
 from tyro.conf import Positional, arg
 
 from unrolled.cli.parsing import parse
 from unrolled.errors import DivergenceError
-from unrolled.experiments.min_char_rnn import STEPS, initialise, lecture_config, train
 from unrolled.settings import require
-from unrolled.tasks.language import MinCharRNN, create_run, text_name
+from unrolled.tasks.language_settings import text_name
 from unrolled.training import Checkpoints
-from unrolled.training.curves import draw_loss
-from unrolled.training.interrupt import Interrupt
 from unrolled.training.run import next_free
 
 
@@ -44,6 +39,14 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    import torch
+    from rich.console import Console
+
+    from unrolled.experiments.min_char_rnn import STEPS, initialise, lecture_config, train
+    from unrolled.tasks.language import MinCharRNN, create_run
+    from unrolled.training.curves import draw_loss
+    from unrolled.training.interrupt import Interrupt
+
     for name in ("iterations", "sample_every"):
         require(getattr(arguments, name) >= 1, name, "at least 1", getattr(arguments, name))
     require(0 <= arguments.seed < 1 << 63, "seed", "from 0 to below 2^63", arguments.seed)

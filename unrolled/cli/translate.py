@@ -7,21 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
 from tyro.conf import Positional, arg
 
-from unrolled.analysis.search_trees import tree_svg
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
-from unrolled.data.vocabulary import unknown_note
-from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError, DecodingError
 from unrolled.tasks import open_task
-from unrolled.tasks.translation import TranslationTask, Which
-from unrolled.tasks.translator import SearchTree, Translator, at_line, in_blocks
+from unrolled.tasks.pairs import Which
+
+if TYPE_CHECKING:
+    from unrolled.decoding import BeamSearch
+    from unrolled.tasks.translator import SearchTree, Translator
 
 #: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
 BLOCK = 512
@@ -64,6 +62,8 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
+    from unrolled.tasks.translator import at_line, in_blocks
+
     how = search_of(arguments)
     if arguments.n_best < 0:
         raise ConfigurationError(f"--n-best must be 0 (the best alone) or above, got {arguments.n_best}")
@@ -103,6 +103,9 @@ def main(words: Sequence[str], prog: str) -> int:
 @contextmanager
 def _status(hidden: bool) -> Iterator[Callable[[str], None]]:
     """A line on a terminal that says what is done; `hidden` where the outputs themselves are seen there."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
     # A status of rich's would take the outputs for its own, and write them to the terminal.
     options: dict[str, Any] = {"redirect_stdout": False, "redirect_stderr": False, "transient": True}
     columns = SpinnerColumn(), TextColumn("{task.description}")
@@ -127,6 +130,8 @@ class _Seen:
         self.unknown |= dict.fromkeys(translator.source.unknown(line))
 
     def say(self, translator: Translator) -> None:
+        from unrolled.data.vocabulary import unknown_note
+
         if self.long:
             more = f" and {len(self.long) - 10} more" if len(self.long) > 10 else ""
             which = ", ".join(f"{number:,}" for number in self.long[:10])
@@ -140,6 +145,8 @@ class _Seen:
 
 
 def _write_tree(tree: SearchTree, path: Path) -> None:
+    from unrolled.analysis.search_trees import tree_svg
+
     try:
         text = tree.json() if path.suffix == ".json" else tree_svg(tree.root, tree.text, tree.source)
     except RecursionError as error:
@@ -149,6 +156,8 @@ def _write_tree(tree: SearchTree, path: Path) -> None:
 
 def search_of(arguments: Arguments) -> BeamSearch:
     """The search that the flags ask for."""
+    from unrolled.decoding import BeamSearch
+
     groups = arguments.beam if arguments.diversity else 1
     return BeamSearch(
         beam=arguments.beam,
@@ -163,6 +172,9 @@ def search_of(arguments: Arguments) -> BeamSearch:
 
 def open_translator(runs: Sequence[str], checkpoint: Which, device: str, mean: str = "probabilities") -> Translator:
     """The runs, loaded, as one translator."""
+    from unrolled.tasks.translation import TranslationTask
+    from unrolled.tasks.translator import Translator
+
     if not runs:
         raise ConfigurationError("name at least one RUN")
     return Translator([open_task(run, device, checkpoint, TranslationTask) for run in runs], mean)

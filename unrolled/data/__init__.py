@@ -1,17 +1,41 @@
-"""Text in, token numbers out: sources, vocabularies, memory-mapped token files, streams and sentence pairs."""
+"""Text in, token numbers out: sources, vocabularies, memory-mapped token files, streams and sentence pairs.
+
+The names below are imported when they are first used, so that the names of the levels need no NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from unrolled.data.levels import LEVELS
-from unrolled.data.pieces import read_text
-from unrolled.data.sources import find_sources, standard_library
-from unrolled.data.tokens import TokenFile, build_vocabulary, encode_files, load_vocabulary
-from unrolled.data.vocabulary import (
-    BPEVocabulary,
-    ByteVocabulary,
-    CharacterVocabulary,
-    StreamingDecoder,
-    Vocabulary,
-)
-from unrolled.data.words import WordVocabulary
+from unrolled.lazy import door
+
+if TYPE_CHECKING:
+    from unrolled.data.pieces import read_text
+    from unrolled.data.sources import find_sources, standard_library
+    from unrolled.data.tokens import TokenFile, build_vocabulary, encode_files, load_vocabulary
+    from unrolled.data.vocabulary import (
+        BPEVocabulary,
+        ByteVocabulary,
+        CharacterVocabulary,
+        StreamingDecoder,
+        Vocabulary,
+    )
+    from unrolled.data.words import WordVocabulary
+else:
+    __getattr__ = door(
+        __name__,
+        {
+            "pieces": ("read_text",),
+            "sources": ("find_sources", "standard_library"),
+            "tokens": ("TokenFile", "build_vocabulary", "encode_files", "load_vocabulary"),
+            "vocabulary": (
+                *("BPEVocabulary", "ByteVocabulary", "CharacterVocabulary"),
+                *("StreamingDecoder", "Vocabulary"),
+            ),
+            "words": ("WordVocabulary",),
+        },
+    )
 
 __all__ = [
     "LEVELS",

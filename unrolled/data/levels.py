@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from unrolled.data.vocabulary import BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
-from unrolled.data.words import WordVocabulary
+from typing import TYPE_CHECKING, Any
 
-VOCABULARIES: dict[str, type[Vocabulary]] = {
-    kind.level: kind for kind in (CharacterVocabulary, WordVocabulary, ByteVocabulary, BPEVocabulary)
-}
+from unrolled.lazy import Place, Table
+
+if TYPE_CHECKING:
+    from unrolled.data.vocabulary import Vocabulary
+
+
+def _at(place: str) -> Any:
+    return Place(f"unrolled.data.{place}")
+
+
+VOCABULARIES: Table[type[Vocabulary]] = Table(
+    {
+        "char": _at("vocabulary:CharacterVocabulary"),
+        "word": _at("words:WordVocabulary"),
+        "byte": _at("vocabulary:ByteVocabulary"),
+        "bpe": _at("vocabulary:BPEVocabulary"),
+    }
+)
 LEVELS = tuple(VOCABULARIES)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unrolled.data.batch import Stretch
+from unrolled.data.split import split_lengths
 from unrolled.errors import ConfigurationError, DataError
 
 RELEASE_BYTES = 32 << 20
@@ -27,14 +28,8 @@ class Split:
 
 def split_tokens(tokens: np.ndarray, validation: float, test: float) -> Split:
     """Cut off the last fractions of the text; ConfigurationError where nothing would be left to train on."""
-    if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
-        raise ConfigurationError(
-            f"the validation and test fractions must be from 0 to below 1 and leave text to train on, "
-            f"got {validation} and {test}"
-        )
-    first = int(len(tokens) * (1 - validation - test))
-    second = max(first, len(tokens) - int(len(tokens) * test))
-    return Split(tokens[:first], tokens[first:second], tokens[second:])
+    first, second, _ = split_lengths(len(tokens), validation, test)
+    return Split(tokens[:first], tokens[first : first + second], tokens[first + second :])
 
 
 def check_tokens(tokens: np.ndarray, limit: int) -> None:

@@ -12,20 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
+from unrolled.experiments.names import OBJECTS, PROPERTIES
+
 #: Pixels of a picture's side.
 SIDE = 16
-PROPERTIES = ("vertical", "horizontal", "rectangle", "ellipse")
-#: Every object by its properties: whether it is long in one direction, and in the other, and which outline it has.
-OBJECTS: dict[str, tuple[int, int, int, int]] = {
-    "small-square": (0, 0, 1, 0),
-    "dot": (0, 0, 0, 1),
-    "horizontal-rectangle": (0, 1, 1, 0),
-    "horizontal-ellipse": (0, 1, 0, 1),
-    "vertical-rectangle": (1, 0, 1, 0),
-    "vertical-ellipse": (1, 0, 0, 1),
-    "square": (1, 1, 1, 0),
-    "circle": (1, 1, 0, 1),
-}
 #: Brings what `measure` gives to about the same range.
 _MEAN, _SPREAD = torch.tensor([0.55, 0.55, 0.9]), torch.tensor([0.2, 0.2, 0.1])
 #: Codes by name: the units, and which of them are on for each object, `[objects, units]`.

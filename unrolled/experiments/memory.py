@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from unrolled.analysis.gates import keep_memory
 from unrolled.cells import Cell, State, find_cell
 from unrolled.errors import ConfigurationError
+from unrolled.experiments.names import PREVIOUS_INPUT
 from unrolled.unroll import unroll
 
 #: Symbols that recall and copying draw from.
@@ -167,10 +168,6 @@ class PreviousInputCell(Cell):
         _, before = state
         linear = nn.functional.linear
         return torch.tanh(linear(x, self.weight_ih, self.bias) + linear(before, self.weight_ph)), x
-
-
-#: Stands among the cells for the net without a memory.
-PREVIOUS_INPUT = "previous-input"
 
 
 class MemoryNet(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from unrolled.cells.tree import TREE_CELLS
+from unrolled.cells import TREE_CELLS
 from unrolled.data.trees import TreeBatch
 from unrolled.layers.dropout import Dropout
 from unrolled.layers.tree import run_trees

@@ -1,5 +1,6 @@
 """The tasks: a registry that every command asks, and one place for each task.
 
+Of a task there is what needs no PyTorch (`TaskInfo`: its settings, what its runs are) and the task itself (`Task`).
 A task of this package is a line of `TASKS`. Another package names its own in its entry points, in the group
 `unrolled.tasks`; a program registers one with `register`, and is then a command line of its own by `unrolled.cli.main`.
 """
@@ -7,20 +8,22 @@ A task of this package is a line of `TASKS`. Another package names its own in it
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unrolled.errors import ConfigurationError, RunError
-from unrolled.tasks.base import Task
+from unrolled.lazy import Place, door
 
 if TYPE_CHECKING:
+    from unrolled.tasks.base import Task
+    from unrolled.tasks.info import TaskInfo
     from unrolled.training import Run
+else:
+    __getattr__ = door(__name__, {"base": ("Task",), "info": ("TaskInfo",)})
 
 GROUP = "unrolled.tasks"
 Kind = TypeVar("Kind", bound="type[Task]")
@@ -29,38 +32,41 @@ Opened = TypeVar("Opened", bound="Task")
 
 @dataclass(frozen=True)
 class Entry:
-    """A task before it is imported: its name, what its runs are marked with, where its class is, what it trains."""
+    """A task before it is imported: its name, what its runs are marked with, what it trains, where its classes are."""
 
     name: str
     kind: str
-    where: str
     summary: str
+    info: str
+    task: str
 
     def load(self) -> type[Task]:
-        module, _, name = self.where.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return Place(f"unrolled.tasks.{self.task}").load()
+
+    def load_info(self) -> type[TaskInfo]:
+        return Place(f"unrolled.tasks.{self.info}").load()
 
 
 TASKS = (
-    Entry("lm", "language model", "unrolled.tasks.language:LanguageTask", "train a recurrent language model on text"),
     Entry(
-        "min-char-rnn",
-        "min-char-rnn",
-        "unrolled.tasks.language:MinCharRNN",
-        "train the lectures' 112-line model, as they do",
+        *("lm", "language model", "train a recurrent language model on text"),
+        *("language_settings:LanguageInfo", "language:LanguageTask"),
     ),
     Entry(
-        "translate",
-        "translation",
-        "unrolled.tasks.translation:TranslationTask",
-        "train an encoder and a decoder to translate",
+        *("min-char-rnn", "min-char-rnn", "train the lectures' 112-line model, as they do"),
+        *("language_settings:MinCharRNNInfo", "language:MinCharRNN"),
     ),
-    Entry("reply", "reply", "unrolled.tasks.reply:ReplyTask", "train an encoder and a decoder to answer short mails"),
     Entry(
-        "tree",
-        "sentiment",
-        "unrolled.tasks.sentiment:SentimentTask",
-        "train a recursive net on labelled trees: sentiment at every node",
+        *("translate", "translation", "train an encoder and a decoder to translate"),
+        *("pairs:TranslationInfo", "translation:TranslationTask"),
+    ),
+    Entry(
+        *("reply", "reply", "train an encoder and a decoder to answer short mails"),
+        *("pairs:ReplyInfo", "reply:ReplyTask"),
+    ),
+    Entry(
+        *("tree", "sentiment", "train a recursive net on labelled trees: sentiment at every node"),
+        *("sentiment_settings:SentimentInfo", "sentiment:SentimentTask"),
     ),
 )
 _registered: dict[str, type[Task]] = {}
@@ -77,6 +83,8 @@ def register(task: Kind) -> Kind:
 
 @cache
 def _installed() -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
@@ -99,11 +107,23 @@ def _summary(task: type[Task]) -> str:
 
 def find_task(name: str) -> type[Task]:
     """The task that is called `name`; ConfigurationError, with the names there are, where there is none."""
+    entry = _entry(name)
+    return entry.load() if entry else _from_elsewhere(name)
+
+
+def find_info(name: str) -> type[TaskInfo]:
+    """What is known of the task `name` without PyTorch; the task itself, where it is not of this package."""
+    entry = _entry(name)
+    return entry.load_info() if entry else _from_elsewhere(name)
+
+
+def _entry(name: str) -> Entry | None:
+    return next((entry for entry in TASKS if entry.name == name), None)
+
+
+def _from_elsewhere(name: str) -> type[Task]:
     if name in _registered:
         return _registered[name]
-    for entry in TASKS:
-        if entry.name == name:
-            return entry.load()
     if name in _installed():
         return _from_package(name)
     close = difflib.get_close_matches(name, names(), n=1)
@@ -122,22 +142,43 @@ def _from_package(name: str) -> type[Task]:
     return task
 
 
-def all_tasks() -> Iterator[type[Task]]:
+def all_infos() -> Iterator[type[TaskInfo]]:
     """Every task that can be imported: a broken one of another package is an error for those alone who ask for it."""
     for name in names():
         with suppress(ConfigurationError):
-            yield find_task(name)
+            yield find_info(name)
+
+
+def info_of(run: Run) -> type[TaskInfo]:
+    """What is known of a run's task without PyTorch; RunError where no package that is installed has the task."""
+    for entry in TASKS:
+        if entry.kind == run.task:
+            return entry.load_info()
+    for task in all_infos():
+        if task.kind == run.task:
+            return task
+    raise RunError(f"{run.path}: a run of the task {run.task!r}, which is not installed here")
 
 
 def task_of(run: Run) -> type[Task]:
     """The task of a run; RunError where no package that is installed has it."""
-    for entry in TASKS:
-        if entry.kind == run.task:
-            return entry.load()
-    for task in all_tasks():
-        if task.kind == run.task:
-            return task
-    raise RunError(f"{run.path}: a run of the task {run.task!r}, which is not installed here")
+    return find_task(info_of(run).name)
+
+
+def open_info(path: str | Path) -> TaskInfo:
+    """A run without its model, where it holds what is told of it; those of older versions are opened whole.
+
+    RunError where there is no such run.
+    """
+    from unrolled.tasks.base import Task
+    from unrolled.tasks.info import stored_counts
+    from unrolled.training import open_run
+
+    run = open_run(path)
+    info = info_of(run)
+    if not issubclass(info, Task) and stored_counts(run, info.numbers) is None:
+        info = task_of(run)
+    return info(run, "cpu")
 
 
 def open_task(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from unrolled.errors import DivergenceError, RunError
 from unrolled.metrics.report import Report, Value
-from unrolled.settings import from_json, to_json
+from unrolled.settings import to_json
+from unrolled.tasks.info import TaskInfo, keep_counts
 
 if TYPE_CHECKING:
     import torch
@@ -23,50 +22,17 @@ if TYPE_CHECKING:
     from unrolled.training.task import Batches
 
 
-@dataclass(frozen=True)
-class NoFlags:
-    """The flags for `eval` of a task that has none."""
-
-
-class Task(ABC):
+class Task(TaskInfo, ABC):
     """A run's model with its data: what the training loop and the commands work on.
 
     A subclass sets `name` and `Settings`, a dataclass of sections, of which `training` is a `TrainingConfig`, and
     defines `build`, `epoch`, `loss` and `validate`; everything else has a default. `docs/new-task.md` shows one.
-
-    name: as it is typed, `train NAME`. kind: what its runs are marked with (as `name`).
-    help: what the help of `train NAME` says first (the class's docstring).
-    Evaluation: a dataclass of the flags that `eval` takes for its runs.
-    checkpoints: the weights that can be asked for.
-    unit, counted: what a batch is made of, and what its targets are called, in the plural.
-    resumable: whether a stopped run can go on.
+    What needs no model is in `TaskInfo`, of which a task may have a subclass of its own, in a file without PyTorch.
     """
 
-    name: ClassVar[str]
-    kind: ClassVar[str]
-    help: ClassVar[str]
-    Settings: ClassVar[type]
-    Evaluation: ClassVar[type] = NoFlags
-    checkpoints: ClassVar[tuple[str, ...]] = ("best", "last")
-    unit: ClassVar[str] = "sequences"
-    counted: ClassVar[str] = "targets"
-    resumable: ClassVar[bool] = True
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        own = vars(cls)
-        if "name" in own and "kind" not in own:
-            cls.kind = cls.name
-        if "help" not in own and "__doc__" in own and cls.__doc__:
-            cls.help = inspect.cleandoc(cls.__doc__)
+    device: torch.device
 
     # -- a run ---------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def run_name(cls, settings: Any) -> str:
-        """What a new run is called where the user does not say."""
-        cell = getattr(getattr(settings, "model", None), "cell", None)
-        return f"{cls.name}-{cell}" if cell else cls.name
 
     @classmethod
     def create(cls, path: Path, settings: Any, progress: Progress = lambda what, share: None) -> Self:
@@ -79,23 +45,12 @@ class Task(ABC):
             cls.prepare(run, settings, progress)
             task = cls(run)
             task.check()
+            task.keep_counts()
         return task
 
-    @classmethod  # noqa: B027 - optional
+    @classmethod
     def prepare(cls, run: Run, settings: Any, progress: Progress) -> None:
         """Put into a new run's directory what its training needs; nothing, where the data are made as it goes."""
-
-    @classmethod
-    def settings_of(cls, run: Run) -> Any:
-        """The settings of a run; RunError where it is a run of another task, or its settings make no sense."""
-        if run.task != cls.kind:
-            raise RunError(f"{run.path}: a run of task {run.task!r}, not of {cls.kind!r}")
-        return from_json(cls.Settings, cls.upgrade(run.config), str(run.path / "config.json"))
-
-    @classmethod
-    def upgrade(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """A run's stored settings as this version has them, from those of any version before."""
-        return config
 
     def __init__(self, run: Run, device: str | None = None) -> None:
         """Open a run; its weights are fresh, drawn from the run's seed, until a checkpoint is loaded."""
@@ -104,12 +59,12 @@ class Task(ABC):
 
         self.run = run
         self.config: Any = self.settings_of(run)
-        self.device: torch.device = find_device(device or self.config.training.device)
+        self.device = find_device(device or self.config.training.device)
         seed_all(self.config.training.seed)
         self.read()
         self.model: Any = self.build().to(self.device)
 
-    def read(self) -> None:  # noqa: B027 - optional
+    def read(self) -> None:
         """Take up what `prepare` put into the run, before the model is built."""
 
     @abstractmethod
@@ -128,7 +83,7 @@ class Task(ABC):
         """DataError where a new run's data do not make a batch."""
         self.epoch(0)
 
-    def verify(self) -> None:  # noqa: B027 - optional
+    def verify(self) -> None:
         """RunError where the run's data cannot be those that were prepared."""
 
     # -- the loop's view -----------------------------------------------------------------------------------------
@@ -149,29 +104,25 @@ class Task(ABC):
         """Something to look at after `step` updates; must not touch the global random generator."""
         return ""
 
-    def describe(self, loss: float) -> str:
-        """A loss in the words of the task."""
-        return f"loss {loss:.4f}"
-
     # -- what the commands show ----------------------------------------------------------------------------------
-
-    def facts(self) -> list[tuple[str, str]]:
-        """What a user may want to know of the run, by name."""
-        return [("model", f"{self.parameters:,} parameters, on {self.device}")]
 
     @property
     def parameters(self) -> int:
         """The number of weights."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
-    @property
-    def batches(self) -> str:
-        """What an update is computed from, in words."""
-        return f"{self.config.training.batch_size} {self.unit}"
+    def count(self) -> dict[str, int]:
+        """What the facts count beside the parameters."""
+        return {}
 
-    def uses(self) -> list[tuple[str, str]]:
-        """Commands that use a trained run, each behind one word; `{run}` stands for its path."""
-        return [("score", "unrolled eval {run}")]
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the facts count, by the names in `numbers`."""
+        return {**self.count(), "parameters": self.parameters}
+
+    def keep_counts(self) -> None:
+        """Write the counts into the run, so that it can be told of without its model."""
+        keep_counts(self.run, self.counts)
 
     def closing(self) -> Sequence[str]:
         """What is said at the end of training where a checkpoint was written; the task is no longer trained."""
@@ -193,18 +144,3 @@ class Task(ABC):
             raise DivergenceError(
                 f"{self.run.path}: the loss on {data} is NaN: the model's values overflow on this text"
             )
-
-
-def sections(settings: type) -> dict[str, Any]:
-    """The sections of a task's settings, by name, each with its defaults."""
-    made = settings()
-    return {each.name: getattr(made, each.name) for each in fields(settings)}
-
-
-def without_streams(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings without those of streams, which every run had before December 2026."""
-    training = config.get("training")
-    if not isinstance(training, dict):
-        return config
-    gone = ("seq_length", "backward_length", "carry_state")
-    return {**config, "training": {name: value for name, value in training.items() if name not in gone}}

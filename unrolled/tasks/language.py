@@ -27,24 +27,16 @@ from unrolled.data.tokens import Progress
 from unrolled.data.vocabulary import unknown_note
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError, DataError
-from unrolled.metrics import LanguageScore, bits, perplexity
+from unrolled.metrics import LanguageScore
 from unrolled.metrics.report import Report, Value
 from unrolled.models import LanguageModel
 from unrolled.models.reading import WarmStreams
 from unrolled.tasks.base import Task
-from unrolled.tasks.language_settings import LanguageConfig, TextConfig, TextEvaluation
+from unrolled.tasks.language_settings import LanguageConfig, LanguageInfo, MinCharRNNInfo, TextConfig, TextEvaluation
 from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Run
 
-TASK = "language model"
 VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.bin"
-
-
-def text_name(data: Sequence[str]) -> str:
-    """A short name of the text, for its runs: that of the first file or folder."""
-    if not data:
-        return "stdlib"
-    return "stdin" if data[0] == "-" else Path(data[0]).resolve().stem or "text"
 
 
 def prepare(run: Run, config: TextConfig, progress: Progress = lambda what, share: None) -> None:
@@ -69,22 +61,10 @@ def prepare_vectors(run: Run, config: LanguageConfig) -> None:
     store_vectors(run.path, config.model.vectors, number, config.model.embedding_width or None)
 
 
-class LanguageTask(Task):
-    """Train a recurrent language model on text.
+class LanguageTask(LanguageInfo, Task):
+    """A language model with its text."""
 
-    With no `data` it learns the source code of the running Python's standard library.
-    """
-
-    name, kind, counted = "lm", TASK, "tokens"
-    Settings = LanguageConfig
-    Evaluation = TextEvaluation
-
-    config: LanguageConfig
     model: LanguageModel
-
-    @classmethod
-    def run_name(cls, settings: LanguageConfig) -> str:
-        return f"{text_name(settings.text.data)}-{settings.model.cell}"
 
     @classmethod
     def prepare(cls, run: Run, settings: LanguageConfig, progress: Progress = lambda what, share: None) -> None:
@@ -146,33 +126,10 @@ class LanguageTask(Task):
         steps = generate(self.model, prompt, Sampling(temperature=0.8), generator)
         return self.vocabulary.decode([int(next(steps)) for _ in range(300)])
 
-    def facts(self) -> list[tuple[str, str]]:
-        config, split = self.config, self.split()
-        widths = "+".join(map(str, config.model.widths))
-        return [
-            ("text", ", ".join(config.text.data) or "the Python standard library's source"),
-            (
-                "tokens",
-                f"{len(split.train):,} to train on, {len(split.validation):,} to validate, "
-                f"{len(split.test):,} to test; {len(self.vocabulary):,} in the {config.text.level} vocabulary",
-            ),
-            (
-                "model",
-                f"{config.model.cell}, layers of {widths} units, {self.parameters:,} parameters, on {self.device}",
-            ),
-        ]
-
-    @property
-    def batches(self) -> str:
-        return f"{self.config.training.batch_size} streams × {self.config.training.seq_length} steps"
-
-    def uses(self) -> list[tuple[str, str]]:
-        return [("sample", "unrolled sample {run}")]
-
-    def describe(self, loss: float) -> str:
-        if self.config.text.level in ("char", "byte"):
-            return f"loss {loss:.4f} · {bits(loss):.3f} bits/{self.config.text.level}"
-        return f"loss {loss:.4f} · perplexity {perplexity(loss):,.1f}"
+    def count(self) -> dict[str, int]:
+        split = self.split()
+        parts = {"train": split.train, "validation": split.validation, "test": split.test}
+        return {**{name: len(part) for name, part in parts.items()}, "vocabulary": len(self.vocabulary)}
 
     def unknown_note(self, unknown: Sequence[str]) -> str:
         """What becomes of text that the vocabulary lacks, for the person who gave it; empty where there is none."""
@@ -260,14 +217,8 @@ class LanguageTask(Task):
         return ", ".join(asked.data), encode_files(files, self.vocabulary, scratch).tokens, notes
 
 
-class MinCharRNN(LanguageTask):
-    """Train the lectures' 112-line model with the lectures' settings, on one file of text.
-
-    A loop of its own trains it, which cannot go on; its runs are those of any language model else.
-    """
-
-    name = kind = "min-char-rnn"
-    resumable = False
+class MinCharRNN(MinCharRNNInfo, LanguageTask):
+    """The lectures' model; a loop of its own trains it."""
 
     def check(self) -> None:
         tokens, needed = len(self.split().train), self.config.training.seq_length + 2

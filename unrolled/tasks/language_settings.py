@@ -1,20 +1,25 @@
-"""The settings of a language model's run."""
+"""The settings of a language model's run, and what can be told of it without the model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import numpy as np
 from tyro.conf import arg
 
-from unrolled.cells import CELLS, find_cell
+from unrolled.cells import CELLS, require_cell
 from unrolled.data.levels import LEVELS
-from unrolled.data.streams import split_tokens
+from unrolled.data.split import split_lengths
 from unrolled.errors import ConfigurationError
-from unrolled.models import LanguageModel
+from unrolled.metrics import bits, perplexity
 from unrolled.settings import require, require_choice
+from unrolled.tasks.info import TaskInfo
 from unrolled.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from unrolled.models import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class TextConfig:
             if self.level in ("char", "byte"):
                 said = f"`vocab_size` is for words and BPE; at level {self.level} it has no meaning"
                 raise ConfigurationError(said, setting="vocab_size")
-        split_tokens(np.empty(0), self.val_fraction, self.test_fraction)
+        split_lengths(0, self.val_fraction, self.test_fraction)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class ModelConfig:
     """Leave the embedding as it was started from `vectors`."""
 
     def __post_init__(self) -> None:
-        find_cell(self.cell)
+        require_cell(self.cell)
         sizes = " ".join(map(str, self.hidden_size)) or "none"
         fit = bool(self.hidden_size) and all(1 <= size <= 65_536 for size in self.hidden_size)
         require(fit, "hidden_size", "from 1 to 65,536", sizes)
@@ -115,6 +120,8 @@ class ModelConfig:
         return default if self.embedding_size is None else self.embedding_size
 
     def build(self, vocabulary_size: int) -> LanguageModel:
+        from unrolled.models import LanguageModel
+
         return LanguageModel(
             vocabulary_size,
             self.cell,
@@ -169,3 +176,66 @@ class TextEvaluation:
     """Files, folders, or - for standard input; none: the run's test part, or else its validation part."""
     glob: Annotated[str | None, arg(metavar="PATTERN")] = None
     """Which files of a folder: '*.py'."""
+
+
+def text_name(data: Sequence[str]) -> str:
+    """A short name of the text, for its runs: that of the first file or folder."""
+    if not data:
+        return "stdlib"
+    return "stdin" if data[0] == "-" else Path(data[0]).resolve().stem or "text"
+
+
+class LanguageInfo(TaskInfo):
+    """Train a recurrent language model on text.
+
+    With no `data` it learns the source code of the running Python's standard library.
+    """
+
+    name, kind, counted = "lm", "language model", "tokens"
+    Settings = LanguageConfig
+    Evaluation = TextEvaluation
+    numbers = ("train", "validation", "test", "vocabulary", "parameters")
+
+    config: LanguageConfig
+
+    @classmethod
+    def run_name(cls, settings: LanguageConfig) -> str:
+        return f"{text_name(settings.text.data)}-{settings.model.cell}"
+
+    def facts(self) -> list[tuple[str, str]]:
+        config, counts = self.config, self.counts
+        widths = "+".join(map(str, config.model.widths))
+        return [
+            ("text", ", ".join(config.text.data) or "the Python standard library's source"),
+            (
+                "tokens",
+                f"{counts['train']:,} to train on, {counts['validation']:,} to validate, "
+                f"{counts['test']:,} to test; {counts['vocabulary']:,} in the {config.text.level} vocabulary",
+            ),
+            (
+                "model",
+                f"{config.model.cell}, layers of {widths} units, {counts['parameters']:,} parameters, on {self.device}",
+            ),
+        ]
+
+    @property
+    def batches(self) -> str:
+        return f"{self.config.training.batch_size} streams × {self.config.training.seq_length} steps"
+
+    def uses(self) -> list[tuple[str, str]]:
+        return [("sample", "unrolled sample {run}")]
+
+    def describe(self, loss: float) -> str:
+        if self.config.text.level in ("char", "byte"):
+            return f"loss {loss:.4f} · {bits(loss):.3f} bits/{self.config.text.level}"
+        return f"loss {loss:.4f} · perplexity {perplexity(loss):,.1f}"
+
+
+class MinCharRNNInfo(LanguageInfo):
+    """Train the lectures' 112-line model with the lectures' settings, on one file of text.
+
+    A loop of its own trains it, which cannot go on; its runs are those of any language model else.
+    """
+
+    name = kind = "min-char-rnn"
+    resumable = False

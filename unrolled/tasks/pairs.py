@@ -1,18 +1,26 @@
-"""Settings of the tasks that learn from pairs: translation, and smart reply."""
+"""Settings of the tasks that learn from pairs, translation and smart reply, and what can be told of their runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from tyro.conf import Suppress, arg
 
-from unrolled.cells import CELLS, find_cell
+from unrolled.cells import CELLS, require_cell
 from unrolled.data.levels import LEVELS
 from unrolled.errors import ConfigurationError
-from unrolled.models import EncoderDecoder
+from unrolled.metrics import perplexity
 from unrolled.settings import require, require_choice
+from unrolled.tasks.info import TaskInfo, without_streams
 from unrolled.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from unrolled.models import EncoderDecoder
+
+#: The weights of a run that can be asked for; average: the mean of the last validations'.
+Which = Literal["best", "last", "average"]
 
 
 @dataclass(frozen=True)
@@ -95,16 +103,23 @@ class ModelConfig:
     the cells hardly see them at first."""
 
     def __post_init__(self) -> None:
-        find_cell(self.cell)
+        require_cell(self.cell)
         if self.decoder_cell is not None:
-            find_cell(self.decoder_cell)
+            require_cell(self.decoder_cell)
         for name, high in (("hidden_size", 65_536), ("embedding_size", 65_536), ("num_layers", 1000)):
             value = getattr(self, name)
             require(1 <= value <= high, name, f"from 1 to {high:,}", value)
         require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
         require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
 
+    @property
+    def both_ways(self) -> bool:
+        """Whether the source is read both ways."""
+        return self.attention if self.bidirectional is None else self.bidirectional
+
     def build(self, source_size: int, target_size: int, shared: bool) -> EncoderDecoder:
+        from unrolled.models import EncoderDecoder
+
         return EncoderDecoder(
             source_size,
             target_size,
@@ -113,7 +128,7 @@ class ModelConfig:
             embedding_size=self.embedding_size,
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
-            bidirectional=self.attention if self.bidirectional is None else self.bidirectional,
+            bidirectional=self.both_ways,
             reverse=self.reverse,
             attention=self.attention,
             dropout=self.dropout,
@@ -201,3 +216,77 @@ class PairsEvaluation:
     """Of a translator: exponent of the length that a log-probability is divided by."""
     resamples: int = 1000
     """Of a translator: resamples of the text for confidence intervals; 0: none."""
+
+
+def short_name(path: str | Path) -> str:
+    """A short name of a file of pairs, for its runs."""
+    return "stdin" if str(path) == "-" else Path(path).resolve().name.split(".")[0] or "pairs"
+
+
+class TranslationInfo(TaskInfo):
+    """Train an encoder and a decoder to translate, from two files whose lines belong together."""
+
+    name, kind = "translate", "translation"
+    Settings: ClassVar[type] = TranslationConfig
+    Evaluation = PairsEvaluation
+    checkpoints = get_args(Which)
+    unit, counted = "pairs", "tokens"
+    numbers = ("train", "validation", "source", "target", "parameters")
+
+    config: TranslationConfig
+
+    @classmethod
+    def run_name(cls, settings: TranslationConfig) -> str:
+        return f"{short_name(settings.pairs.target or 'pairs')}-{settings.model.cell}"
+
+    @classmethod
+    def upgrade(cls, config: dict[str, Any]) -> dict[str, Any]:
+        config = without_streams(config)
+        if isinstance(config.get("model"), dict):  # of November 2026, which had no such setting
+            config = {**config, "model": {"scale_embeddings": False, **config["model"]}}
+        return config
+
+    def facts(self) -> list[tuple[str, str]]:
+        config, counts = self.config, self.counts
+        sizes = f"{counts['source']:,} and " if config.pairs.separate else ""
+        sizes += f"{counts['target']:,}"
+        model = config.model
+        decoder = "" if model.decoder_cell in (None, model.cell) else f" and {model.decoder_cell}"
+        joined = "with attention" if model.attention else "joined by a fixed vector"
+        read = " read both ways" if model.both_ways else ""
+        read += ", source reversed" if model.reverse else ""
+        return [
+            ("pairs", f"{counts['train']:,} to train on, {counts['validation']:,} to validate"),
+            (
+                "tokens",
+                f"{sizes} in the {config.pairs.level} {'vocabularies' if config.pairs.separate else 'vocabulary'}",
+            ),
+            (
+                "model",
+                f"{model.cell}{decoder}, {model.num_layers} × {model.hidden_size} units{read}, {joined}; "
+                f"{counts['parameters']:,} parameters, on {self.device}",
+            ),
+        ]
+
+    def describe(self, loss: float) -> str:
+        return f"loss {loss:.4f} · perplexity {perplexity(loss):,.2f}"
+
+    def uses(self) -> list[tuple[str, str]]:
+        return [("use", "unrolled translate {run} < SENTENCES")]
+
+
+class ReplyInfo(TranslationInfo):
+    """Train an encoder and a decoder to answer short mails.
+
+    With no `pairs` it learns 6,000 synthetic mails and answers (`unrolled data mails` prints them).
+    """
+
+    name = kind = "reply"
+    Settings = ReplyConfig
+
+    @classmethod
+    def run_name(cls, settings: ReplyConfig) -> str:  # type: ignore[override]
+        return f"{short_name(settings.pairs.pairs or 'mails')}-{settings.model.cell}"
+
+    def uses(self) -> list[tuple[str, str]]:
+        return [("use", 'unrolled reply {run} "Lets do Monday."')]

@@ -14,8 +14,8 @@ from unrolled.data.lines import read_json
 from unrolled.data.mails import made_mails, overlap, read_mails
 from unrolled.data.tokens import Progress
 from unrolled.errors import ConfigurationError, DataError, RunError
-from unrolled.tasks.pairs import ReplyConfig
-from unrolled.tasks.translation import TranslationTask, prepare, short_name
+from unrolled.tasks.pairs import ReplyConfig, ReplyInfo
+from unrolled.tasks.translation import TranslationTask, prepare
 from unrolled.tasks.translator import Translator
 from unrolled.training import Run
 
@@ -24,18 +24,8 @@ RESPONSES_FILE = "responses.json"
 MOST_RESPONSES = 2000
 
 
-class ReplyTask(TranslationTask):
-    """Train an encoder and a decoder to answer short mails.
-
-    With no `pairs` it learns 6,000 synthetic mails and answers (`unrolled data mails` prints them).
-    """
-
-    name = kind = "reply"
-    Settings = ReplyConfig
-
-    @classmethod
-    def run_name(cls, settings: ReplyConfig) -> str:  # type: ignore[override]
-        return f"{short_name(settings.pairs.pairs or 'mails')}-{settings.model.cell}"
+class ReplyTask(ReplyInfo, TranslationTask):
+    """A translator of mails into replies."""
 
     @classmethod
     def prepare(cls, run: Run, settings: ReplyConfig, progress: Progress = lambda what, share: None) -> None:  # type: ignore[override]
@@ -46,9 +36,6 @@ class ReplyTask(TranslationTask):
         prepare(run, settings.pairs, mails, None)
         text = json.dumps(responses, ensure_ascii=False, indent=0) + "\n"
         (run.path / RESPONSES_FILE).write_text(text, encoding="utf-8")
-
-    def uses(self) -> list[tuple[str, str]]:
-        return [("use", 'unrolled reply {run} "Lets do Monday."')]
 
 
 def create_reply_run(path: Path, config: ReplyConfig) -> ReplyTask:

@@ -5,98 +5,28 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tyro.conf import arg
 
-from unrolled.cells.tree import TREE_CELLS
 from unrolled.data.lines import read_json
 from unrolled.data.tokens import Progress
 from unrolled.data.trees import LabelledTrees, Tree, batch_trees, read_trees
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.metrics.report import Report, Value
 from unrolled.models.tree import TreeClassifier
-from unrolled.settings import require, require_choice
-from unrolled.tasks.base import Task, without_streams
+from unrolled.tasks.base import Task
+from unrolled.tasks.sentiment_settings import SentimentConfig, SentimentInfo, TreeConfig, TreeEvaluation
 from unrolled.tasks.vectors import start_embedding, store_vectors
-from unrolled.training import Run, TrainingConfig
+from unrolled.training import Run
 
 #: The labels of the Stanford Sentiment Treebank, from very negative to very positive; 2 is neutral.
 CLASSES, NEUTRAL = 5, 2
 TREES_FILE, UNKNOWN = "trees.json", "<unk>"
-
-
-@dataclass(frozen=True)
-class TreeConfig:
-    """Trees."""
-
-    data: Annotated[str, arg(metavar="FOLDER")] = ""
-    """Folder with train.txt and dev.txt: a bracketed tree a line, labels 0 to 4 at every node."""
-    vectors: Annotated[str | None, arg(metavar="FILE")] = None
-    """Start the embedding from word vectors: word2vec or GloVe text, or JSON; their width must be `embedding_size`."""
-
-
-@dataclass(frozen=True)
-class TreeModelConfig:
-    """Model."""
-
-    cell: Annotated[str, arg(metavar="NAME", help=f"One of {', '.join(TREE_CELLS)}.")] = "tree-lstm"
-    hidden_size: int = 150
-    """Units of a node."""
-    embedding_size: int = 100
-    """Width of a word's embedding."""
-    dropout: float = 0.5
-    """On the embeddings and before the readout."""
-
-    def __post_init__(self) -> None:
-        require_choice("cell", self.cell, tuple(TREE_CELLS))
-        for name in ("hidden_size", "embedding_size"):
-            value = getattr(self, name)
-            require(1 <= value <= 65_536, name, "from 1 to 65,536", value)
-        require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
-
-
-@dataclass(frozen=True)
-class TreeTraining(TrainingConfig):
-    """Training."""
-
-    batch_size: int = 32
-    """Trees an update."""
-    learning_rate: float = 2e-3
-    """Peak learning rate."""
-    weight_decay: float = 1e-3
-    """Decay of weight matrices, not of biases."""
-    epochs: Annotated[float | None, arg(metavar="N")] = None
-    """Stop after this many passes over the trees (8, where no limit is set)."""
-    eval_every: int = 267
-    """Updates between two validations, each with a checkpoint."""
-    sample_every: int = 0
-    """Updates between two samples; 0: none."""
-
-    default_epochs: ClassVar[float] = 8.0
-
-
-@dataclass(frozen=True)
-class SentimentConfig:
-    """All settings of a run."""
-
-    trees: TreeConfig = field(default_factory=TreeConfig)
-    model: TreeModelConfig = field(default_factory=TreeModelConfig)
-    training: TreeTraining = field(default_factory=TreeTraining)
-
-
-@dataclass(frozen=True)
-class TreeEvaluation:
-    """What a net on trees is scored on."""
-
-    data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
-    """Files of trees, or folders with test.txt or dev.txt; none: the run's dev part."""
 
 
 @dataclass(frozen=True)
@@ -161,15 +91,9 @@ class Batches:
         return LabelledTrees([self.trees[k] for k in chosen], [self.tokens[k] for k in chosen])
 
 
-class SentimentTask(Task):
-    """Train a recursive net on labelled trees, sentiment at every node, and tell its accuracy on dev."""
+class SentimentTask(SentimentInfo, Task):
+    """A recursive net with its trees."""
 
-    name, kind = "tree", "sentiment"
-    Settings = SentimentConfig
-    Evaluation = TreeEvaluation
-    unit, counted = "trees", "nodes"
-
-    config: SentimentConfig
     model: TreeClassifier
 
     @classmethod
@@ -180,10 +104,6 @@ class SentimentTask(Task):
             words = read_json(run.path / TREES_FILE)["words"]
             number = {word: k for k, word in enumerate(words)}
             store_vectors(run.path, settings.trees.vectors, number, settings.model.embedding_size, std=0.1)
-
-    @classmethod
-    def upgrade(cls, config: dict[str, Any]) -> dict[str, Any]:
-        return without_streams(config)
 
     def read(self) -> None:
         path = self.run.path / TREES_FILE
@@ -271,13 +191,8 @@ class SentimentTask(Task):
             f"{sentence}\nlabel {tree.labels[-1]}, chances {' '.join(f'{chance:.2f}' for chance in chances.tolist())}"
         )
 
-    def facts(self) -> list[tuple[str, str]]:
-        model, trees = self.config.model, self.config.trees
-        start = f", {self._started:,} of them started from {trees.vectors}" if trees.vectors else ""
-        return [
-            ("trees", f"{len(self.train):,} to train on, {len(self.dev):,} of dev; {len(self.words):,} words{start}"),
-            ("model", f"{model.cell}, {model.hidden_size} units, {self.parameters:,} parameters, on {self.device}"),
-        ]
+    def count(self) -> dict[str, int]:
+        return {"train": len(self.train), "dev": len(self.dev), "words": len(self.words), "started": self._started}
 
     def closing(self) -> list[str]:
         """How well the best checkpoint labels dev."""

@@ -11,16 +11,19 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
-from rich.console import Console
 
 from unrolled.errors import ConfigurationError, DivergenceError, RunError, UnrolledError
 from unrolled.settings import to_json
-from unrolled.tasks.base import Task, sections
-from unrolled.training import Outcome, Trainer, open_run
+from unrolled.tasks.info import sections
+from unrolled.training import open_run
 from unrolled.training.run import one_line
+
+if TYPE_CHECKING:
+    from unrolled.tasks.base import Task
+    from unrolled.training import Outcome
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER}):({_NUMBER})(:log)?", re.IGNORECASE)
@@ -178,6 +181,10 @@ class Sweep:
 
     def _train(self, values: dict[str, Any], config: Any) -> Outcome:
         """A trial's run is named after its settings: one that was stopped is gone on with when it is tried again."""
+        from rich.console import Console
+
+        from unrolled.training import Trainer
+
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
         path = self.folder / f"{values['cell']}-{digest}"
         exists = (path / "config.json").exists()

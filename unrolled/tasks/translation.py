@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
@@ -27,12 +27,11 @@ from unrolled.data.pairs import (
 from unrolled.data.tokens import Progress, learn_vocabulary
 from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError, DecodingError, RunError
-from unrolled.metrics import perplexity
 from unrolled.metrics.report import Report, Value
 from unrolled.models import EncoderDecoder
 from unrolled.settings import require
-from unrolled.tasks.base import Task, without_streams
-from unrolled.tasks.pairs import PairsConfig, PairsEvaluation, TranslationConfig
+from unrolled.tasks.base import Task
+from unrolled.tasks.pairs import PairsConfig, PairsEvaluation, TranslationConfig, TranslationInfo
 from unrolled.tasks.translator import at_line, evaluate
 from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import require_numbers
@@ -41,7 +40,6 @@ from unrolled.training.run import TEMPORARY, write_atomically
 SOURCE_VOCABULARY, TARGET_VOCABULARY, PAIRS_FILE = "vocabulary-source.json", "vocabulary.json", "pairs.safetensors"
 #: The weights at the last few validations, for their average.
 SNAPSHOTS = "snapshots"
-Which = Literal["best", "last", "average"]
 Lines = tuple[Sequence[str], Sequence[str]]
 
 
@@ -76,21 +74,10 @@ def prepare(run: Run, config: PairsConfig, train: Lines, validation: Lines | Non
     save_pairs(run.path / PAIRS_FILE, parts)
 
 
-class TranslationTask(Task):
-    """Train an encoder and a decoder to translate, from two files whose lines belong together."""
+class TranslationTask(TranslationInfo, Task):
+    """An encoder and a decoder with their pairs."""
 
-    name, kind = "translate", "translation"
-    Settings: ClassVar[type] = TranslationConfig
-    Evaluation = PairsEvaluation
-    checkpoints = get_args(Which)
-    unit, counted = "pairs", "tokens"
-
-    config: TranslationConfig
     model: EncoderDecoder
-
-    @classmethod
-    def run_name(cls, settings: TranslationConfig) -> str:
-        return f"{short_name(settings.pairs.target or 'pairs')}-{settings.model.cell}"
 
     @classmethod
     def prepare(cls, run: Run, settings: TranslationConfig, progress: Progress = lambda what, share: None) -> None:
@@ -101,13 +88,6 @@ class TranslationTask(Task):
                 raise ConfigurationError(f"`{name}` is missing: a file of sentences, one a line", setting=name)
         train = read_line_pairs(pairs.source, pairs.target)
         prepare(run, pairs, train, read_line_pairs(pairs.val_source, pairs.val_target) if pairs.val_source else None)
-
-    @classmethod
-    def upgrade(cls, config: dict[str, Any]) -> dict[str, Any]:
-        config = without_streams(config)
-        if isinstance(config.get("model"), dict):  # of November 2026, which had no such setting
-            config = {**config, "model": {"scale_embeddings": False, **config["model"]}}
-        return config
 
     def read(self) -> None:
         self.target: Vocabulary = load_vocabulary(self.run.path / TARGET_VOCABULARY)
@@ -240,33 +220,9 @@ class TranslationTask(Task):
             blocks.append("\n".join(f"{mark} {text}" for mark, text in zip("<=>", texts, strict=True)))
         return "\n\n".join(blocks)
 
-    def facts(self) -> list[tuple[str, str]]:
-        config, train, validation = self.config, self.pairs("train"), self.pairs("validation")
-        sizes = f"{self.source_end + 1:,} and " if config.pairs.separate else ""
-        sizes += f"{self.end + 1:,}"
-        model = config.model
-        decoder = "" if model.decoder_cell in (None, model.cell) else f" and {model.decoder_cell}"
-        joined = "with attention" if model.attention else "joined by a fixed vector"
-        read = " read both ways" if self.model.encoder.bidirectional else ""
-        read += ", source reversed" if model.reverse else ""
-        return [
-            ("pairs", f"{len(train):,} to train on, {len(validation):,} to validate"),
-            (
-                "tokens",
-                f"{sizes} in the {config.pairs.level} {'vocabularies' if config.pairs.separate else 'vocabulary'}",
-            ),
-            (
-                "model",
-                f"{model.cell}{decoder}, {model.num_layers} × {model.hidden_size} units{read}, {joined}; "
-                f"{self.parameters:,} parameters, on {self.device}",
-            ),
-        ]
-
-    def describe(self, loss: float) -> str:
-        return f"loss {loss:.4f} · perplexity {perplexity(loss):,.2f}"
-
-    def uses(self) -> list[tuple[str, str]]:
-        return [("use", "unrolled translate {run} < SENTENCES")]
+    def count(self) -> dict[str, int]:
+        parts = {name: len(self.pairs(name)) for name in ("train", "validation")}
+        return {**parts, "source": self.source_end + 1, "target": self.end + 1}
 
     def score(self, asked: PairsEvaluation) -> Report:
         """BLEU, chrF and perplexity on the files that `asked` names, or on the pairs that were validated on."""
@@ -305,8 +261,3 @@ class TranslationTask(Task):
 def create_run(path: Path, config: TranslationConfig) -> TranslationTask:
     """A new run directory with its pairs; nothing is left behind where that fails."""
     return TranslationTask.create(path, config)
-
-
-def short_name(path: str | Path) -> str:
-    """A short name of a file of pairs, for its runs."""
-    return "stdin" if str(path) == "-" else Path(path).resolve().name.split(".")[0] or "pairs"

@@ -1,9 +1,21 @@
-"""The loop, truncation, checkpoints and the run directory; which task is trained it does not know."""
+"""The loop, truncation, checkpoints and the run directory; which task is trained it does not know.
 
+The loop is imported when it is first used: to read a run directory needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unrolled.lazy import door
 from unrolled.training.checkpoint import Checkpoints
 from unrolled.training.config import TrainingConfig
-from unrolled.training.loop import Outcome, Trainer
 from unrolled.training.migration import open_run
 from unrolled.training.run import Run
+
+if TYPE_CHECKING:
+    from unrolled.training.loop import Outcome, Trainer
+else:
+    __getattr__ = door(__name__, {"loop": ("Outcome", "Trainer")})
 
 __all__ = ["Checkpoints", "Outcome", "Run", "Trainer", "TrainingConfig", "open_run"]

@@ -15,15 +15,15 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from safetensors import SafetensorError
-from safetensors.torch import load_model
-from torch import nn
 
 from unrolled.errors import RecoveryWarning, RunError
 from unrolled.training.run import TEMPORARY, Run, one_line
-from unrolled.training.state import read_state, write_state, write_weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 WEIGHTS, STATE, DESCRIPTION = "model.safetensors", "training.safetensors", "checkpoint.json"
 #: In front of the name of a folder that was found damaged when its run was resumed.
@@ -121,6 +121,8 @@ class Checkpoints:
 
         RunError, with all as it was before, where it cannot be written.
         """
+        from unrolled.training.state import write_state, write_weights
+
         name = f"step-{state['step']:08d}"
         temporary = self.folder / f".{name}.{os.getpid()}{TEMPORARY}"
         best = best or not self.folders()
@@ -186,6 +188,8 @@ class Checkpoints:
             _say_recovery(problems, last.step, f"; kept as {', '.join(names)}")
 
     def _load(self, which: Which, model: nn.Module, files: tuple[str, ...]) -> dict[str, Any]:
+        from safetensors.torch import load_model
+
         one, state, problems = self._whole(which, files)
         self.check_vocabularies(one)
         try:
@@ -214,6 +218,8 @@ class Checkpoints:
         raise RunError(f"{problems[0][1]}; no other checkpoint of this run is whole")
 
     def _state(self, one: Checkpoint) -> dict[str, Any]:
+        from unrolled.training.state import read_state
+
         try:
             return read_state(one.folder / STATE)
         except UNREADABLE as error:

@@ -13,13 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unrolled.errors import RecoveryWarning, RunError
 from unrolled.training.checkpoint import STATE, WEIGHTS, Checkpoint, digest_of, flush, vocabularies
-from unrolled.training.randomness import random_state
 from unrolled.training.run import FORMAT, Run, one_line
-from unrolled.training.state import write_state
 
 OLD_STATE = "training.pt"
 
@@ -53,6 +49,10 @@ def migrate(run: Run, version: int) -> Run:
 
 
 def _from_1(run: Run) -> None:
+    import torch
+
+    from unrolled.training.state import write_state
+
     folder = run.path / "checkpoints"
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
@@ -90,6 +90,10 @@ def _tidy_1(run: Run) -> None:
 
 
 def _state_from_1(old: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from unrolled.training.randomness import random_state
+
     new = {name: value for name, value in old.items() if name != "random_cuda"}
     if "random" in old:
         drawn = {"torch": old["random"], "device": old["random_cuda"]}  # and from no other generators

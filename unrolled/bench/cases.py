@@ -1,0 +1,14 @@
+"""What is timed, and against whom."""
+
+from __future__ import annotations
+
+#: Steps, batch, input, hidden.
+SIZES: dict[str, tuple[int, int, int, int]] = {
+    "S1": (25, 1, 64, 100),
+    "S2": (50, 50, 65, 128),
+    "S3": (64, 32, 128, 256),
+    "S4": (50, 64, 512, 512),
+    "S5": (35, 20, 650, 650),
+}
+#: What can be compared with this engine.
+PEERS = ("torch.nn", "eager", "torch.compile", "jax")

@@ -1,0 +1,60 @@
+"""The cells by the plain names that users give; a class is imported when it is looked up."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from unrolled.errors import ConfigurationError
+from unrolled.lazy import Place, Table
+
+if TYPE_CHECKING:
+    from unrolled.cells.base import Cell
+    from unrolled.cells.tree import TreeCell
+
+
+def _at(place: str, **options: Any) -> Any:
+    """`module:Class` of this room, and the options that make it the cell of that name."""
+    return Place(f"unrolled.cells.{place}", options)
+
+
+#: Cells: `gru`.
+CELLS: Table[Callable[..., Cell]] = Table(
+    {
+        "elman": _at("elman:ElmanCell"),
+        "relu": _at("elman:ElmanCell", nonlinearity="relu"),
+        "pascanu": _at("elman:PascanuCell"),
+        "lstm": _at("lstm:LSTMCell"),
+        "peephole": _at("lstm:PeepholeLSTMCell"),
+        "peephole-full": _at("lstm:PeepholeLSTMCell", full=True),
+        "coupled": _at("lstm:CoupledLSTMCell"),
+        "ln-lstm": _at("lstm:LayerNormLSTMCell"),
+        "gru": _at("gru:GRUCell"),
+        "gru-swapped": _at("gru:GRUCell", update_keeps=False),
+        "gru-after": _at("gru:GRUResetAfterCell"),
+        "ln-gru": _at("gru:LayerNormGRUCell"),
+        "mut1": _at("mutations:MUT1Cell"),
+        "mut2": _at("mutations:MUT2Cell"),
+        "mut3": _at("mutations:MUT3Cell"),
+    }
+)
+
+#: Cells of recursive nets, over binary trees.
+TREE_CELLS: Table[type[TreeCell]] = Table(
+    {"composed": _at("tree:ComposedTreeCell"), "tree-lstm": _at("tree:TreeLSTMCell")}
+)
+
+
+def require_cell(name: str) -> None:
+    """ConfigurationError, listing the names, where no cell is called `name`; nothing is imported."""
+    if name not in CELLS:
+        close = difflib.get_close_matches(name.lower(), CELLS, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ConfigurationError(f"unknown cell {name!r}{hint}: choose from {', '.join(CELLS)}")
+
+
+def find_cell(name: str) -> Callable[..., Cell]:
+    """The constructor of the cell called `name`; ConfigurationError, listing the names, where there is none."""
+    require_cell(name)
+    return CELLS[name]
