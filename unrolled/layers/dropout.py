@@ -8,13 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unrolled.unroll.versions import is_exporting
+
 _LEVELS = 1 << 16
 
 
 def dropout(values: Tensor, rate: float) -> Tensor:
     """Zeros with probability `rate`, to the next of 65,536 levels, and the other values scaled to the same mean."""
     level = max(1, round(rate * _LEVELS)) if rate else 0
-    plain = torch.compiler.is_exporting()  # a program that is saved is another process's, and of any size
+    plain = is_exporting()  # a program that is saved is another process's, and of any size
     if plain or values.device.type != "cpu" or not 0 < level < _LEVELS:
         return nn.functional.dropout(values, rate)
     count = values.numel()

@@ -20,6 +20,7 @@ from unrolled.unroll.adapt import Foreign, WithOutput, step
 from unrolled.unroll.embedded import Embedded, Hoisted, feed
 from unrolled.unroll.fallback import is_followed
 from unrolled.unroll.padding import without_padding
+from unrolled.unroll.versions import is_exporting
 
 #: What a layer takes and returns for one state name: `[L·D, B, H]`, or one `[B, H_l]` a layer where widths differ.
 Stacked = Tensor | tuple[Tensor, ...]
@@ -113,7 +114,7 @@ def run_stack(
     recompute_every: int | None = None,
 ) -> tuple[Tensor, list[State]]:
     """Run `cells[layer][direction]` over `inputs [T, B, I]`; states in and out are listed layer by layer."""
-    projects = bool(projections) and not isinstance(projections[0], nn.Identity)
+    projects = len(projections) > 0 and not isinstance(projections[0], nn.Identity)
     if isinstance(inputs, Embedded):
         lengths = check_lengths(inputs.tokens, lengths)
         inputs = inputs.read(lengths) if projects or inputs.repeats else inputs
@@ -198,7 +199,7 @@ class Batch:
             tokens = given.tokens.t() if batch_first else given.tokens
             return cls(Embedded(given.table, tokens), lengths, batch_first, True, None)
         if isinstance(given, PackedSequence):
-            if torch.compiler.is_exporting():
+            if is_exporting():
                 raise ConfigurationError(
                     "torch.export cannot keep a PackedSequence: give the padded input, and its lengths as `lengths`"
                 )

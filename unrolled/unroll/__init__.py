@@ -29,6 +29,7 @@ from unrolled.unroll.kernels import has_kernel, unroll_kernel
 from unrolled.unroll.planned import unroll_planned
 from unrolled.unroll.recompute import in_pieces
 from unrolled.unroll.signature import PassingError, describe
+from unrolled.unroll.versions import BEFORE_2_12, is_exporting
 
 __all__ = ["BACKENDS", "unroll"]
 
@@ -83,7 +84,7 @@ def unroll(
                 recompute_every=recompute_every,
             )
     lengths = check_lengths(inputs, lengths)
-    exporting = torch.compiler.is_exporting()
+    exporting = is_exporting()
     if recompute_every is not None and not exporting and (state is not None or isinstance(cell, Cell)):
         pieces = cell, inputs, state, lengths, reverse, backend, recompute_every
         if torch.compiler.is_compiling():
@@ -95,7 +96,8 @@ def unroll(
         # torch._dynamo comes with it: seconds, that few need
         from unrolled.unroll.operator import outside_graph, runs_own_code, unroll_captured
 
-        if backend in ("auto", "native") and runs_own_code(cell):  # a graph would not see its settings change
+        # PyTorch 2.11 takes no module for a constant; and a graph would not see the settings of own code change.
+        if backend in ("auto", "native") and (BEFORE_2_12 or runs_own_code(cell)):
             return outside_graph(unroll, cell, inputs, state, lengths=lengths, reverse=reverse, backend=backend)
         captured = unroll_captured(cell, inputs, state, lengths, reverse) if backend in ("auto", "native") else None
         if captured is not None:
@@ -276,7 +278,7 @@ def check_lengths(inputs: Tensor, lengths: Tensor | Sequence[int] | None) -> Ten
 
 def _checked_later(lengths: Tensor, steps: int) -> Tensor:
     """The lengths in a graph that is being captured, which raises an error where they do not fit when it runs."""
-    if torch.compiler.is_exporting():
+    if is_exporting():
         torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), "lengths must be whole numbers from 0 to T")
         return lengths
     from unrolled.unroll.operator import check_lengths as checked

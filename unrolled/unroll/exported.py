@@ -11,16 +11,16 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx, nn
-from torch.torch_version import TorchVersion
 
 from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError, UntraceableError
 from unrolled.unroll.adapt import step, title
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
 from unrolled.unroll.padding import steps_inside
+from unrolled.unroll.versions import BEFORE_2_13
 
 #: `scan` lost gradients through time where the first state wanted none.
-_LOSES_GRADIENTS = TorchVersion(torch.__version__) < "2.13"
+_LOSES_GRADIENTS = BEFORE_2_13
 
 
 def unroll_exported(

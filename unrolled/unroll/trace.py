@@ -30,6 +30,7 @@ from unrolled.unroll.observe import Observer, Seen, place
 from unrolled.unroll.operations import decompositions
 from unrolled.unroll.signature import describe
 from unrolled.unroll.trial import trial_copy
+from unrolled.unroll.versions import settle_fake_tensors
 from unrolled.unroll.views import shorten_views
 from unrolled.unroll.watch import SeenError
 from unrolled.unroll.words import ROWS, operation, reason, user_frame
@@ -38,6 +39,7 @@ aten = torch.ops.aten
 
 #: Operations that the engine does not know are traced as the simpler ones they are made of.
 _DECOMPOSITIONS = decompositions()
+settle_fake_tensors()
 
 
 def trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor]) -> fx.GraphModule:
