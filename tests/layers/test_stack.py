@@ -11,8 +11,17 @@ from unrolled.layers.stack import by_name
 from unrolled.unroll import unroll
 
 
-@pytest.mark.parametrize("backend", ["eager", "native"])
-@pytest.mark.parametrize("name", CELLS)
+#: One of each form: a cell memory, gates of its own, normalisation, an input of the hidden size.
+FORMS = ("lstm", "gru-swapped", "ln-gru", "mut2")
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        *((name, "eager") for name in CELLS),
+        *(pytest.param(name, "native", marks=[] if name in FORMS else pytest.mark.slow) for name in CELLS),
+    ],
+)
 def test_a_stack_is_its_layers(name, backend):
     options = {"input_projection": True, "zoneout": 0.2}
     layer = Recurrent(name, 4, [6, 5, 5], backend="eager", **options).double().eval()
