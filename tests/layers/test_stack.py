@@ -10,7 +10,6 @@ from unrolled.layers.nest import flatten, unflatten
 from unrolled.layers.stack import by_name
 from unrolled.unroll import unroll
 
-
 #: One of each form: a cell memory, gates of its own, normalisation, an input of the hidden size.
 FORMS = ("lstm", "gru-swapped", "ln-gru", "mut2")
 
