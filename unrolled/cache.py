@@ -27,6 +27,10 @@ LIMIT, MOST_FILES = 512, 20_000
 _ABANDONED = 3600
 #: Seconds after which the time of the last use is noted again.
 _USED = 600
+#: How many additions a process makes at most before it looks at the bounds again.
+_SELDOM = 64
+#: By a cache's path: the bytes and files that this process may still add before it looks at the bounds again.
+_room: dict[str, tuple[int, int]] = {}
 _KEPT = re.compile(r"[0-9a-f]{32}\.(?:so|sha256|plan)")
 _BEGUN = re.compile(r"(?:building|saving)-\w+")
 _POSIX = hasattr(os, "getuid") and os.open in os.supports_dir_fd
@@ -138,10 +142,20 @@ class Folder:
                 self._remove_folder(name) if stat.S_ISDIR(state.st_mode) else self.remove(name)
         for _, size, names in sorted(entries.values(), key=lambda entry: entry[0]):
             if total <= most and count <= MOST_FILES:
-                return
+                break
             for name in names:
                 self.remove(name)
             total, count = total - size, count - len(names)
+        # Others may add as well: a quarter of what is left is for this process.
+        _room[str(self.path)] = (most - total) // 4, min((MOST_FILES - count) // 4, _SELDOM)
+
+    def added(self, size: int) -> None:
+        """Keep the cache within its bounds after a file of `size` bytes was added; the folder is not read each time."""
+        room, files = _room.get(str(self.path), (0, 0))
+        if size < room and files > 0:
+            _room[str(self.path)] = room - size, files - 1
+        else:
+            self.trim()
 
     def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
         with os.scandir(self.path if self.descriptor is None else self.descriptor) as found:

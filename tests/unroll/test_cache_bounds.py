@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import secrets
 import time
 
 import pytest
@@ -67,6 +68,28 @@ def test_nothing_goes_below_the_bounds_and_nothing_that_is_not_its_own(folder, m
     monkeypatch.setenv("UNROLLED_CACHE_SIZE", "0")
     trim()
     assert {path.name for path in folder.iterdir()} == {"notes.txt", "tokens", "0" * 31 + ".so", "0" * 32 + ".txt"}
+
+
+def test_the_folder_is_read_seldom_and_the_bounds_hold(folder, monkeypatch):
+    looked = []
+    real = Folder._entries
+    monkeypatch.setattr(Folder, "_entries", lambda self: looked.append(self) or real(self))
+
+    def add(count):
+        with open_cache(make=True) as opened:
+            for _ in range(count):
+                opened.write(f"{secrets.token_hex(16)}.plan", bytes(10_000))
+                opened.added(10_000)
+
+    add(200)
+    assert len(looked) <= 5
+    monkeypatch.setattr(cache, "MOST_FILES", 250)
+    add(200)
+    assert len(list(folder.iterdir())) <= 250
+    monkeypatch.setattr(cache, "MOST_FILES", 20_000)
+    monkeypatch.setenv("UNROLLED_CACHE_SIZE", "1")
+    add(200)
+    assert sum(path.stat().st_blocks * 512 for path in folder.iterdir()) <= 1 << 20
 
 
 def test_what_is_used_stays(folder, monkeypatch):

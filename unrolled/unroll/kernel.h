@@ -1,12 +1,18 @@
 // Shared by every compiled step: element types and element-wise functions.
 // REAL is float or double; LANES of them fill 32 bytes; MASK is a whole
 // number as wide.
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+// Compilers know these by themselves; to read the system's headers takes longer than to read a step.
+typedef __INT32_TYPE__ int32_t;
+typedef __UINT32_TYPE__ uint32_t;
+typedef __INT64_TYPE__ int64_t;
+typedef __UINT64_TYPE__ uint64_t;
+#define memcpy __builtin_memcpy
+#define memset __builtin_memset
+#define INFINITY __builtin_inff()
+#define NAN __builtin_nanf("")
 #ifdef _OPENMP
-#include <omp.h>
+int omp_get_thread_num(void);
+int omp_get_num_threads(void);
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -82,9 +88,9 @@ INLINE REAL f_min(REAL a, REAL b) { return a > b ? b : a; }
 INLINE REAL f_abs(REAL x) { return x < 0 ? -x : x; }
 
 #if LANES == 8
-#define LIBM(name) INLINE REAL f_##name(REAL x) { return name##f(x); }
+#define LIBM(name) INLINE REAL f_##name(REAL x) { return __builtin_##name##f(x); }
 #else
-#define LIBM(name) INLINE REAL f_##name(REAL x) { return name(x); }
+#define LIBM(name) INLINE REAL f_##name(REAL x) { return __builtin_##name(x); }
 #endif
 LIBM(expm1)
 LIBM(log)
@@ -98,9 +104,9 @@ LIBM(floor)
 LIBM(rint)
 #define f_round f_rint
 #if LANES == 8
-INLINE REAL f_pow(REAL x, REAL y) { return powf(x, y); }
+INLINE REAL f_pow(REAL x, REAL y) { return __builtin_powf(x, y); }
 #else
-INLINE REAL f_pow(REAL x, REAL y) { return pow(x, y); }
+INLINE REAL f_pow(REAL x, REAL y) { return __builtin_pow(x, y); }
 #endif
 
 // Of product.c, which is compiled once and handed to every program.

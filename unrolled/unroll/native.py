@@ -55,7 +55,6 @@ def build(source: str) -> ctypes.CDLL:
             if library is None:
                 with _turn(folder, name):
                     library = _loaded(folder, name) or _make(source, folder, name)
-                folder.trim()
             return library
     except OSError as error:
         raise CompilerError(f"cannot write to the cache {cache_directory()}: {error.strerror or error}") from error
@@ -124,7 +123,9 @@ def _make(source: str, folder: Folder, name: str) -> ctypes.CDLL:
             raise CompilerError(f"{compiler()[0]} gives no library")
         folder.write(file, built)
         folder.write(f"{name}.sha256", stated_digest(name, built))
-        return _load(workplace, name)
+        library = _load(workplace, name)
+    folder.added(len(built))
+    return library
 
 
 def stated_digest(name: str, library: bytes) -> bytes:

@@ -1,4 +1,5 @@
-// Choosing the next token of a row from its logits, as unrolled.decoding.Sampling does. Included behind kernel.h.
+// Choosing the next token of a row from its logits, as unrolled.decoding.Sampling does. Included after kernel.h.
+void qsort(void *, __SIZE_TYPE__, __SIZE_TYPE__, int (*)(const void *, const void *));
 
 typedef struct {
   REAL score;
@@ -18,10 +19,10 @@ static int64_t choose(REAL *logits, long count, double temperature, long top_k, 
   long best = 0;
   int nan = 0;
   for (long k = 0; k < count; k++) {
-    nan |= isnan(logits[k]);
+    nan |= __builtin_isnan(logits[k]);
     if (logits[k] > logits[best]) best = k;
   }
-  if (nan || isinf(logits[best])) return -1;
+  if (nan || __builtin_isinf(logits[best])) return -1;
   if (temperature == 0) return best;
   const REAL most = logits[best];
   for (long k = 0; k < count; k++) logits[k] = (REAL)((logits[k] - most) / temperature);

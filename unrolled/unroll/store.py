@@ -66,6 +66,6 @@ def save(key: str | None, value: object) -> None:
         with open_cache(make=True) as folder:
             assert folder is not None
             folder.write(f"{key}.plan", stated_digest(key, content) + b"\n" + content)
-            folder.trim()
+            folder.added(len(content))
     except (DamagedError, OSError, CompilerError):
         return
