@@ -16,7 +16,7 @@ from torch import fx
 
 from unrolled.unroll.columns import LoopCode, shown, width
 from unrolled.unroll.operations import ALIASES, CHEAP, ELEMENTWISE, PRODUCTS, REDUCTIONS, SPLITS
-from unrolled.unroll.places import Level, Loop, Place, Product
+from unrolled.unroll.places import Level, Loop, Place, Product, size
 from unrolled.unroll.trace import aten, placeholders
 from unrolled.unroll.words import operation
 
@@ -72,7 +72,7 @@ class Step:
     def _new(self, columns: int) -> Place:
         start = self.scratch
         self.scratch += columns
-        return Place(f"s + {start} * N + (r - first) * {columns}", columns)
+        return Place(f"s + {size(start, 'scratch')} * N + (r - first) * {size(columns)}", columns)
 
     def _fill(self, node: fx.Node) -> None:
         """See to it that a placed value gets to its place."""
@@ -153,16 +153,16 @@ class Step:
             self.places[node] = self._new(width(node))
             self._store(node, self.places[node])
 
-    def computed(self, roots: Iterable[fx.Node], level: Level) -> set[fx.Node]:
+    def computed(self, roots: Iterable[fx.Node], level: Level) -> dict[fx.Node, None]:
         """What a loop of `level` computes, rather than loads, to arrive at `roots`."""
-        found: set[fx.Node] = set()
+        found: dict[fx.Node, None] = {}  # in an order that is the same in every process, and so is the C
         left = list(roots)
         while left:
             node = left.pop()
             if node in found or node in self.vectors or self.ready(node, level) or node in self.inputs:
                 continue
             if node.target in ELEMENTWISE or node.target in ALIASES:
-                found.add(node)
+                found[node] = None
             left += node.all_input_nodes
         return found
 
@@ -191,19 +191,21 @@ class Step:
 
     def _share_of_product(self, product: Product, packed: str) -> str:
         bias = "0" if product.bias is None else f"{self.vectors[product.bias]} + from"
-        panels, width = f"({product.width} + PANEL - 1) / PANEL", product.width
+        depth, width = size(product.depth), size(product.width)
+        panels = f"({width} + PANEL - 1) / PANEL"
         return (
             f"{{ const long r = first, from = {panels} * thread / all * PANEL, "
             f"end = {panels} * (thread + 1) / all * PANEL, to = end < {width} ? end : {width}; "
-            f"tools->product({_at(product.operand)}, {product.operand.stride}, {packed} + from * {product.depth}, "
-            f"{product.depth}, to - from, {bias}, {_at(product.result)} + from, {product.result.stride}, N); }}"
+            f"tools->product({_at(product.operand)}, {size(product.operand.stride)}, {packed} + from * {depth}, "
+            f"{depth}, to - from, {bias}, {_at(product.result)} + from, {size(product.result.stride)}, N); }}"
         )
 
     def _product(self, product: Product, packed: str) -> str:
         bias = "0" if product.bias is None else self.vectors[product.bias]
         return (
-            f"{{ const long r = first; tools->product({_at(product.operand)}, {product.operand.stride}, {packed}, "
-            f"{product.depth}, {product.width}, {bias}, {_at(product.result)}, {product.result.stride}, N); }}"
+            f"{{ const long r = first; tools->product({_at(product.operand)}, {size(product.operand.stride)}, {packed}, "
+            f"{size(product.depth)}, {size(product.width)}, {bias}, {_at(product.result)}, "
+            f"{size(product.result.stride)}, N); }}"
         )
 
 
@@ -212,7 +214,7 @@ def _order(loop: Loop) -> tuple:
 
 
 def _at(place: Place) -> str:
-    return f"{place.pointer} + {place.offset}" if place.offset else place.pointer
+    return f"{place.pointer} + {size(place.offset)}" if place.offset else place.pointer
 
 
 def _reads_whole(user: fx.Node) -> bool:

@@ -11,7 +11,7 @@ from torch import fx
 
 from unrolled.errors import UntraceableError
 from unrolled.unroll.operations import ALIASES, ELEMENTWISE, FILLS, REDUCTIONS, SPLITS, Reduction
-from unrolled.unroll.places import Loop, Place, Values
+from unrolled.unroll.places import Loop, Place, Values, size
 from unrolled.unroll.trace import aten
 from unrolled.unroll.words import ROWS, operation, without_rows
 
@@ -38,7 +38,7 @@ class LoopCode:
     def lines(self) -> list[str]:
         for node, offset, place in self.loop.stores:
             value = self.value(node, offset)
-            self.body.append(f"{self._pointer(place)}[j + {place.offset}] = {value};")
+            self.body.append(f"{self._pointer(place)}[{_index(place.offset, alone=False)}] = {value};")
         accumulators = []
         for k, node in enumerate(self.loop.reductions):
             reduction: Reduction = REDUCTIONS[node.target](node)
@@ -49,7 +49,7 @@ class LoopCode:
             target = self._pointer(self.step.places[node])
             self.after.append(f"{target}[0] = {reduction.finish.format(f'sum{k}')};")
         simd = [f"#pragma omp simd {' '.join(accumulators)}".rstrip()] if self.loop.width > 1 else []
-        head = f"for (long j = 0; j < {self.loop.width}; j++) {{"
+        head = f"for (long j = 0; j < {size(self.loop.width)}; j++) {{"
         return ["{", *self.before, *simd, head, *("  " + line for line in self.body), "}", *self.after, "}"]
 
     def _pointer(self, place: Place) -> str:
@@ -160,7 +160,7 @@ def _broadcasts(node: fx.Node) -> bool:
 
 
 def _index(offset: int, alone: bool) -> str:
-    return str(offset) if alone else f"j + {offset}" if offset else "j"
+    return size(offset) if alone else f"j + {size(offset)}" if offset else "j"
 
 
 def literal(value) -> str:
@@ -172,7 +172,11 @@ def literal(value) -> str:
     if isinstance(value, int | float):
         if math.isinf(value):
             return "(REAL)INFINITY" if value > 0 else "(-(REAL)INFINITY)"
-        return "(REAL)NAN" if math.isnan(value) else f"((REAL){float(value)!r})"
+        if math.isnan(value):
+            return "(REAL)NAN"
+        # The whole numbers of a step are the sizes that its means divide by.
+        whole = float(value).is_integer() and 2 < value < 1 << 24
+        return f"((REAL){size(int(value))})" if whole else f"((REAL){float(value)!r})"
     raise UntraceableError(f"{value!r} has no C form")
 
 

@@ -35,6 +35,7 @@ class Native:
     matrices, flat: which vectors are packed, and which are read as one row.
     packed: elements of all packed matrices.
     keeps_packed: whether they are handed back, to be used again.
+    sizes: what the C takes for numbers of columns, so that a library serves every size.
     scratch: elements that a thread needs for a row of the batch, for a row of all steps, and at least.
     work: floating-point operations a row of T * B.
     """
@@ -49,6 +50,7 @@ class Native:
     flat: tuple[int, ...]
     packed: int
     keeps_packed: bool
+    sizes: tuple[int, ...]
     scratch: tuple[int, int, int]
     work: int
 
@@ -71,12 +73,15 @@ class Native:
         return Native, tuple(getattr(self, part.name) for part in fields(self))
 
     def _take(self, library: ctypes.CDLL) -> None:
+        if ctypes.c_long.in_dll(library, "sizes_taken").value != len(self.sizes):
+            raise CompilerError("the library of a kept program takes other sizes")
         function = library.run
         function.restype = None
-        # Pointers, strides, steps, batch, threads, scratch of a thread, whether to pack, packed, scratch, tools.
-        function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_long] * 5 + [ctypes.c_void_p] * 3
+        # Pointers, strides, sizes, steps, batch, threads, scratch of a thread, whether to pack, packed, scratch, tools.
+        function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 5 + [ctypes.c_void_p] * 3
         arrays = ctypes.c_void_p * self.pointers, ctypes.c_long * (2 * len(self.matrices))
-        self._loaded = function, tools(self.dtype), *arrays
+        sizes = (ctypes.c_long * len(self.sizes))(*self.sizes)
+        self._loaded = function, tools(self.dtype), sizes, *arrays
         # Opened once a program, so closed once: what a plan that is gone has loaded does not stay in memory.
         weakref.finalize(self, _close, library._handle).atexit = False
 
@@ -94,7 +99,7 @@ class Native:
         `strides` are those of the vectors. `packed` is what a call before this one with the same vectors returned: they
         need not be packed again.
         """
-        function, tools_at, pointer_array, stride_array = self._loaded
+        function, tools_at, sizes, pointer_array, stride_array = self._loaded
         rows = steps * batch
         # To wake the others would take longer; and more threads than processors would wait for each other.
         threads = 1 if self.work * rows < 1_000_000 else min(torch.get_num_threads(), _processors())
@@ -116,6 +121,7 @@ class Native:
         function(
             pointer_array(*pointers),
             stride_array(*[stride for k in self.matrices for stride in strides[k]]),
+            sizes,
             *(steps, batch, threads, own, fresh, place if packed is None else packed.data_ptr(), start, tools_at),
         )
         workspace.give(scratch)

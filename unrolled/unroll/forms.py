@@ -167,7 +167,9 @@ def checked(form: Form, check: Callable[[Any], bool]) -> Form:
 
 sizes = several(whole)
 native = checked(
-    made(_native, digest, dtype, whole, sizes, sizes, sizes, sizes, whole, flag, row(whole, whole, whole), whole),
+    made(
+        _native, digest, dtype, whole, sizes, sizes, sizes, sizes, whole, flag, sizes, row(whole, whole, whole), whole
+    ),
     lambda found: found.pointers < 1 << 16,
 )
 outside = made(Outside, graph, whole, whole, maybe(graph), maybe(graph))

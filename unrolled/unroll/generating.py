@@ -13,6 +13,7 @@ from unrolled.unroll.graph import Graph
 from unrolled.unroll.layout import rows_at
 from unrolled.unroll.observe import Seen
 from unrolled.unroll.plan import descendants
+from unrolled.unroll.places import size
 from unrolled.unroll.program import NEW, OLD, ONE_STEP, Copy, Program
 from unrolled.unroll.trace import ancestors, extract, placeholders, results, trace_step
 
@@ -47,15 +48,16 @@ def _loop(core: fx.GraphModule, prepared: int, dtype: torch.dtype) -> Native:
         starts.append(Copy((program.slot(), ONE_STEP), (turn, OLD), width(node)))
         ends.append(Copy((turn, NEW), (program.slot(), ONE_STEP), width(node)))
     read = f"((int64_t *){tokens})[t * B + r]"  # below 0 where none could be chosen: go on from any
+    columns, tokens_known = size(width(x)), size(width(logits))
     before = (
-        f"for (long r = first; r < first + N; r++) memcpy({room_of_x} + r * {width(x)}, "
-        f"{embedding} + ({read} < 0 ? 0 : {read}) * {width(x)}, {width(x)} * sizeof(REAL));"
+        f"for (long r = first; r < first + N; r++) memcpy({room_of_x} + r * {columns}, "
+        f"{embedding} + ({read} < 0 ? 0 : {read}) * {columns}, {columns} * sizeof(REAL));"
     )
     settings = f"((double *){how})[0], (long)((double *){how})[1], ((double *){how})[2]"
     after = (
         f"for (long r = first; r < first + N; r++) ((int64_t *){tokens})[(t + 1) * B + r] = choose("
-        f"{out} + r * {width(logits)}, {width(logits)}, {settings}, "
-        f"((double *){draws})[t * B + r], (scored *){room} + r * {width(logits)});"
+        f"{out} + r * {tokens_known}, {tokens_known}, {settings}, "
+        f"((double *){draws})[t * B + r], (scored *){room} + r * {tokens_known});"
     )
     program.loop(Step(core, places, vectors, outputs), starts=starts, ends=ends, around=(before, after))
     return program.built()

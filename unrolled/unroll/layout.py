@@ -15,7 +15,7 @@ from unrolled.unroll.executor import cut
 from unrolled.unroll.finish import Finish
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.passes import Backward, Ending, Forward, Training
-from unrolled.unroll.places import Place
+from unrolled.unroll.places import Place, size
 from unrolled.unroll.plan import Gradients, Plan
 from unrolled.unroll.program import AFTER, EVERY_STEP, NEW, OLD, ONE_STEP, Copy, Program
 from unrolled.unroll.schedule import rows_from
@@ -24,7 +24,7 @@ from unrolled.unroll.vectors import Outside, Vectors
 
 
 def rows_at(name: str, node: fx.Node, pattern: str = EVERY_STEP) -> Place:
-    return Place(pattern.format(name, width(node)), width(node))
+    return Place(pattern.format(name, size(width(node))), width(node))
 
 
 class Layout:

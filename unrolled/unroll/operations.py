@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch._decomp import core_aten_decompositions, get_decompositions
 
+from unrolled.unroll.places import size
 from unrolled.unroll.words import operation
 
 aten = torch.ops.aten
@@ -190,7 +191,7 @@ def _sum(node: fx.Node) -> Reduction:
 
 
 def _mean(node: fx.Node) -> Reduction:
-    return Reduction(finish=f"{{0}} / (REAL){_over_columns(node)}")
+    return Reduction(finish=f"{{0}} / (REAL){size(_over_columns(node))}")
 
 
 def _extreme(symbol: str, start: str, sign: str) -> Callable[[fx.Node], Reduction]:

@@ -10,6 +10,15 @@ from torch import fx
 Level = tuple[int, int]
 
 
+def size(count: int, of: str = "") -> str:
+    """A number of columns in the C of a program, which takes it as an argument: see `Program.source`.
+
+    One library then serves every size of a cell. Equal numbers are one argument, unless they are sizes of different
+    things, `of`. 0 and 1 stay as they are, since a loop over one column is other code.
+    """
+    return f"@{of}{count}@" if count > 1 else str(count)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a row value lies: `pointer`, C for its row `r` (at step `t`, of `B` rows); `stride` from row to row."""

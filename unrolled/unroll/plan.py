@@ -114,7 +114,8 @@ class Plan:
         outside = [node for node in read if node not in of_state]
         hoisted = [node for node in outside if node in of_input or has_rows(node)]
         prepared = [node for node in outside if node not in hoisted]
-        of_rows = [node for node in ancestors(hoisted, {x}) if node in of_input or has_rows(node)]
+        above = ancestors(hoisted, {x})
+        of_rows = [node for node in graph.graph.nodes if node in above and (node in of_input or has_rows(node))]
         others = [a for node in of_rows for a in node.all_input_nodes if a not in of_input and not has_rows(a)]
         others = [node for node in dict.fromkeys(others) if node not in prepared]
         # No gradient passes through what is no real number, such as a mask.

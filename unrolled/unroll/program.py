@@ -7,8 +7,10 @@ without meeting; they meet between phases.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from typing import NamedTuple
 
 import torch
@@ -18,7 +20,7 @@ from unrolled.errors import UntraceableError
 from unrolled.unroll.codegen import Step
 from unrolled.unroll.compiled import BLOCK, DEPTH, KERNEL, TYPES, Native, preamble
 from unrolled.unroll.native import digest
-from unrolled.unroll.places import Place
+from unrolled.unroll.places import Place, size
 from unrolled.unroll.words import operation
 
 SAMPLE = Path(__file__).with_name("sample.h")
@@ -58,6 +60,7 @@ _ROWS = """  {{
 {body}
     }}
   }}"""
+_SIZES, _COUNT = "@sizes@", "@count@"  # stand in the C for what is known when all of it is written
 _PROGRAM = """{types}
 #define BLOCK {block}
 {headers}
@@ -65,8 +68,10 @@ INLINE void copy_rows(REAL *to, const REAL *from, long count) {{
   if (from) memcpy(to, from, count * sizeof(REAL));
   else memset(to, 0, count * sizeof(REAL));
 }}
-void run(REAL *const *p, const long *strides, long T, long B, long threads, long own, long fresh, REAL *packed,
-         REAL *scratch, const struct tools *tools) {{
+const long sizes_taken = {count};
+void run(REAL *const *p, const long *strides, const long *sizes, long T, long B, long threads, long own, long fresh,
+         REAL *packed, REAL *scratch, const struct tools *tools) {{
+{sizes}
 {arrays}
 #pragma omp parallel num_threads(threads)
   {{
@@ -169,11 +174,11 @@ class Program:
 
     def contract(self, left: Place, high: int, right: Place | None, wide: int, result: str) -> None:
         """`left^T @ right` over the rows of all steps, of so many columns; or the sum of `left`, with no right."""
-        at = f"{left.pointer} + {left.offset}, {left.stride}, {high}"
+        at = f"{left.pointer} + {size(left.offset)}, {size(left.stride)}, {size(high)}"
         if right is None:
             line = f"tools->sum_rows({at}, T * B, {result}, thread, all);"
         else:
-            other = f"{right.pointer} + {right.offset}, {right.stride}, {wide}"
+            other = f"{right.pointer} + {size(right.offset)}, {size(right.stride)}, {size(wide)}"
             line = f"tools->contract({at}, {other}, T * B, {result}, s, thread, all);"
             self.work += 2 * high * wide
             self._room = max(self._room, DEPTH * (wide + 16 + BLOCK))
@@ -199,13 +204,24 @@ class Program:
             self._packed_size += -(-width // panel) * panel * depth
         return f"w{name}"
 
-    def source(self) -> str:
+    def source(self) -> tuple[str, tuple[int, ...]]:
+        """The C, and the sizes that it takes: programs that differ in their sizes alone are one."""
+        sizes: dict[str, str] = {}
+        text = re.sub("@([a-z]*[0-9]+)@", lambda found: sizes.setdefault(found[1], f"n{len(sizes)}"), self._text())
+        taken = [f"  const long {name} = sizes[{k}];" for k, name in enumerate(sizes.values())]
+        text = text.replace(_SIZES, "\n".join(taken)).replace(_COUNT, str(len(sizes)))
+        return text, tuple(int(name.lstrip(ascii_lowercase)) for name in sizes)
+
+    def _text(self) -> str:
         counts = {"c": self._vectors, "a": self._slots, "t": len(self._turns), "m": len(self._stores)}
         names = [f"{letter}{k}" for letter, count in counts.items() for k in range(count)]
         arrays = [f"  REAL *const {name} = p[{k}];" for k, name in enumerate(names)]
-        arrays += [f"  REAL *const w{name} = packed + {start};" for name, (_, _, start) in self._packed.items()]
+        arrays += [
+            f"  REAL *const w{name} = packed + {size(start, 'packed')};" for name, (_, _, start) in self._packed.items()
+        ]
         packing = [
-            f"    tools->pack({name}, strides[{2 * k}], strides[{2 * k + 1}], {depth}, {width}, w{name}, thread, all);"
+            f"    tools->pack({name}, strides[{2 * k}], strides[{2 * k + 1}], {size(depth)}, {size(width)}, "
+            f"w{name}, thread, all);"
             for k, (name, (depth, width, _)) in enumerate(self._packed.items())
         ]
         headers = [KERNEL, *([SAMPLE] if self._samples else [])]
@@ -216,6 +232,8 @@ class Program:
         return _PROGRAM.format(
             types=preamble(*TYPES[self.dtype]),
             block=BLOCK,
+            count=_COUNT,
+            sizes=_SIZES,
             headers="\n".join(path.read_text(encoding="utf-8") for path in headers),
             arrays="\n".join(arrays),
             packing="\n".join(packing),
@@ -224,7 +242,7 @@ class Program:
 
     def built(self) -> Native:
         """As it is now, ready to be compiled."""
-        source = self.source()
+        source, sizes = self.source()
         return Native(
             key=digest(source.encode()),
             source=source,
@@ -236,6 +254,7 @@ class Program:
             flat=tuple(sorted(self._flat)),
             packed=self._packed_size,
             keeps_packed=self.keeps_packed,
+            sizes=sizes,
             scratch=(self._scratch[0], self._scratch[1], self._room),
             work=self.work,
         )
@@ -243,6 +262,6 @@ class Program:
 
 def _copy(copy: Copy, time: str) -> str:
     (source, _), (target, _), columns = copy
-    at = [pattern.format(name, columns) for name, pattern in copy[:2]]
+    at = [pattern.format(name, size(columns)) for name, pattern in copy[:2]]
     rows = f"const long t = {time}, r = first"
-    return f"if ({target}) {{ {rows}; (void)t; copy_rows({at[1]}, {source} ? {at[0]} : 0, N * {columns}); }}"
+    return f"if ({target}) {{ {rows}; (void)t; copy_rows({at[1]}, {source} ? {at[0]} : 0, N * {size(columns)}); }}"
