@@ -203,8 +203,8 @@ class Step:
     def _product(self, product: Product, packed: str) -> str:
         bias = "0" if product.bias is None else self.vectors[product.bias]
         return (
-            f"{{ const long r = first; tools->product({_at(product.operand)}, {size(product.operand.stride)}, {packed}, "
-            f"{size(product.depth)}, {size(product.width)}, {bias}, {_at(product.result)}, "
+            f"{{ const long r = first; tools->product({_at(product.operand)}, {size(product.operand.stride)}, "
+            f"{packed}, {size(product.depth)}, {size(product.width)}, {bias}, {_at(product.result)}, "
             f"{size(product.result.stride)}, N); }}"
         )
 

@@ -12,8 +12,8 @@ from unrolled.unroll.compiled import Native
 from unrolled.unroll.graph import Graph
 from unrolled.unroll.layout import rows_at
 from unrolled.unroll.observe import Seen
-from unrolled.unroll.plan import descendants
 from unrolled.unroll.places import size
+from unrolled.unroll.plan import descendants
 from unrolled.unroll.program import NEW, OLD, ONE_STEP, Copy, Program
 from unrolled.unroll.trace import ancestors, extract, placeholders, results, trace_step
 
