@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unrolled.cells.names import CELLS, TREE_CELLS, find_cell, require_cell
+from unrolled.cells.names import CELL_NAMES, CELLS, TREE_CELLS, find_cell, require_cell
+from unrolled.cells.own import short_name
 from unrolled.lazy import door
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ else:
 
 __all__ = [
     "CELLS",
+    "CELL_NAMES",
     "TREE_CELLS",
     "Cell",
     "CoupledLSTMCell",
@@ -49,4 +51,5 @@ __all__ = [
     "State",
     "find_cell",
     "require_cell",
+    "short_name",
 ]

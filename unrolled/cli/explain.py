@@ -23,7 +23,7 @@ _DTYPES = ("float32", "float64")
 class Arguments:
     """Show how a cell is compiled: what is done once, what for all steps together, and what step by step."""
 
-    cell: Annotated[str, arg(metavar="NAME", help=f"One of {', '.join(CELLS)}.")] = "lstm"
+    cell: Annotated[str, arg(metavar="NAME", help=f"One of {CELL_NAMES}.")] = "lstm"
     hidden_size: int = 128
     """Units."""
     input_size: Annotated[int | None, arg(metavar="N")] = None

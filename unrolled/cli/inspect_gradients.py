@@ -31,7 +31,7 @@ class Arguments:
 
     run: Annotated[str | None, Positional, arg(metavar="RUN")] = None
     """Run directory of a language model."""
-    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {', '.join(CELLS)}.")] = tuple(CELLS)
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {CELL_NAMES}.")] = tuple(CELLS)
     length: int = 50
     """Steps to look back, at most."""
     hidden_size: int = 32

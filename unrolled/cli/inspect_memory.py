@@ -34,7 +34,7 @@ class Arguments:
 
     task: str = "recall"
     """recall, adding, copying, brackets, alphabet or name."""
-    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {', '.join(CELLS)}, previous-input.")] = (
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {PREVIOUS_INPUT}, {CELL_NAMES}.")] = (
         *CELLS,
         PREVIOUS_INPUT,
     )
