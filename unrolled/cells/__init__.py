@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unrolled.cells.names import CELL_NAMES, CELLS, TREE_CELLS, find_cell, require_cell
-from unrolled.cells.own import short_name
+from unrolled.cells.own import cell_label
 from unrolled.lazy import door
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ __all__ = [
     "PascanuCell",
     "PeepholeLSTMCell",
     "State",
+    "cell_label",
     "find_cell",
     "require_cell",
-    "short_name",
 ]

@@ -54,7 +54,7 @@ def parse_own(name: str) -> OwnName | None:
     return None
 
 
-def short_name(name: str) -> str:
+def cell_label(name: str) -> str:
     """A cell's name as a part of a file's: of one of the user's own, its class in lower case."""
     own = parse_own(name)
     return name if own is None else own.title.lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,14 @@ from unrolled.errors import UnrolledError
 
 #: A value after the setting's name; one quoted for a shell may hold backquotes.
 _VALUE = r"""(?:=((?:'[^']*'|"[^"]*"|[^`])*))?"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """The flags of every command that opens a run with its model."""
+
+    trust: bool = False
+    """Run the source of a cell that lies in RUN, now and from now on, though it is not one that you trained with."""
 
 
 def flag(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import check_target
+from unrolled.cli.flags import Opening
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -21,7 +22,7 @@ _STEPS = 20
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Opening):
     """Write a page about the inside of a trained character model, with all that it needs in it, and its data as JSON.
 
     Units that mean something and the text coloured by any unit; where each is most active, what is lost without it;
@@ -65,7 +66,7 @@ def main(words: Sequence[str], prog: str) -> int:
     side = page.with_suffix(".json")
     for path in (page, side):
         check_target(path, arguments.overwrite)
-    task = open_task(arguments.run, arguments.checkpoint)
+    task = open_task(arguments.run, arguments.checkpoint, arguments.trust)
     given = labelled_text(task, arguments.text, arguments.language, arguments.characters, arguments.hypothesis)
     with Console(stderr=True).status("") as status:
         found = examine(task.model, given.tokens, given.text, given.hypotheses, status.update)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
+from unrolled.cli.flags import Opening
 from unrolled.cli.parsing import parse
 from unrolled.settings import require
 from unrolled.training.checkpoint import Which
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Opening):
     """Look for units of a trained character model that mean something, and draw text coloured by them.
 
     Every unit of every layer is scored against every hypothesis on the first half of the text; the best is confirmed on
@@ -58,7 +59,7 @@ def main(words: Sequence[str], prog: str) -> int:
     require(200 <= arguments.characters <= 100_000_000, "characters", "from 200 to 100,000,000", arguments.characters)
     require(1 <= arguments.show <= 50, "show", "from 1 to 50", arguments.show)
     paths = targets(arguments.out, arguments.overwrite)
-    task = open_task(arguments.run, arguments.checkpoint)
+    task = open_task(arguments.run, arguments.checkpoint, arguments.trust)
     given = labelled_text(task, arguments.text, arguments.language, arguments.characters, arguments.hypothesis)
     with Console(stderr=True).status("") as status:
         found = examine(task.model, given.tokens, given.text, given.hypotheses, status.update)

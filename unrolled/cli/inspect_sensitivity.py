@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
+from unrolled.cli.flags import Opening
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Opening):
     """Show how long the first input is felt: ∂h_t/∂x_1 over time, of a tanh net and of an LSTM with gates set by hand.
 
     With RUN, also layer by layer of a trained language model, beside the same model before training (Graves 2012,
@@ -57,9 +58,9 @@ def main(words: Sequence[str], prog: str) -> int:
     schedule = [word.replace("-", "") for word in arguments.gates]
     rows, ticks = _by_hand(schedule)
     if arguments.run is not None:
-        task = open_task(arguments.run, arguments.checkpoint)
+        task = open_task(arguments.run, arguments.checkpoint, arguments.trust)
         tokens = tokens_for(task, arguments.text, arguments.length, 2)
-        fresh = task.config.model.build(len(task.vocabulary)).eval()
+        fresh: Any = task.fresh_model().eval()
         of_layers = {**_layers(fresh, tokens, "before training"), **_layers(task.model, tokens, "trained")}
         ticks[next(iter(of_layers))] = [_visible(task.vocabulary.decode([token])) for token in tokens]
         rows |= of_layers

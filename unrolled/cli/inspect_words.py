@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import check_target, save, targets
+from unrolled.cli.flags import Opening
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Opening):
     """Look at word vectors: of a file in word2vec's or GloVe's text format, or of a language model's embedding.
 
     With neither --nearest, --analogy, --questions, --map nor --export it tells how many there are.
@@ -99,7 +100,7 @@ def _vectors(arguments: Arguments) -> WordVectors:
 
     if not Path(arguments.source).is_dir():
         return read_vectors(arguments.source)
-    task = open_task(arguments.source, arguments.checkpoint)
+    task = open_task(arguments.source, arguments.checkpoint, arguments.trust)
     if task.model.embedding is None:
         raise ConfigurationError(f"{arguments.source}: this model reads one-hot vectors and has no embedding")
     values = task.model.embedding.weight.detach().numpy().astype(np.float32)

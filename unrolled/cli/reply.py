@@ -10,6 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from unrolled.cli.flags import Opening
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.errors import DataError
@@ -19,7 +20,7 @@ from unrolled.tasks.pairs import Which
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Opening):
     """Suggest short answers to a mail, the most probable of the run's responses first, with their scores.
 
     The score is the log-probability a token.
@@ -57,7 +58,7 @@ def main(words: Sequence[str], prog: str) -> int:
         arguments.message.encode()
     except UnicodeEncodeError as error:
         raise DataError("the message is not UTF-8 text") from error
-    task = open_task(arguments.run, arguments.device, kind=ReplyTask)
+    task = open_task(arguments.run, arguments.device, kind=ReplyTask, trust=arguments.trust)
     if arguments.responses:
         responses = list(dict.fromkeys(line.strip() for line in open_lines(arguments.responses) if line.strip()))
         if not responses:

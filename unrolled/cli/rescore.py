@@ -9,6 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from unrolled.cli.flags import Opening
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.errors import DataError, DecodingError
@@ -17,7 +18,7 @@ from unrolled.tasks.pairs import Which
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Opening):
     """Rank the outputs of another system anew; several runs are an ensemble.
 
     Prints the best of each list, one a line of the source; an empty line where a source has no list.
@@ -51,7 +52,7 @@ def main(words: Sequence[str], prog: str) -> int:
     require_length_penalty(arguments.length_penalty)
     sources = list(open_lines(arguments.source))
     lists = read_lists(arguments.n_best, len(sources), scored=arguments.weight < 1)
-    translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device)
+    translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device, trust=arguments.trust)
     try:
         scores = translator.score(sources, [[text for text, _ in some] for some in lists])
     except DecodingError as error:

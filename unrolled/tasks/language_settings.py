@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import arg
 
-from unrolled.cells import CELL_NAMES, require_cell, short_name
+from unrolled.cells import CELL_NAMES, cell_label, require_cell
 from unrolled.data.levels import LEVELS
 from unrolled.data.split import split_lengths
 from unrolled.errors import ConfigurationError
@@ -200,7 +200,7 @@ class LanguageInfo(TaskInfo):
 
     @classmethod
     def run_name(cls, settings: LanguageConfig) -> str:
-        return f"{text_name(settings.text.data)}-{short_name(settings.model.cell)}"
+        return f"{text_name(settings.text.data)}-{cell_label(settings.model.cell)}"
 
     def facts(self) -> list[tuple[str, str]]:
         config, counts = self.config, self.counts

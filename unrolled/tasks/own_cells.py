@@ -34,11 +34,15 @@ def names_in(config: Any) -> list[str]:
 
 
 def read_cell(name: str) -> Source:
-    """The source that a name means now, run once to see that it gives a cell; ConfigurationError where it does not."""
+    """The source that a name means now, run once to see that it gives a cell; ConfigurationError where it does not.
+
+    Who gives such a name wants it to be run: this process may do so from now on.
+    """
     own = parse_own(name)
     assert own is not None
     source = read_source(own)
     load_class(source)
+    allow(source.key)
     return source
 
 
