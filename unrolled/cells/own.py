@@ -234,5 +234,5 @@ def find_own(name: OwnName) -> Callable[..., Any]:
     if kept is None:
         return load_class(read_source(name))
     if str(name) not in kept:
-        raise ConfigurationError(f"cell {name}: its source is not kept in the run", setting="cell")
+        raise ConfigurationError(f"cell {str(name)!r}: its source is not kept in the run", setting="cell")
     return load_class(kept[str(name)])

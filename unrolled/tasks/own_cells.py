@@ -91,7 +91,7 @@ def _kept(run: Run, name: str, listed: Any) -> Source:
         if not _SOURCE.fullmatch(file) or not title.isidentifier() or not isinstance(package, str):
             raise ValueError("not a file of a run, or not a class")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise RunError(f"{run.path / CELLS_FILE}: does not say where the cell {name} is kept") from error
+        raise RunError(f"{run.path / CELLS_FILE}: does not say where the cell {name!r} is kept") from error
     path = (run.path / file).absolute()
     try:
         source = Source(read_bytes(path), title, str(path), package)
