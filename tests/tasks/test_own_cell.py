@@ -169,11 +169,9 @@ def test_a_resumed_run_may_be_told_its_cell_again_and_no_other(place, capsys):
     assert "--cell cannot change" in error_of([*again, "--cell", "cells.py:Joined"], capsys)
 
 
-def test_the_run_is_named_after_the_class(place):
+def test_the_run_is_named_after_the_class():
     settings = LanguageConfig(model=ModelConfig(cell="some/where/cells.py:LeakyCell"))
     assert LanguageInfo.run_name(settings) == "stdlib-leakycell"
-    place.train("--out", "runs/a", cell=f"{place.file}:Leaky")
-    assert main(["runs", "runs"]) == 0
 
 
 def test_inspecting(foreign, capsys):
