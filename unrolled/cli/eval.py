@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from unrolled.cli.flags import Opening, flag
+from unrolled.cli.flags import Trust, flag
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require_choice
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arguments(Opening):
+class Arguments:
     """Score a run, on what its training held out or on other data.
 
     A language model is scored by nats, perplexity and bits a character; a translator by BLEU, chrF and perplexity; a
@@ -41,6 +41,7 @@ class Arguments(Opening):
     """Which weights: best or last; average: the mean of the last validations', of a translator."""
     device: str = "cpu"
     """cpu, cuda, mps."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import arg
 
 from unrolled.errors import UnrolledError
 
@@ -15,12 +16,10 @@ from unrolled.errors import UnrolledError
 _VALUE = r"""(?:=((?:'[^']*'|"[^"]*"|[^`])*))?"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Opening:
-    """The flags of every command that opens a run with its model."""
-
-    trust: bool = False
-    """Run the source of a cell that lies in RUN, now and from now on, though it is not one that you trained with."""
+#: The flag of every command that opens a run with its model.
+Trust = Annotated[
+    bool, arg(help="Run the source of a cell that RUN holds, though you did not train with it; remembered.")
+]
 
 
 def flag(name: str) -> str:

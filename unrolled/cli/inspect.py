@@ -11,7 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import check_target
-from unrolled.cli.flags import Opening
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -22,7 +22,7 @@ _STEPS = 20
 
 
 @dataclass(frozen=True)
-class Arguments(Opening):
+class Arguments:
     """Write a page about the inside of a trained character model, with all that it needs in it, and its data as JSON.
 
     Units that mean something and the text coloured by any unit; where each is most active, what is lost without it;
@@ -46,6 +46,7 @@ class Arguments(Opening):
     """The page; the data goes beside it, as FILE.json."""
     overwrite: bool = False
     """Replace them where they exist."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:

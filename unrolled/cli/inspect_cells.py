@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.cli.flags import Opening
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.settings import require
 from unrolled.training.checkpoint import Which
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arguments(Opening):
+class Arguments:
     """Look for units of a trained character model that mean something, and draw text coloured by them.
 
     Every unit of every layer is scored against every hypothesis on the first half of the text; the best is confirmed on
@@ -47,6 +47,7 @@ class Arguments(Opening):
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
     """Replace them where they exist."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
 from unrolled.cells import CELL_NAMES, CELLS
-from unrolled.cli.flags import Opening
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arguments(Opening):
+class Arguments:
     """Show how far gradients reach: the norm of ∂s_t/∂s_k against t-k, exactly, s being all that a cell remembers.
 
     Of fresh cells over random input; with RUN of a trained model, layer by layer, over text; with --radius of a random
@@ -57,6 +57,7 @@ class Arguments(Opening):
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
     """Replace them where they exist."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:

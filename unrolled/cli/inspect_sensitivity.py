@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.cli.flags import Opening
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arguments(Opening):
+class Arguments:
     """Show how long the first input is felt: ∂h_t/∂x_1 over time, of a tanh net and of an LSTM with gates set by hand.
 
     With RUN, also layer by layer of a trained language model, beside the same model before training (Graves 2012,
@@ -44,6 +44,7 @@ class Arguments(Opening):
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
     """Replace them where they exist."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:

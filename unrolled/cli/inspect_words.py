@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import check_target, save, targets
-from unrolled.cli.flags import Opening
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arguments(Opening):
+class Arguments:
     """Look at word vectors: of a file in word2vec's or GloVe's text format, or of a language model's embedding.
 
     With neither --nearest, --analogy, --questions, --map nor --export it tells how many there are.
@@ -47,6 +47,7 @@ class Arguments(Opening):
     """Write the map as FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
     """Replace files where they exist."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from unrolled.cli.flags import Opening
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.errors import DataError
@@ -20,7 +20,7 @@ from unrolled.tasks.pairs import Which
 
 
 @dataclass(frozen=True)
-class Arguments(Opening):
+class Arguments:
     """Suggest short answers to a mail, the most probable of the run's responses first, with their scores.
 
     The score is the log-probability a token.
@@ -42,6 +42,7 @@ class Arguments(Opening):
     """Which weights; average: the mean of the last validations'."""
     device: str = "cpu"
     """cpu, cuda, mps."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from unrolled.cli.flags import Opening
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.errors import DataError, DecodingError
@@ -18,7 +18,7 @@ from unrolled.tasks.pairs import Which
 
 
 @dataclass(frozen=True)
-class Arguments(Opening):
+class Arguments:
     """Rank the outputs of another system anew; several runs are an ensemble.
 
     Prints the best of each list, one a line of the source; an empty line where a source has no list.
@@ -40,6 +40,7 @@ class Arguments(Opening):
     """Which weights; average: the mean of the last validations'."""
     device: str = "cpu"
     """cpu, cuda, mps."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:

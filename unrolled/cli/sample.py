@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from unrolled.cli.flags import Opening
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import readable
 from unrolled.errors import DecodingError
@@ -25,7 +25,7 @@ _FEW = 200
 
 
 @dataclass(frozen=True)
-class Arguments(Opening):
+class Arguments:
     """Generate text from a run's best checkpoint."""
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
@@ -50,6 +50,7 @@ class Arguments(Opening):
     """Which weights."""
     device: str = "cpu"
     """cpu, cuda, mps."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
-from unrolled.cli.flags import Opening, flag
+from unrolled.cli.flags import Trust, flag
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.settings import to_json
@@ -35,13 +35,14 @@ _LIMITS = ("epochs", "max_steps", "max_time")
 
 
 @dataclass(frozen=True)
-class RunArguments(Opening):
+class RunArguments:
     """The flags of every such command that are no settings."""
 
     out: Annotated[Path | None, arg(metavar="RUN")] = None
     """Directory of the new run (runs/NAME-1, or the next free number)."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
     """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from unrolled.cli.flags import Opening
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.errors import ConfigurationError, DataError, DecodingError
@@ -27,7 +27,7 @@ BLOCK = 512
 
 
 @dataclass(frozen=True)
-class Arguments(Opening):
+class Arguments:
     """Translate lines, one output line for each; several runs are an ensemble.
 
     With --n-best, lines of the form `number ||| translation ||| score`, the number counting input lines from 0.
@@ -59,6 +59,7 @@ class Arguments(Opening):
     """Which weights; average: the mean of the last validations'."""
     device: str = "cpu"
     """cpu, cuda, mps."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
