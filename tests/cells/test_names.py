@@ -167,6 +167,20 @@ def test_a_file_that_fails_names_the_error_and_the_line(text, said, cells):
             find_cell("cells.py:Leaky")
 
 
+def test_a_module_that_fails_names_the_file_and_the_line(cells, monkeypatch):
+    package = cells.parent / "lab_that_fails"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "inner.py").write_text("x = 1\n1 / 0\n")
+    (package / "cells.py").write_text("from . import inner\n")
+    (package / "typo.py").write_text("x = = 1\n")
+    monkeypatch.syspath_prepend(str(cells.parent))
+    with pytest.raises(ConfigurationError, match=r"^lab_that_fails\.cells: .*inner\.py, line 2: ZeroDivisionError"):
+        find_cell("lab_that_fails.cells:Leaky")
+    with pytest.raises(ConfigurationError, match=r"^lab_that_fails\.typo: .*typo\.py, line 1: SyntaxError"):
+        find_cell("lab_that_fails.typo:Leaky")
+
+
 def test_a_file_beyond_all_bounds_is_refused(cells):
     cells.write_bytes(b"#" * (1 << 20) + b"\n")
     with pytest.raises(ConfigurationError, match="longer than a cell's source may be, 1 MiB"):

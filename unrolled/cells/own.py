@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import io
 import linecache
 import sys
 import traceback
@@ -139,7 +140,8 @@ def _execute(source: Source) -> ModuleType:
         module.__package__ = source.package
     text = source.content.decode("utf-8", "replace")
     # Without a time it is never compared with the file: what is shown is what was run.
-    linecache.cache[source.path] = (len(text), None, text.splitlines(keepends=True), source.path)
+    lines = io.StringIO(text, newline=None).readlines()
+    linecache.cache[source.path] = (len(text), None, lines, source.path)
     sys.modules[module.__name__] = module
     try:
         with _running(source.path):
@@ -160,12 +162,19 @@ def _running(path: str) -> Iterator[None]:
 
 
 def told(error: BaseException, path: str) -> ConfigurationError:
-    """An error of the user's code as one of this package, with the last line of `path` that it passed."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    if isinstance(error, SyntaxError) and error.filename == path:
-        lines = [error.lineno]
+    """An error of the user's code as one of this package, with the last line of it that was run.
+
+    path: the file, or a module that could not be imported: then the line may be in any file that it imports.
+    """
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno))
+    importing = ("<frozen importlib", __file__, importlib.__file__)
+    users = [place for place in places if not place[0].startswith(importing)]
+    file, line = next((place for place in reversed(users) if place[0] == path), users[-1] if users else (path, None))
     said = (str(error.msg if isinstance(error, SyntaxError) else error).splitlines() or [""])[0]
-    where = f"{path}, line {lines[-1]}" if lines else path
+    inside = "" if file == path else f"{path}: "
+    where = f"{inside}{file}{f', line {line}' if line else ''}"
     return ConfigurationError(f"{where}: {type(error).__name__}{f': {said}' if said else ''}", setting="cell")
 
 

@@ -17,9 +17,7 @@ _VALUE = r"""(?:=((?:'[^']*'|"[^"]*"|[^`])*))?"""
 
 
 #: The flag of every command that opens a run with its model.
-Trust = Annotated[
-    bool, arg(help="Run the source of a cell that RUN holds, though you did not train with it; remembered.")
-]
+Trust = Annotated[bool, arg(help="Run a cell whose source RUN holds, though you did not train with it; remembered.")]
 
 
 def flag(name: str) -> str:

@@ -33,7 +33,8 @@ def remember(key: str, origin: str) -> None:
             if folder is not None and folder.read(key) is None:
                 folder.write(key, f"{origin}\n".encode("utf-8", "surrogateescape"))
     except (OSError, CacheError, RuntimeError) as error:  # RuntimeError: there is no home
-        message = f"that the cell of {origin} is trusted cannot be remembered ({error if isinstance(error, CacheError) else one_line(error)})"
+        why = str(error) if isinstance(error, CacheError) else one_line(error)
+        message = f"that the cell of {origin} is trusted cannot be remembered ({why})"
         warnings.warn(message, RecoveryWarning, stacklevel=2)
 
 
