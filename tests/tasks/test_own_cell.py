@@ -301,6 +301,20 @@ def test_a_cell_that_is_none_leaves_no_run(cell, said, place, capsys):
     assert not place.run.exists()
 
 
+@pytest.mark.parametrize("step", ["h + torch.ones(3, 3)", "self.missing", "{}[h.dim()]"])
+def test_a_step_that_fails_is_told_with_its_line(step, place, capsys):
+    lines = place.file.read_text().replace("self.keep * h +", f"{step} +").splitlines()
+    place.file.write_text("\n".join(lines))
+    number = next(number for number, line in enumerate(lines, 1) if step in line)
+    words = ["train", "lm", "--data", "text.txt", *SMALL, "--cell", "cells.py:Leaky", "--out", "run"]
+    assert main(words) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert f"cells.py, line {number}: " in said[-1]
+    assert not [line for line in said if not line.startswith("unrolled: ")]
+    said = error_of(["explain", "--cell", "cells.py:Leaky", "--hidden-size", "4"], capsys)
+    assert f"cells.py:{number}" in said or f"cells.py, line {number}: " in said
+
+
 def test_a_translator_of_two_cells_keeps_each_source_once(place, forget, capsys):
     other = place.path / "other.py"
     other.write_text(place.file.read_text())

@@ -217,24 +217,30 @@ _kept: ContextVar[Mapping[str, Source] | None] = ContextVar("kept sources", defa
 
 @contextmanager
 def looked_up_in(sources: Mapping[str, Source]) -> Iterator[None]:
-    """Within it, names of own cells mean what stands in `sources`, and nothing is read from where they say.
-
-    What a constructor raises is a ConfigurationError that names the line.
-    """
+    """Within it, names of own cells mean what stands in `sources`, and nothing is read from where they say."""
     before = _kept.set(sources)
     try:
         yield
-    except UnrolledError:
-        raise
-    except Exception as error:
-        passed = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
-        paths = [module.__file__ for source in sources.values() if (module := _made.get(source.key))]
-        for path in paths:
-            if path in passed:
-                raise told(error, path) from error
-        raise
     finally:
         _kept.reset(before)
+
+
+@contextmanager
+def telling_lines() -> Iterator[None]:
+    """What an own cell raises, when it is made or when it is called, becomes a ConfigurationError that names the line.
+
+    A lack of memory, and errors of this package, stay what they are.
+    """
+    try:
+        yield
+    except (UnrolledError, MemoryError):
+        raise
+    except Exception as error:
+        files = {module.__file__ for module in _made.values()}
+        passed = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+        if not passed or "allocate memory" in str(error) or "out of memory" in str(error):
+            raise
+        raise told(error, passed[-1]) from error
 
 
 def find_own(name: OwnName) -> Callable[..., Any]:

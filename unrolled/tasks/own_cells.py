@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from unrolled.cells.own import Source, load_class, looked_up_in, parse_own, read_bytes, read_source
+from unrolled.cells.own import Source, load_class, looked_up_in, parse_own, read_bytes, read_source, telling_lines
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.settings import to_json
 from unrolled.tasks.trust import allow, is_trusted, remember
@@ -134,7 +134,7 @@ def cells_of(run: Run) -> Iterator[None]:
     RunError where this user has not agreed to run it, or where it does not work.
     """
     sources = require_trusted(run)
-    with looked_up_in(sources):
+    with looked_up_in(sources), telling_lines():
         try:
             for source in sources.values():
                 load_class(source)
