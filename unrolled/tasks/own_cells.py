@@ -36,7 +36,7 @@ def names_in(config: Any) -> list[str]:
 def read_cell(name: str) -> Source:
     """The source that a name means now, run once to see that it gives a cell; ConfigurationError where it does not.
 
-    Who gives such a name wants it to be run: this process may do so from now on.
+    The user has named it to be run, so this process may run it from now on.
     """
     own = parse_own(name)
     assert own is not None
