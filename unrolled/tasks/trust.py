@@ -1,6 +1,6 @@
 """Source that this user has agreed to run, by its digest: what lies in a run may be somebody else's.
 
-Each digest is the name of a file in the user's own folder of state (`UNROLLED_STATE`), which is guarded as the cache is.
+Each digest is the name of a file in the user's own folder of state (`UNROLLED_STATE`), guarded as the cache is.
 """
 
 from __future__ import annotations
