@@ -7,6 +7,7 @@ from hypothesis import register_random, settings
 
 # Compiled cells stay from run to run, apart from the user's own.
 os.environ.setdefault("UNROLLED_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "unrolled"))
+os.environ.setdefault("UNROLLED_STATE", str(Path(__file__).parents[1] / ".pytest_cache" / "state"))
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core to itself, and so have the programs it starts
     torch.set_num_threads(1)

@@ -1,5 +1,7 @@
 """Where this program keeps what it can make again, compiled steps and encoded text, and what it trusts there.
 
+Apart from the cache it has a folder of state, what it cannot make again; that is guarded in the same way.
+
 What lies in the cache is loaded as code, so that nobody else may be able to change it. The folder is found by a path
 of which only this user and root can change any part, opened by descriptor, and its owner and mode are checked; so are
 those of every file that is read from it, since a folder that was open once may hold what others have put there.
@@ -7,6 +9,7 @@ those of every file that is read from it, since a folder that was open once may 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import secrets
@@ -44,6 +47,30 @@ def cache_directory() -> Path:
     if given:
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled"
+
+
+def state_directory() -> Path:
+    """`$UNROLLED_STATE`, or `unrolled` in the user's directory of state."""
+    given = os.environ.get("UNROLLED_STATE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "unrolled"
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """A folder that nobody else may be able to change, as messages name it."""
+
+    path: Path
+    what: str = "cache"
+    variable: str = "UNROLLED_CACHE"
+
+    def __str__(self) -> str:
+        return f"the {self.what} {self.path}"
+
+    @property
+    def advice(self) -> str:
+        return f"set {self.variable} to a folder below one of your own"
 
 
 @dataclass(frozen=True)
@@ -116,7 +143,7 @@ class Folder:
         name = f"building-{secrets.token_hex(8)}"
         os.mkdir(self._name(name), 0o700, dir_fd=self.descriptor)
         try:
-            with _opened(self.path / name, name, self.descriptor) as inside:
+            with _opened(_Guarded(self.path / name), name, self.descriptor) as inside:
                 yield inside
         finally:
             self._remove_folder(name)
@@ -165,7 +192,7 @@ class Folder:
 
     def _remove_folder(self, name: str) -> None:
         with suppress(OSError, CacheError):
-            with _opened(self.path / name, name, self.descriptor) as inside:
+            with _opened(_Guarded(self.path / name), name, self.descriptor) as inside:
                 for child, _ in inside._entries():
                     inside.remove(child)
             os.rmdir(self._name(name), dir_fd=self.descriptor)
@@ -183,55 +210,67 @@ def open_cache(*inside: str, make: bool = False) -> Iterator[Folder | None]:
 
     CacheError where others could have changed what is in it, OSError where it cannot be made or opened.
     """
-    path = cache_directory().joinpath(*inside).absolute()
+    with _open(_Guarded(cache_directory().joinpath(*inside).absolute()), make) as folder:
+        yield folder
+
+
+@contextmanager
+def open_state(*inside: str, make: bool = False) -> Iterator[Folder | None]:
+    """As `open_cache`, of the folder of state."""
+    path = state_directory().joinpath(*inside).absolute()
+    with _open(_Guarded(path, "folder of state", "UNROLLED_STATE"), make) as folder:
+        yield folder
+
+
+@contextmanager
+def _open(named: _Guarded, make: bool) -> Iterator[Folder | None]:
+    path = named.path
     if make:
         for part in reversed([path, *path.parents]):  # all of them private, whatever the umask
             if not part.is_dir():
                 part.mkdir(mode=0o700, exist_ok=True)
     try:
-        found = _settled(path) if _POSIX else path
+        found = _settled(named) if _POSIX else path
     except FileNotFoundError:
         if make:
             raise
         yield None
         return
-    with _opened(found, found, None) as folder:
+    with _opened(dataclasses.replace(named, path=found), found, None) as folder:
         yield folder
 
 
 @contextmanager
-def _opened(path: Path, name: str | Path, within: int | None) -> Iterator[Folder]:
+def _opened(named: _Guarded, name: str | Path, within: int | None) -> Iterator[Folder]:
     """The folder `name`, below the descriptor `within` where there is one."""
     if not _POSIX:
-        yield Folder(path, None)
+        yield Folder(named.path, None)
         return
     descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _NOT_FOLLOWED, dir_fd=within)
     try:
         state = os.fstat(descriptor)
         if state.st_uid != os.getuid():
-            raise CacheError(f"the cache {path} belongs to another user; {_ADVICE}")
+            raise CacheError(f"{named} belongs to another user; {named.advice}")
         if state.st_mode & stat.S_IWOTH:
-            raise CacheError(f"the cache {path} can be written by anybody: chmod go-w it")
+            raise CacheError(f"{named} can be written by anybody: chmod go-w it")
         if state.st_mode & stat.S_IWGRP:
-            raise CacheError(f"the cache {path} can be written by its group: chmod go-w it")
-        yield Folder(path, descriptor)
+            raise CacheError(f"{named} can be written by its group: chmod go-w it")
+        yield Folder(named.path, descriptor)
     finally:
         os.close(descriptor)
 
 
-_ADVICE = "set UNROLLED_CACHE to a folder below one of your own"
-
-
-def _settled(path: Path) -> Path:
+def _settled(named: _Guarded) -> Path:
     """An absolute path without links, of which nobody but this user and root can change any part.
 
     It is walked from the root, so that each look is at something that others cannot exchange any more. CacheError where
     they can, FileNotFoundError where it ends early.
     """
+    path = named.path
     done, left, links = Path(path.anchor), list(path.parts[1:]), 0
     while left:
         state = os.lstat(done)
-        _check_above(done, state, path)
+        _check_above(done, state, named)
         name = left.pop(0)
         if name == "..":
             done = done.parent
@@ -242,24 +281,24 @@ def _settled(path: Path) -> Path:
             continue
         links += 1
         if state.st_uid not in _trusted() or links > 40:
-            raise CacheError(f"the cache {path} is reached by {done / name}, a link of another user's; {_ADVICE}")
+            raise CacheError(f"{named} is reached by {done / name}, a link of another user's; {named.advice}")
         target = Path(os.readlink(done / name))
         done = Path(target.anchor) if target.is_absolute() else done
         left = [*target.parts[1 if target.is_absolute() else 0 :], *left]
     return done
 
 
-def _check_above(folder: Path, state: os.stat_result, path: Path) -> None:
-    """CacheError where another user can exchange what is in `folder`, which is above the cache."""
+def _check_above(folder: Path, state: os.stat_result, named: _Guarded) -> None:
+    """CacheError where another user can exchange what is in `folder`, which is above the one that is named."""
     if not stat.S_ISDIR(state.st_mode):
         raise NotADirectoryError(20, "Not a directory", str(folder))
     if state.st_uid not in _trusted():
-        raise CacheError(f"the cache {path} lies below {folder}, which belongs to another user; {_ADVICE}")
+        raise CacheError(f"{named} lies below {folder}, which belongs to another user; {named.advice}")
     mine = state.st_gid == os.getgid() == os.getuid()  # a group of one user, as many systems make it for each
     shared = stat.S_IWOTH if mine else stat.S_IWOTH | stat.S_IWGRP
     if state.st_mode & shared and not state.st_mode & stat.S_ISVTX:
         who = "anybody" if state.st_mode & stat.S_IWOTH else "its group"
-        raise CacheError(f"the cache {path} lies below {folder}, which can be written by {who}; {_ADVICE}")
+        raise CacheError(f"{named} lies below {folder}, which can be written by {who}; {named.advice}")
 
 
 @cache

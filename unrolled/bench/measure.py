@@ -14,7 +14,8 @@ import torch
 
 from unrolled.bench.cases import PEERS, SIZES
 from unrolled.bench.peers import Side, engine, jax_scan, torch_compiled, torch_layer
-from unrolled.cells import Cell, find_cell
+from unrolled.cells import find_cell
+from unrolled.layers.wrap import make_cell
 
 #: Rows and columns of the matrices of the product.
 _PRODUCT = 2048
@@ -45,7 +46,7 @@ def time_cell(cell_name: str, size: str, peers: Sequence[str], repeats: int) -> 
     steps, batch, inputs, hidden = SIZES[size]
     make = find_cell(cell_name)
     equal = getattr(getattr(make, "func", make), "needs_equal_sizes", False)
-    cell: Cell = make(hidden if equal else inputs, hidden)
+    cell = make_cell(cell_name, hidden if equal else inputs, hidden)
     x = torch.randn(steps, batch, cell.input_size, requires_grad=True)
     left, right = torch.randn(2, _PRODUCT, _PRODUCT)
     makers: dict[str, Callable[[], Side | None]] = {

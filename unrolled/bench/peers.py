@@ -48,9 +48,9 @@ def torch_compiled(name: str, cell: Cell, x: Tensor) -> Side | None:
     Another process tries it first, since it cannot be stopped in this one; what it compiled is in PyTorch's cache then.
     """
     program = (
-        "import torch; from unrolled.cells import find_cell; from unrolled.bench.peers import compiled; "
+        "import torch; from unrolled.layers.wrap import make_cell; from unrolled.bench.peers import compiled; "
         f"torch.set_num_threads({torch.get_num_threads()}); "
-        f"cell = find_cell({name!r})({cell.input_size}, {cell.hidden_size}); "
+        f"cell = make_cell({name!r}, {cell.input_size}, {cell.hidden_size}); "
         f"compiled(cell, torch.randn({list(x.shape)}, requires_grad=True))()"
     )
     try:

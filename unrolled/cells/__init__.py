@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unrolled.cells.names import CELLS, TREE_CELLS, find_cell, require_cell
+from unrolled.cells.names import CELL_NAMES, CELLS, TREE_CELLS, find_cell, require_cell
+from unrolled.cells.own import cell_label
 from unrolled.lazy import door
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ else:
 
 __all__ = [
     "CELLS",
+    "CELL_NAMES",
     "TREE_CELLS",
     "Cell",
     "CoupledLSTMCell",
@@ -47,6 +49,7 @@ __all__ = [
     "PascanuCell",
     "PeepholeLSTMCell",
     "State",
+    "cell_label",
     "find_cell",
     "require_cell",
 ]

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from unrolled.cells.own import FORM, find_own, parse_own
 from unrolled.errors import ConfigurationError
 from unrolled.lazy import Place, Table
 
@@ -46,15 +47,29 @@ TREE_CELLS: Table[type[TreeCell]] = Table(
 )
 
 
+#: What a cell may be called, for help.
+CELL_NAMES = f"{', '.join(CELLS)}, or {FORM} of your own"
+
+
 def require_cell(name: str) -> None:
-    """ConfigurationError, listing the names, where no cell is called `name`; nothing is imported."""
-    if name not in CELLS:
-        close = difflib.get_close_matches(name.lower(), CELLS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ConfigurationError(f"unknown cell {name!r}{hint}: choose from {', '.join(CELLS)}")
+    """ConfigurationError, listing the names, where `name` cannot be a cell's.
+
+    Nothing is imported, and of a class of the user's own nothing is looked at but the form of its name.
+    """
+    if name in CELLS or parse_own(name) is not None:
+        return
+    if name.endswith(".py"):
+        raise ConfigurationError(f"cell {name!r}: name the class in that file as well, {name}:CLASS", setting="cell")
+    close = difflib.get_close_matches(name.lower(), CELLS, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ConfigurationError(f"unknown cell {name!r}{hint}: choose from {CELL_NAMES}", setting="cell")
 
 
-def find_cell(name: str) -> Callable[..., Cell]:
-    """The constructor of the cell called `name`; ConfigurationError, listing the names, where there is none."""
+def find_cell(name: str) -> Callable[..., Any]:
+    """The constructor of the cell called `name`, which makes a `Cell`, or, of the user's own, perhaps another module.
+
+    ConfigurationError, listing the names, where there is none.
+    """
     require_cell(name)
-    return CELLS[name]
+    own = parse_own(name)
+    return CELLS[name] if own is None else find_own(own)

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from unrolled.cells.own import telling_lines
 from unrolled.cli import commands
 from unrolled.cli.flags import as_flags
 from unrolled.errors import ConfigurationError, ElsewhereError, FallbackWarning, RecoveryWarning, UnrolledError
@@ -20,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _typed() if arguments is None else list(arguments)
     warnings.showwarning = _show_warning
     try:
-        code = _dispatch(words)
+        with telling_lines():
+            code = _dispatch(words)
         sys.stdout.flush()
         return code
     except ElsewhereError:

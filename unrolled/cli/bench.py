@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from unrolled.bench.cases import PEERS, SIZES
-from unrolled.cells import CELLS, require_cell
+from unrolled.cells import CELLS, find_cell
 from unrolled.cli.parsing import parse
 from unrolled.settings import require, require_choice
 
@@ -51,7 +51,7 @@ def main(words: Sequence[str], prog: str) -> int:
 
     require(arguments.repeats >= 3, "repeats", "at least 3", arguments.repeats)
     for name in arguments.cells:
-        require_cell(name)
+        find_cell(name)
     for size in arguments.sizes:
         require_choice("sizes", size, tuple(SIZES))
     for peer in arguments.against:

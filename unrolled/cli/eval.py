@@ -8,18 +8,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from unrolled.cli.flags import flag
+from unrolled.cli.flags import Trust, flag
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require_choice
-from unrolled.tasks import all_infos, info_of, task_of
+from unrolled.tasks import all_infos, info_of, open_task
 from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.reports import keep_report
 from unrolled.training import Run, open_run
+
+if TYPE_CHECKING:
+    from unrolled.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Arguments:
     """Which weights: best or last; average: the mean of the last validations', of a translator."""
     device: str = "cpu"
     """cpu, cuda, mps."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -51,7 +55,7 @@ def main(words: Sequence[str], prog: str) -> int:
     if given.checkpoint == "average" and "average" not in task.checkpoints:
         raise ConfigurationError(f"{run.path}: a {run.task} run has no use for an average", setting="checkpoint")
     require_choice("checkpoint", given.checkpoint, task.checkpoints)
-    opened = task_of(run)(run, given.device).load(given.checkpoint)
+    opened: Task = open_task(run.path, given.device, given.checkpoint, trust=given.trust)
     flags = {each.name: getattr(given, each.name) for each in dataclasses.fields(task.Evaluation)}
     report = opened.score(task.Evaluation(**flags))
     for note in report.notes:

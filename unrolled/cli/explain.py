@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import arg
 
-from unrolled.cells import CELLS, find_cell
+from unrolled.cells import CELL_NAMES
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError, UntraceableError
 from unrolled.settings import require
-
-if TYPE_CHECKING:
-    from unrolled.cells import Cell
 
 _DTYPES = ("float32", "float64")
 
@@ -23,7 +20,7 @@ _DTYPES = ("float32", "float64")
 class Arguments:
     """Show how a cell is compiled: what is done once, what for all steps together, and what step by step."""
 
-    cell: Annotated[str, arg(metavar="NAME", help=f"One of {', '.join(CELLS)}.")] = "lstm"
+    cell: Annotated[str, arg(metavar="NAME", help=f"One of {CELL_NAMES}.")] = "lstm"
     hidden_size: int = 128
     """Units."""
     input_size: Annotated[int | None, arg(metavar="N")] = None
@@ -36,6 +33,7 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     import torch
 
+    from unrolled.layers.wrap import make_cell
     from unrolled.unroll.explain import explain
 
     if arguments.dtype not in _DTYPES:
@@ -43,9 +41,8 @@ def main(words: Sequence[str], prog: str) -> int:
     for name in ("hidden_size", "input_size"):
         value = getattr(arguments, name)
         require(value is None or 1 <= value <= 65_536, name, "from 1 to 65,536", value)
-    make = find_cell(arguments.cell)
     dtype = getattr(torch, arguments.dtype)
-    cell: Cell = make(arguments.input_size or arguments.hidden_size, arguments.hidden_size, dtype=dtype)
+    cell = make_cell(arguments.cell, arguments.input_size or arguments.hidden_size, arguments.hidden_size, dtype)
     try:
         print(explain(cell, dtype))
     except UntraceableError as error:

@@ -6,12 +6,18 @@ import re
 import sys
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import arg
 
 from unrolled.errors import UnrolledError
 
 #: A value after the setting's name; one quoted for a shell may hold backquotes.
 _VALUE = r"""(?:=((?:'[^']*'|"[^"]*"|[^`])*))?"""
+
+
+#: The flag of every command that opens a run with its model.
+Trust = Annotated[bool, arg(help="Run a cell whose source RUN holds, though you did not train with it; remembered.")]
 
 
 def flag(name: str) -> str:

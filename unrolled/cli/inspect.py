@@ -11,6 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import check_target
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -45,6 +46,7 @@ class Arguments:
     """The page; the data goes beside it, as FILE.json."""
     overwrite: bool = False
     """Replace them where they exist."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -65,7 +67,7 @@ def main(words: Sequence[str], prog: str) -> int:
     side = page.with_suffix(".json")
     for path in (page, side):
         check_target(path, arguments.overwrite)
-    task = open_task(arguments.run, arguments.checkpoint)
+    task = open_task(arguments.run, arguments.checkpoint, arguments.trust)
     given = labelled_text(task, arguments.text, arguments.language, arguments.characters, arguments.hypothesis)
     with Console(stderr=True).status("") as status:
         found = examine(task.model, given.tokens, given.text, given.hypotheses, status.update)

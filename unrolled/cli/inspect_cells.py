@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.settings import require
 from unrolled.training.checkpoint import Which
@@ -46,6 +47,7 @@ class Arguments:
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
     """Replace them where they exist."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -58,7 +60,7 @@ def main(words: Sequence[str], prog: str) -> int:
     require(200 <= arguments.characters <= 100_000_000, "characters", "from 200 to 100,000,000", arguments.characters)
     require(1 <= arguments.show <= 50, "show", "from 1 to 50", arguments.show)
     paths = targets(arguments.out, arguments.overwrite)
-    task = open_task(arguments.run, arguments.checkpoint)
+    task = open_task(arguments.run, arguments.checkpoint, arguments.trust)
     given = labelled_text(task, arguments.text, arguments.language, arguments.characters, arguments.hypothesis)
     with Console(stderr=True).status("") as status:
         found = examine(task.model, given.tokens, given.text, given.hypotheses, status.update)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.cells import CELLS, find_cell
+from unrolled.cells import CELL_NAMES, CELLS
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -31,7 +32,7 @@ class Arguments:
 
     run: Annotated[str | None, Positional, arg(metavar="RUN")] = None
     """Run directory of a language model."""
-    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {', '.join(CELLS)}.")] = tuple(CELLS)
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {CELL_NAMES}.")] = tuple(CELLS)
     length: int = 50
     """Steps to look back, at most."""
     hidden_size: int = 32
@@ -56,6 +57,7 @@ class Arguments:
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
     """Replace them where they exist."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -89,6 +91,7 @@ def _fresh(arguments: Arguments):
     from unrolled.analysis.flows import flow_from_several_ends
     from unrolled.analysis.gates import keep_memory
     from unrolled.analysis.gradients import draw_flows
+    from unrolled.layers.wrap import make_cell
 
     flows: dict[str, GradientFlow] = {}
     size = arguments.hidden_size
@@ -96,7 +99,7 @@ def _fresh(arguments: Arguments):
     for name in dict.fromkeys(arguments.cells):
         torch.manual_seed(arguments.seed)  # the same inputs for all
         inputs = torch.randn(arguments.length, size, dtype=torch.float64)
-        cells[name] = cell = find_cell(name)(size, size, dtype=torch.float64)
+        cells[name] = cell = make_cell(name, size, size, torch.float64)
         if arguments.keep_bias is not None:
             keep_memory(cell, arguments.keep_bias)
         flows[name] = flow_from_several_ends(cell, inputs, None, arguments.state)
@@ -111,7 +114,7 @@ def _trained(arguments: Arguments):
     from unrolled.analysis.gradients import draw_flows
     from unrolled.cli.inspecting import open_task, tokens_for
 
-    task = open_task(arguments.run or "", arguments.checkpoint)
+    task = open_task(arguments.run or "", arguments.checkpoint, arguments.trust)
     length = arguments.length
     tokens = tokens_for(task, arguments.text, 11 * length, 2)
     flows, cells = flows_over(task.model, torch.from_numpy(tokens), length, arguments.state)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from unrolled.analysis.figures import save, targets
-from unrolled.cells import CELLS, require_cell
+from unrolled.cells import CELL_NAMES, CELLS, find_cell
 from unrolled.cli.parsing import parse
 from unrolled.experiments.names import PREVIOUS_INPUT
 from unrolled.settings import require, require_choice
@@ -34,7 +34,7 @@ class Arguments:
 
     task: str = "recall"
     """recall, adding, copying, brackets, alphabet or name."""
-    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {', '.join(CELLS)}, previous-input.")] = (
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {PREVIOUS_INPUT}, {CELL_NAMES}.")] = (
         *CELLS,
         PREVIOUS_INPUT,
     )
@@ -112,7 +112,7 @@ def _check(arguments: Arguments) -> None:
     require_choice("task", arguments.task, tuple(TASKS))
     for name in arguments.cells:
         if name != PREVIOUS_INPUT:
-            require_cell(name)
+            find_cell(name)
     for delay in arguments.delays:
         require(0 <= delay <= 100_000, "delays", "from 0 to 100,000", delay)
     for name, most in (("nets", 1000), ("hidden_size", 4096), ("updates", 1_000_000), ("batch_size", 4096)):

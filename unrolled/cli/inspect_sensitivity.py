@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import save, targets
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -43,6 +44,7 @@ class Arguments:
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
     """Replace them where they exist."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -57,9 +59,9 @@ def main(words: Sequence[str], prog: str) -> int:
     schedule = [word.replace("-", "") for word in arguments.gates]
     rows, ticks = _by_hand(schedule)
     if arguments.run is not None:
-        task = open_task(arguments.run, arguments.checkpoint)
+        task = open_task(arguments.run, arguments.checkpoint, arguments.trust)
         tokens = tokens_for(task, arguments.text, arguments.length, 2)
-        fresh = task.config.model.build(len(task.vocabulary)).eval()
+        fresh: Any = task.fresh_model().eval()
         of_layers = {**_layers(fresh, tokens, "before training"), **_layers(task.model, tokens, "trained")}
         ticks[next(iter(of_layers))] = [_visible(task.vocabulary.decode([token])) for token in tokens]
         rows |= of_layers

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from unrolled.analysis.figures import check_target, save, targets
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require
@@ -46,6 +47,7 @@ class Arguments:
     """Write the map as FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
     """Replace files where they exist."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -99,7 +101,7 @@ def _vectors(arguments: Arguments) -> WordVectors:
 
     if not Path(arguments.source).is_dir():
         return read_vectors(arguments.source)
-    task = open_task(arguments.source, arguments.checkpoint)
+    task = open_task(arguments.source, arguments.checkpoint, arguments.trust)
     if task.model.embedding is None:
         raise ConfigurationError(f"{arguments.source}: this model reads one-hot vectors and has no embedding")
     values = task.model.embedding.weight.detach().numpy().astype(np.float32)

@@ -22,9 +22,9 @@ from unrolled.tasks.language import LanguageTask
 from unrolled.training.checkpoint import Which
 
 
-def open_task(path: str | Path, checkpoint: Which = "best") -> LanguageTask:
+def open_task(path: str | Path, checkpoint: Which = "best", trust: bool = False) -> LanguageTask:
     """The language model of a run, with its weights, on the CPU."""
-    return open_task_of(path, "cpu", checkpoint, LanguageTask)
+    return open_task_of(path, "cpu", checkpoint, LanguageTask, trust=trust)
 
 
 def held_out_tokens(task: LanguageTask, limit: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.errors import DataError
@@ -41,6 +42,7 @@ class Arguments:
     """Which weights; average: the mean of the last validations'."""
     device: str = "cpu"
     """cpu, cuda, mps."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -57,7 +59,7 @@ def main(words: Sequence[str], prog: str) -> int:
         arguments.message.encode()
     except UnicodeEncodeError as error:
         raise DataError("the message is not UTF-8 text") from error
-    task = open_task(arguments.run, arguments.device, kind=ReplyTask)
+    task = open_task(arguments.run, arguments.device, kind=ReplyTask, trust=arguments.trust)
     if arguments.responses:
         responses = list(dict.fromkeys(line.strip() for line in open_lines(arguments.responses) if line.strip()))
         if not responses:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.errors import DataError, DecodingError
@@ -39,6 +40,7 @@ class Arguments:
     """Which weights; average: the mean of the last validations'."""
     device: str = "cpu"
     """cpu, cuda, mps."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -51,7 +53,7 @@ def main(words: Sequence[str], prog: str) -> int:
     require_length_penalty(arguments.length_penalty)
     sources = list(open_lines(arguments.source))
     lists = read_lists(arguments.n_best, len(sources), scored=arguments.weight < 1)
-    translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device)
+    translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device, trust=arguments.trust)
     try:
         scores = translator.score(sources, [[text for text, _ in some] for some in lists])
     except DecodingError as error:

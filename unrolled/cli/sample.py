@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import readable
 from unrolled.errors import DecodingError
@@ -49,6 +50,7 @@ class Arguments:
     """Which weights."""
     device: str = "cpu"
     """cpu, cuda, mps."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -64,7 +66,7 @@ def main(words: Sequence[str], prog: str) -> int:
     require(1 <= arguments.count <= 10_000, "count", "from 1 to 10,000", arguments.count)
     require(arguments.seed is None or 0 <= arguments.seed < 1 << 63, "seed", "from 0 to below 2^63", arguments.seed)
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-    task = open_task(arguments.run, arguments.device, arguments.checkpoint, LanguageTask)
+    task = open_task(arguments.run, arguments.device, arguments.checkpoint, LanguageTask, trust=arguments.trust)
     if note := task.unknown_note(task.vocabulary.unknown(arguments.prime)):
         print(f"unrolled: note: of --prime, {note}", file=sys.stderr)
     generator = torch.Generator(task.device)

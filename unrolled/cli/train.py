@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
-from unrolled.cli.flags import flag
+from unrolled.cli.flags import Trust, flag
 from unrolled.cli.parsing import parse
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.settings import to_json
 from unrolled.tasks import find_info, find_task
 from unrolled.tasks.info import TaskInfo, sections
+from unrolled.tasks.own_cells import require_trusted, trust_cells
 from unrolled.training import Run, open_run
 from unrolled.training.run import next_free
 
@@ -41,6 +42,7 @@ class RunArguments:
     """Directory of the new run (runs/NAME-1, or the next free number)."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
     """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -85,6 +87,8 @@ class Training:
 
         console = Console(highlight=False, markup=False, soft_wrap=True)
         if arguments.resume is None:
+            if arguments.trust:
+                raise ConfigurationError("--trust is about a run that there is: it goes with --resume")
             processes = join(find_device(arguments.training.device), arguments.training.precision)
             created: list[Task] = []  # in the first process, which need not open it again
 
@@ -93,16 +97,25 @@ class Training:
                 return created[0].run.path
 
             path = processes.first(create)
-            task = created[0] if created else self.task(open_run(path))
+            task = created[0] if created else self._joined(open_run(path))
             return self._train(task, processes, console, resume=False)
         run, _ = Run.read(arguments.resume)
         config = self._renewed(run, arguments, words, prog)
         processes = join(find_device(config.training.device), config.training.precision)
         processes.first(lambda: open_run(run.path) and None)  # which brings one of an older format up to date
         with run.locked() if processes.leads else nullcontext():
-            task = self.task(dataclasses.replace(run, config=to_json(config)))
+            if arguments.trust:
+                processes.first(partial(trust_cells, run))
+            processes.first(lambda: require_trusted(run) and None)
+            run = dataclasses.replace(run, config=to_json(config))
+            task = self.task(run) if processes.leads else self._joined(run)
             processes.first(task.verify)
             return self._train(task, processes, console, resume=True)
+
+    def _joined(self, run: Run) -> Task:
+        """A run's task in another process than the first, which has decided for all that its cell may be run."""
+        trust_cells(run, keep=False)
+        return self.task(run)
 
     def _create(self, arguments: Any, console: Console) -> Task:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn

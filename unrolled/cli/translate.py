@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.errors import ConfigurationError, DataError, DecodingError
@@ -58,6 +59,7 @@ class Arguments:
     """Which weights; average: the mean of the last validations'."""
     device: str = "cpu"
     """cpu, cuda, mps."""
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -71,7 +73,9 @@ def main(words: Sequence[str], prog: str) -> int:
         raise ConfigurationError(f"--tree {arguments.tree}: the name must end in .json or .svg")
     if arguments.tree is not None and arguments.tree.exists():
         raise ConfigurationError(f"--tree {arguments.tree}: is there already; name another file, or remove it")
-    translator = open_translator(arguments.runs, arguments.checkpoint, arguments.device, arguments.mean)
+    translator = open_translator(
+        arguments.runs, arguments.checkpoint, arguments.device, arguments.mean, arguments.trust
+    )
     at_terminal = arguments.source == "-" and sys.stdin is not None and sys.stdin.isatty()
     if at_terminal:
         print("unrolled: type lines to translate; Ctrl-D ends", file=sys.stderr)
@@ -170,11 +174,13 @@ def search_of(arguments: Arguments) -> BeamSearch:
     )
 
 
-def open_translator(runs: Sequence[str], checkpoint: Which, device: str, mean: str = "probabilities") -> Translator:
+def open_translator(
+    runs: Sequence[str], checkpoint: Which, device: str, mean: str = "probabilities", trust: bool = False
+) -> Translator:
     """The runs, loaded, as one translator."""
     from unrolled.tasks.translation import TranslationTask
     from unrolled.tasks.translator import Translator
 
     if not runs:
         raise ConfigurationError("name at least one RUN")
-    return Translator([open_task(run, device, checkpoint, TranslationTask) for run in runs], mean)
+    return Translator([open_task(run, device, checkpoint, TranslationTask, trust=trust) for run in runs], mean)

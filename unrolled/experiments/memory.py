@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from unrolled.analysis.gates import keep_memory
-from unrolled.cells import Cell, State, find_cell
+from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError
 from unrolled.experiments.names import PREVIOUS_INPUT
+from unrolled.layers.wrap import make_cell
 from unrolled.unroll import unroll
 
 #: Symbols that recall and copying draw from.
@@ -175,10 +176,12 @@ class MemoryNet(nn.Module):
 
     def __init__(self, task: MemoryTask, cell: str, hidden_size: int, keep_bias: float | None) -> None:
         super().__init__()
-        make = PreviousInputCell if cell == PREVIOUS_INPUT else find_cell(cell)
         plain = cell == PREVIOUS_INPUT  # which is to see the input itself
         self.embed = nn.Identity() if plain else nn.Linear(task.input_size, hidden_size)
-        self.cell = make(task.input_size if plain else hidden_size, hidden_size)
+        if plain:
+            self.cell: Cell = PreviousInputCell(task.input_size, hidden_size)
+        else:
+            self.cell = make_cell(cell, hidden_size, hidden_size)
         if keep_bias is not None:
             keep_memory(self.cell, keep_bias)
         self.readout = nn.Linear(hidden_size, max(task.classes, 1))

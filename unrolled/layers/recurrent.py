@@ -20,8 +20,9 @@ from unrolled.unroll.embedded import Embedded, Hoisted, KeptRows, keep_rows
 class Recurrent(nn.Module):
     """Layers of any cell: `Recurrent(PeepholeLSTMCell, 64, 256, num_layers=2)`, or `Recurrent("peephole", 64, 256)`.
 
-    cell_class: a `Cell` class, a function `(input_size, hidden_size, **options) -> Cell`, or a name from `CELLS`. Any
-        other `torch.nn` module that maps `(x, state)` to a state or to `(output, state)` does too: `torch.nn.LSTMCell`.
+    cell_class: a `Cell` class, a function `(input_size, hidden_size, **options) -> Cell`, or a name, from
+        `CELLS` or of the user's own: `"leaky.py:Leaky"`. Any other `torch.nn` module that maps `(x, state)` to a state
+        or to `(output, state)` does too: `torch.nn.LSTMCell`.
     hidden_size: one width for all layers, or one a layer: `[512, 256]`.
     dropout: on the outputs of every layer but the last, as in `torch.nn`.
     recurrent_dropout: on the previous output inside the recurrence, one mask a sequence.

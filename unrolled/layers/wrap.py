@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unrolled.cells import Cell
+from unrolled.cells import Cell, find_cell
 from unrolled.errors import ConfigurationError, UnrolledError
 from unrolled.unroll.adapt import Foreign, first_step, title, unpack
 from unrolled.unroll.trial import trial_copy
@@ -53,6 +54,17 @@ def as_cell(made: Any, input_size: int, hidden_size: int) -> Cell:
         f"{title(made)} cannot be the cell of a layer: its forward must take (x [B, {input_size}], state) and return "
         f"the new state, or (output, state), a state being one or two tensors [B, {hidden_size}]; it says: {refused[1]}"
     )
+
+
+def make_cell(name: str, input_size: int, hidden_size: int, dtype: torch.dtype | None = None) -> Cell:
+    """A fresh cell of that name, one of the user's own among them (`find_cell`), in `dtype`."""
+    make = find_cell(name)
+    if dtype is None:
+        return as_cell(make(input_size, hidden_size), input_size, hidden_size)
+    takes = inspect.signature(make).parameters
+    told = "dtype" in takes or any(each.kind is each.VAR_KEYWORD for each in takes.values())
+    made = make(input_size, hidden_size, **({"dtype": dtype} if told else {}))
+    return as_cell(made.to(dtype), input_size, hidden_size)
 
 
 def _check(state: Any) -> None:

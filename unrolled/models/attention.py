@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unrolled.cells import Cell, State
+from unrolled.layers.wrap import as_cell
 from unrolled.unroll.adapt import step
 
 
@@ -82,7 +83,8 @@ class AttendingLayer(nn.Module):
         super().__init__()
         size = input_size + memory_size
         self.projection = nn.Linear(size, hidden_size) if input_projection and size != hidden_size else nn.Identity()
-        self.cell = make(hidden_size if input_projection else size, hidden_size, **options)
+        width = hidden_size if input_projection else size
+        self.cell = as_cell(make(width, hidden_size, **options), width, hidden_size)
         self.attention = AdditiveAttention(self.cell.state_sizes[0], memory_size, hidden_size)
 
     def step(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, State]:

@@ -172,27 +172,39 @@ def open_info(path: str | Path) -> TaskInfo:
     """
     from unrolled.tasks.base import Task
     from unrolled.tasks.info import stored_counts
+    from unrolled.tasks.own_cells import names_in
     from unrolled.training import open_run
 
     run = open_run(path)
     info = info_of(run)
-    if not issubclass(info, Task) and stored_counts(run, info.numbers) is None:
+    # A model with a cell of somebody's own is not made here: to be told of a run is not to run it.
+    if not issubclass(info, Task) and stored_counts(run, info.numbers) is None and not names_in(run.config):
         info = task_of(run)
     return info(run, "cpu")
 
 
 def open_task(
-    path: str | Path, device: str | None = None, which: str | None = None, kind: type[Opened] | None = None
+    path: str | Path,
+    device: str | None = None,
+    which: str | None = None,
+    kind: type[Opened] | None = None,
+    *,
+    trust: bool = False,
 ) -> Opened:
     """A run's task, with the weights of checkpoint `which`, or fresh ones where None.
 
-    RunError where there is no such run or checkpoint, or the task is none of `kind`.
+    trust: run the source of a cell that lies in the run, now and from now on, though it may be somebody else's.
+    RunError where there is no such run or checkpoint, the task is none of `kind`, or there is such source, which this
+    user neither trained with nor has trusted.
     """
+    from unrolled.tasks.own_cells import trust_cells
     from unrolled.training import open_run
 
     run = open_run(path)
     found: Any = task_of(run)
     if kind is not None and not issubclass(found, kind):
         raise RunError(f"{run.path}: a {run.task} run, not a {kind.kind} run")
+    if trust:
+        trust_cells(run)
     task = found(run, device)
     return task if which is None else task.load(which)

@@ -37,11 +37,13 @@ class Task(TaskInfo, ABC):
     @classmethod
     def create(cls, path: Path, settings: Any, progress: Progress = lambda what, share: None) -> Self:
         """A new run directory with all that its training needs; nothing is left behind where that fails."""
+        from unrolled.tasks.own_cells import keep_cells
         from unrolled.training import Run
         from unrolled.training.optimisation import find_device
 
         with Run.create(path, cls.kind, to_json(settings), resumable=cls.resumable) as run:
             find_device(settings.training.device)
+            keep_cells(run, settings)
             cls.prepare(run, settings, progress)
             task = cls(run)
             task.check()
@@ -53,7 +55,11 @@ class Task(TaskInfo, ABC):
         """Put into a new run's directory what its training needs; nothing, where the data are made as it goes."""
 
     def __init__(self, run: Run, device: str | None = None) -> None:
-        """Open a run; its weights are fresh, drawn from the run's seed, until a checkpoint is loaded."""
+        """Open a run; its weights are fresh, drawn from the run's seed, until a checkpoint is loaded.
+
+        RunError where its model is made of code that lies in the run, and that this user has not agreed to run;
+        `open_task` can be told so.
+        """
         from unrolled.training.optimisation import find_device
         from unrolled.training.randomness import seed_all
 
@@ -62,14 +68,21 @@ class Task(TaskInfo, ABC):
         self.device = find_device(device or self.config.training.device)
         seed_all(self.config.training.seed)
         self.read()
-        self.model: Any = self.build().to(self.device)
+        self.model: Any = self.fresh_model().to(self.device)
 
     def read(self) -> None:
         """Take up what `prepare` put into the run, before the model is built."""
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """A fresh model."""
+        """A fresh model; from outside, call `fresh_model`."""
+
+    def fresh_model(self) -> nn.Module:
+        """What `build` makes; a cell of the user's own is made from the source that is kept in the run."""
+        from unrolled.tasks.own_cells import cells_of
+
+        with cells_of(self.run):
+            return self.build()
 
     def load(self, which: str = "best") -> Self:
         """Put a checkpoint's weights in, and the model into evaluation mode."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from unrolled.cells import cell_label
 from unrolled.data.lines import read_json
 from unrolled.errors import DataError, RunError
 from unrolled.settings import from_json
@@ -67,7 +68,7 @@ class TaskInfo:
     def run_name(cls, settings: Any) -> str:
         """What a new run is called where the user does not say."""
         cell = getattr(getattr(settings, "model", None), "cell", None)
-        return f"{cls.name}-{cell}" if cell else cls.name
+        return f"{cls.name}-{cell_label(str(cell))}" if cell else cls.name
 
     @classmethod
     def settings_of(cls, run: Run) -> Any:

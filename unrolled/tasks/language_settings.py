@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import arg
 
-from unrolled.cells import CELLS, require_cell
+from unrolled.cells import CELL_NAMES, cell_label, require_cell
 from unrolled.data.levels import LEVELS
 from unrolled.data.split import split_lengths
 from unrolled.errors import ConfigurationError
@@ -59,7 +59,7 @@ class TextConfig:
 class ModelConfig:
     """Model."""
 
-    cell: Annotated[str, arg(metavar="NAME", help=f"One of {', '.join(CELLS)}.")] = "lstm"
+    cell: Annotated[str, arg(metavar="NAME", help=f"One of {CELL_NAMES}.")] = "lstm"
     hidden_size: Annotated[tuple[int, ...], arg(metavar="N...")] = (256,)
     """Units a layer; several numbers give each layer its own."""
     num_layers: Annotated[int | None, arg(metavar="N")] = None
@@ -200,7 +200,7 @@ class LanguageInfo(TaskInfo):
 
     @classmethod
     def run_name(cls, settings: LanguageConfig) -> str:
-        return f"{text_name(settings.text.data)}-{settings.model.cell}"
+        return f"{text_name(settings.text.data)}-{cell_label(settings.model.cell)}"
 
     def facts(self) -> list[tuple[str, str]]:
         config, counts = self.config, self.counts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from tyro.conf import Suppress, arg
 
-from unrolled.cells import CELLS, require_cell
+from unrolled.cells import CELL_NAMES, cell_label, require_cell
 from unrolled.data.levels import LEVELS
 from unrolled.errors import ConfigurationError
 from unrolled.metrics import perplexity
@@ -79,7 +79,7 @@ class PairsConfig:
 class ModelConfig:
     """Model."""
 
-    cell: Annotated[str, arg(metavar="NAME", help=f"The encoder's cell, one of {', '.join(CELLS)}.")] = "gru"
+    cell: Annotated[str, arg(metavar="NAME", help=f"The encoder's cell, one of {CELL_NAMES}.")] = "gru"
     decoder_cell: Annotated[str | None, arg(metavar="NAME")] = None
     """The decoder's cell (as `cell`)."""
     hidden_size: int = 256
@@ -237,7 +237,7 @@ class TranslationInfo(TaskInfo):
 
     @classmethod
     def run_name(cls, settings: TranslationConfig) -> str:
-        return f"{short_name(settings.pairs.target or 'pairs')}-{settings.model.cell}"
+        return f"{short_name(settings.pairs.target or 'pairs')}-{cell_label(settings.model.cell)}"
 
     @classmethod
     def upgrade(cls, config: dict[str, Any]) -> dict[str, Any]:
@@ -286,7 +286,7 @@ class ReplyInfo(TranslationInfo):
 
     @classmethod
     def run_name(cls, settings: ReplyConfig) -> str:  # type: ignore[override]
-        return f"{short_name(settings.pairs.pairs or 'mails')}-{settings.model.cell}"
+        return f"{short_name(settings.pairs.pairs or 'mails')}-{cell_label(settings.model.cell)}"
 
     def uses(self) -> list[tuple[str, str]]:
         return [("use", 'unrolled reply {run} "Lets do Monday."')]

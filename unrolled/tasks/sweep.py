@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from unrolled.cells import cell_label
 from unrolled.errors import ConfigurationError, DivergenceError, RunError, UnrolledError
 from unrolled.settings import to_json
 from unrolled.tasks.info import sections
+from unrolled.tasks.own_cells import names_in, read_cell
 from unrolled.training import open_run
 from unrolled.training.run import one_line
 
@@ -124,11 +126,15 @@ class Sweep:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self.folder, self.task, self.searches, self.base = folder, task, searches, base
         self.cells = list(cells) or [task.name]
+        #: Of the user's own cells the digests of their source: all trials are of the same.
+        self.sources: dict[str, str] = {}
         for cell in cells:
-            configure(base, {"cell": cell})
+            config = configure(base, {"cell": cell})
+            self.sources |= {name: read_cell(name).sha256 for name in names_in(to_json(config))}
         for search in searches:
             for value in search.choices or (search.low, search.high):
-                configure(base, {search.name: value})
+                config = configure(base, {search.name: value})
+                self.sources |= {name: read_cell(name).sha256 for name in names_in(to_json(config))}
         self.storage = _open_storage(storage or f"sqlite:///{folder / 'study.db'}")
         self.study = optuna.create_study(
             study_name=folder.resolve().name,
@@ -140,11 +146,12 @@ class Sweep:
     def plan(self, trials: int) -> None:
         """Line up trials, as many of each cell, until the study has that many; RunError where it is another study."""
         settings = to_json(self.base) | {"cells": self.cells, "search": [dataclasses.asdict(s) for s in self.searches]}
+        settings |= {"sources": self.sources} if self.sources else {}
         settings = json.loads(json.dumps(settings))
         with FileLock(self.folder / ".lock"):
             before = self.study.user_attrs.get(_SETTINGS)
             if before not in (None, settings):
-                changed = ", ".join(name for name in settings if settings[name] != before.get(name))
+                changed = ", ".join(name for name in settings if settings[name] != before.get(name)) or "sources"
                 raise RunError(f"{self.folder}: a study begun with other settings ({changed}); choose another folder")
             self.study.set_user_attr(_SETTINGS, settings)
             for number in range(len(self.study.get_trials(deepcopy=False)), trials):
@@ -186,8 +193,12 @@ class Sweep:
         from unrolled.training import Trainer
 
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
-        path = self.folder / f"{values['cell']}-{digest}"
+        path = self.folder / f"{cell_label(values['cell'])}-{digest}"
         exists = (path / "config.json").exists()
+        if not exists:
+            for name in names_in(to_json(config)):
+                if read_cell(name).sha256 != self.sources.get(name):
+                    raise RunError(f"{name}: has changed since {self.folder} was begun; begin another sweep with it")
         task = self.task(open_run(path)) if exists else self.task.create(path, config)
         return Trainer(task, config.training, task.run, Console(quiet=True), resume=True).train()
 

@@ -1,0 +1,253 @@
+"""Cells of the user's own by name: `FILE.py:CLASS`, a path, or `package.module:CLASS`.
+
+A name is checked without its class, and without PyTorch. The class is made from source that was read once, as a module
+of its own: two classes of one name from two files, or from two versions of a file, do not meet.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import io
+import linecache
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from unrolled.errors import ConfigurationError, UnrolledError
+
+#: How such a name is written.
+FORM = "FILE.py:CLASS"
+#: Bytes of a source, at most.
+_LONGEST = 1 << 20
+
+
+@dataclass(frozen=True)
+class OwnName:
+    """`place:title`: a file or a module, and a class in it."""
+
+    place: str
+    title: str
+
+    @property
+    def is_file(self) -> bool:
+        return self.place.endswith(".py")
+
+    def __str__(self) -> str:
+        return f"{self.place}:{self.title}"
+
+
+def parse_own(name: str) -> OwnName | None:
+    """The parts of such a name; None where it is a name of another kind."""
+    place, colon, title = name.rpartition(":")
+    if not colon or not title.isidentifier():
+        return None
+    if place.endswith(".py") or all(part.isidentifier() for part in place.split(".")):
+        return OwnName(place, title)
+    return None
+
+
+def cell_label(name: str) -> str:
+    """A cell's name as a part of a file's: of one of the user's own, its class in lower case."""
+    own = parse_own(name)
+    return name if own is None else own.title.lower()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Python source in which a class stands.
+
+    path: what Python is told that the file is called; package: the one that relative imports in it start from, if any.
+    """
+
+    content: bytes = field(repr=False)
+    title: str
+    path: str
+    package: str = ""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """A digest of what the source does: the same text does something else in another package."""
+        return hashlib.sha256(f"{self.package}\n{self.sha256}".encode()).hexdigest() if self.package else self.sha256
+
+
+def read_bytes(path: Path) -> bytes:
+    """A source file's content; ConfigurationError where it cannot be read, or is too long for one."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST + 1)
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: no such file", setting="cell") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror})", setting="cell") from error
+    if len(content) > _LONGEST:
+        raise ConfigurationError(f"{path}: longer than a cell's source may be, {_LONGEST >> 20} MiB", setting="cell")
+    return content
+
+
+def read_source(name: OwnName) -> Source:
+    """The source that a name means now. A module is imported to find it; a file is not run.
+
+    ConfigurationError where there is none.
+    """
+    if name.is_file:
+        return Source(read_bytes(Path(name.place)), name.title, str(Path(name.place).absolute()))
+    with _running(name.place):
+        module = importlib.import_module(name.place)
+    found = check_cell(_attribute(module, name.title, name.place), str(name))
+    home = sys.modules.get(found.__module__)
+    try:
+        path = inspect.getsourcefile(found)
+    except (TypeError, OSError):
+        path = None
+    if path is None or home is None or found.__qualname__ != found.__name__:
+        raise ConfigurationError(f"{name}: its source, which a run keeps, is not found", setting="cell")
+    return Source(read_bytes(Path(path)), found.__name__, path, home.__package__ or "")
+
+
+#: Modules by what they were made from: a class that is looked up twice is one class.
+_made: dict[str, ModuleType] = {}
+
+
+def load_class(source: Source) -> type:
+    """The class that stands in a source, which is executed for it.
+
+    ConfigurationError where that fails, or the class is missing or no cell.
+    """
+    module = _made.get(source.key)
+    if module is None:
+        module = _made[source.key] = _execute(source)
+    found = _attribute(module, source.title, source.path)
+    return check_cell(found, f"{source.path}:{source.title}")
+
+
+def _execute(source: Source) -> ModuleType:
+    module = ModuleType(f"own_cell_{source.key[:32]}")
+    module.__file__ = source.path
+    if source.package:
+        module.__package__ = source.package
+    text = source.content.decode("utf-8", "replace")
+    # Without a time it is never compared with the file: what is shown is what was run.
+    lines = io.StringIO(text, newline=None).readlines()
+    linecache.cache[source.path] = (len(text), None, lines, source.path)
+    sys.modules[module.__name__] = module
+    try:
+        with _running(source.path):
+            exec(compile(source.content, source.path, "exec", dont_inherit=True), vars(module))
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
+    return module
+
+
+@contextmanager
+def _running(path: str) -> Iterator[None]:
+    """Whatever the user's code raises becomes a ConfigurationError that names it, and the line in `path`."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # any kind may come
+        raise told(error, path) from error
+
+
+def told(error: BaseException, path: str) -> ConfigurationError:
+    """An error of the user's code as one of this package, with the last line of it that was run.
+
+    path: the file, or a module that could not be imported: then the line may be in any file that it imports.
+    """
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno))
+    importing = ("<frozen importlib", __file__, importlib.__file__)
+    users = [place for place in places if not place[0].startswith(importing)]
+    file, line = next((place for place in reversed(users) if place[0] == path), users[-1] if users else (path, None))
+    said = (str(error.msg if isinstance(error, SyntaxError) else error).splitlines() or [""])[0]
+    inside = "" if file == path else f"{path}: "
+    where = f"{inside}{file}{f', line {line}' if line else ''}"
+    return ConfigurationError(f"{where}: {type(error).__name__}{f': {said}' if said else ''}", setting="cell")
+
+
+def _attribute(module: ModuleType, title: str, place: str) -> Any:
+    if title in vars(module):
+        return vars(module)[title]
+    from torch import nn
+
+    known = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == module.__name__
+    ]
+    close = difflib.get_close_matches(title, known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    has = f"; it has {', '.join(known)}" if known else ""
+    raise ConfigurationError(f"{place}: there is no class {title!r} in it{hint}{has}", setting="cell")
+
+
+def check_cell(found: Any, name: str) -> type:
+    """The class, where it can be that of a cell; ConfigurationError, by `name`, where it is something else."""
+    from torch import nn
+
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        raise ConfigurationError(
+            f"{name}: is not the class of a cell: derive one from unrolled.Cell, or from torch.nn.Module",
+            setting="cell",
+        )
+    try:
+        inspect.signature(found).bind(1, 1)
+    except TypeError as error:
+        said = f"{name}: its constructor must take (input_size, hidden_size) alone: {error}"
+        raise ConfigurationError(said, setting="cell") from error
+    return found
+
+
+#: The sources that names are looked up in, those of a run; None: where the names say.
+_kept: ContextVar[Mapping[str, Source] | None] = ContextVar("kept sources", default=None)
+
+
+@contextmanager
+def looked_up_in(sources: Mapping[str, Source]) -> Iterator[None]:
+    """Within it, names of own cells mean what stands in `sources`, and nothing is read from where they say."""
+    before = _kept.set(sources)
+    try:
+        yield
+    finally:
+        _kept.reset(before)
+
+
+@contextmanager
+def telling_lines() -> Iterator[None]:
+    """What an own cell raises, when it is made or when it is called, becomes a ConfigurationError that names the line.
+
+    A lack of memory, and errors of this package, stay what they are.
+    """
+    try:
+        yield
+    except (UnrolledError, MemoryError):
+        raise
+    except Exception as error:
+        files = {module.__file__ for module in _made.values()}
+        passed = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+        if not passed or "allocate memory" in str(error) or "out of memory" in str(error):
+            raise
+        raise told(error, passed[-1]) from error
+
+
+def find_own(name: OwnName) -> Callable[..., Any]:
+    """The class of that name: of the run that is being opened, or else from where the name says."""
+    kept = _kept.get()
+    if kept is None:
+        return load_class(read_source(name))
+    if str(name) not in kept:
+        raise ConfigurationError(f"cell {str(name)!r}: its source is not kept in the run", setting="cell")
+    return load_class(kept[str(name)])

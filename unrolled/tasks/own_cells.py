@@ -1,0 +1,143 @@
+"""Cells of the user's own in a run: their source is kept there, and run only where this user trusts it.
+
+`cells.json` says which file holds the cell of each name in the settings, and its digest. A setting is a cell's name if
+it is called `cell`, or something that ends in `_cell`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from unrolled.cells.own import Source, load_class, looked_up_in, parse_own, read_bytes, read_source, telling_lines
+from unrolled.errors import ConfigurationError, RunError
+from unrolled.settings import to_json
+from unrolled.tasks.trust import allow, is_trusted, remember
+from unrolled.training.run import Run, one_line, write_atomically
+
+CELLS_FILE = "cells.json"
+_SOURCE = re.compile(r"cell(?:-[2-9])?\.py")
+
+
+def names_in(config: Any) -> list[str]:
+    """The names of own cells among settings, as JSON has them."""
+    found: dict[str, None] = {}
+    for name, value in config.items() if isinstance(config, dict) else ():
+        if isinstance(value, dict):
+            found |= dict.fromkeys(names_in(value))
+        elif isinstance(value, str) and (name == "cell" or name.endswith("_cell")) and parse_own(value):
+            found[value] = None
+    return list(found)
+
+
+def read_cell(name: str) -> Source:
+    """The source that a name means now, run once to see that it gives a cell; ConfigurationError where it does not.
+
+    The user has named it to be run, so this process may run it from now on.
+    """
+    own = parse_own(name)
+    assert own is not None
+    source = read_source(own)
+    load_class(source)
+    allow(source.key)
+    return source
+
+
+def keep_cells(run: Run, settings: Any) -> None:
+    """Put the source of the settings' own cells into a new run, and trust it.
+
+    ConfigurationError where a name leads to no cell.
+    """
+    listed: dict[str, dict[str, str]] = {}
+    files: dict[str, str] = {}  # of one digest there is one file
+    for name in names_in(to_json(settings)):
+        source = read_cell(name)
+        if source.sha256 not in files:
+            files[source.sha256] = f"cell-{len(files) + 1}.py" if files else "cell.py"
+            write_atomically(run.path / files[source.sha256], source.content)
+        listed[name] = {"file": files[source.sha256], "class": source.title, "sha256": source.sha256}
+        if source.package:
+            listed[name]["package"] = source.package
+        remember(source.key, source.path)
+    if listed:
+        write_atomically(run.path / CELLS_FILE, json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
+
+
+def kept_cells(run: Run) -> dict[str, Source]:
+    """The kept source of each own cell in the settings of a run, by its name; it is not run.
+
+    RunError where one is missing, or is not what was kept.
+    """
+    names = names_in(run.config)
+    return {name: _kept(run, name, listed) for listed in ([_listed(run)] if names else []) for name in names}
+
+
+def _listed(run: Run) -> Any:
+    try:
+        return json.loads((run.path / CELLS_FILE).read_text("utf-8", "surrogateescape"))
+    except FileNotFoundError:
+        raise RunError(f"{run.path}: {CELLS_FILE} is missing, which says where the source of its cell is") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{run.path / CELLS_FILE}: damaged ({one_line(error)})") from error
+
+
+def _kept(run: Run, name: str, listed: Any) -> Source:
+    try:
+        entry = listed[name]
+        file, title, digest, package = entry["file"], entry["class"], entry["sha256"], entry.get("package", "")
+        if not _SOURCE.fullmatch(file) or not title.isidentifier() or not isinstance(package, str):
+            raise ValueError("not a file of a run, or not a class")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RunError(f"{run.path / CELLS_FILE}: does not say where the cell {name!r} is kept") from error
+    path = (run.path / file).absolute()
+    try:
+        source = Source(read_bytes(path), title, str(path), package)
+    except ConfigurationError as error:
+        raise RunError(f"{error}; it is the source of the run's cell") from error
+    if source.sha256 != digest:
+        raise RunError(
+            f"{run.path / file}: is not the source that the run's cell was made from (its SHA-256 differs from that in "
+            f"{CELLS_FILE})"
+        )
+    return source
+
+
+def trust_cells(run: Run, *, keep: bool = True) -> None:
+    """Agree to run the source that a run keeps, which may be somebody else's: now and, where `keep`, from now on."""
+    for source in kept_cells(run).values():
+        if keep:
+            remember(source.key, source.path)
+        else:
+            allow(source.key)
+
+
+def require_trusted(run: Run) -> dict[str, Source]:
+    """What `kept_cells` gives; RunError where this user has not agreed to run it."""
+    sources = kept_cells(run)
+    for source in sources.values():
+        if not is_trusted(source.key):
+            raise RunError(
+                f"{run.path}: its cell is Python code that you have not run before: read {source.path}, and "
+                "add `trust` to run it",
+                setting="trust",
+            )
+    return sources
+
+
+@contextmanager
+def cells_of(run: Run) -> Iterator[None]:
+    """Within it, the names of own cells mean what the run keeps.
+
+    RunError where this user has not agreed to run it, or where it does not work.
+    """
+    sources = require_trusted(run)
+    with looked_up_in(sources), telling_lines():
+        try:
+            for source in sources.values():
+                load_class(source)
+        except ConfigurationError as error:
+            raise RunError(f"{run.path}: its cell does not work here: {error}") from error
+        yield
