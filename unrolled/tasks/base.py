@@ -100,7 +100,7 @@ class Task(TaskInfo, ABC):
         """The mean loss on held-out data, after `step` updates of training; None where there is none."""
         return None
 
-    def sample(self, step: int) -> str:
+    def preview(self, step: int) -> str:
         """Something to look at after `step` updates; must not touch the global random generator."""
         return ""
 

@@ -120,7 +120,7 @@ class LanguageTask(LanguageInfo, Task):
             tokens = tokens[: self.config.text.val_tokens]
         return self.total_nats(tokens) / (len(tokens) - 1) if len(tokens) > 1 else None
 
-    def sample(self, step: int) -> str:
+    def preview(self, step: int) -> str:
         generator = torch.Generator(self.device).manual_seed(self.config.training.seed + step)
         prompt = self.prompt("\n")
         steps = generate(self.model, prompt, Sampling(temperature=0.8), generator)

@@ -180,7 +180,7 @@ class SentimentTask(SentimentInfo, Task):
     def validate(self, step: int | None = None) -> float:
         return self.score_trees().loss
 
-    def sample(self, step: int) -> str:
+    def preview(self, step: int) -> str:
         """A sentence of the dev part, and what is thought of it."""
         tree = self.dev[step % len(self.dev)]
         batch, _ = batch_trees([tree], [self.encode(tree)])

@@ -201,7 +201,7 @@ class TranslationTask(TranslationInfo, Task):
         return sum(float(self.loss(batches.batch(k).to(self.device))[0]) for k in range(len(batches)))
 
     @torch.no_grad()
-    def sample(self, step: int) -> str:
+    def preview(self, step: int) -> str:
         """Three sentences, of those to validate on where there are any, with their references and outputs."""
         part = next(name for name in ("validation", "train") if len(self.pairs(name)))
         pairs = self.pairs(part)

@@ -246,7 +246,7 @@ class Trainer:
     def _sample(self, line: ProgressLine) -> None:
         if not self.processes.leads:
             return
-        text = self._paused(lambda: self.task.sample(self.position.step))
+        text = self._paused(lambda: self.task.preview(self.position.step))
         if not text:
             return
         line.show(f"sample at step {self.position.step:,}", text)
