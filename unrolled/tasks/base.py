@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from unrolled.errors import DivergenceError, RunError
+from unrolled.errors import ConfigurationError, DivergenceError, RunError
 from unrolled.metrics.report import Report, Value
-from unrolled.settings import to_json
+from unrolled.settings import from_options, require_choice, to_json
 from unrolled.tasks.info import TaskInfo, keep_counts
 
 if TYPE_CHECKING:
@@ -72,9 +73,10 @@ class Task(TaskInfo, ABC):
         """A fresh model."""
 
     def load(self, which: str = "best") -> Self:
-        """Put a checkpoint's weights in, and the model into evaluation mode."""
+        """Put a checkpoint's weights in, one of `checkpoints`, and the model into evaluation mode."""
         from unrolled.training import Checkpoints
 
+        require_choice("checkpoint", which, self.checkpoints)
         Checkpoints(self.run).load_weights(which, self.model)  # type: ignore[arg-type]
         self.model.eval()
         return self
@@ -128,8 +130,27 @@ class Task(TaskInfo, ABC):
         """What is said at the end of training where a checkpoint was written; the task is no longer trained."""
         return ()
 
-    def score(self, asked: Any) -> Report:
-        """What the model is worth on the data that `asked`, an `Evaluation`, names."""
+    def score(self, data: Any = None, **options: Any) -> Report:
+        """What the model is worth on `data`, a file or several, or where None on what the run held out.
+
+        options: the fields of the task's `Evaluation`, which are the flags of `unrolled eval`; an `Evaluation` may
+        also be given as a whole, as `data`. Nothing is written into the run. ConfigurationError, with its name, where
+        the task has no such option; RunError or ConfigurationError where nothing was held out.
+        """
+        if isinstance(data, self.Evaluation) and not options:
+            return self.evaluate(data)
+        if data is not None:
+            options = {"data": data, **options}
+        unknown = sorted(set(options) - {each.name for each in fields(self.Evaluation)})
+        if unknown:
+            known = ", ".join(f"`{each.name}`" for each in fields(self.Evaluation))
+            use = f"it is scored with {known}" if known else "it is scored on what it held out"
+            said = f"{self.run.path}: a {self.run.task} run has no use for `{unknown[0]}`: {use}"
+            raise ConfigurationError(said, setting=unknown[0])
+        return self.evaluate(from_options(self.Evaluation, options))
+
+    def evaluate(self, asked: Any) -> Report:
+        """The report of `score`, on the data that `asked`, an `Evaluation`, names."""
         loss = self.validate()
         if loss is None:
             raise RunError(f"{self.run.path}: nothing was held out to score the run on")

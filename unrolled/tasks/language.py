@@ -161,7 +161,7 @@ class LanguageTask(LanguageInfo, Task):
         top_p: float = 1.0,
         seed: int | None = None,
         stop: str = "",
-    ) -> Any:
+    ) -> str | list[str]:
         """Text that goes on from `prompt`, which it begins with; with `count`, a list of so many texts.
 
         length: tokens to generate, of the run's level. temperature, top_k, top_p: as in `Sampling`. seed: the same one
@@ -257,7 +257,7 @@ class LanguageTask(LanguageInfo, Task):
         unknown = int(np.count_nonzero(tokens[1:] == 0)) if self.config.text.level == "word" else 0
         return LanguageScore(self.total_nats(tokens), len(tokens) - 1, characters, unknown)
 
-    def score(self, asked: TextEvaluation) -> Report:
+    def evaluate(self, asked: TextEvaluation) -> Report:
         """How well the model predicts the text that `asked` names, or what its training held out."""
         with tempfile.TemporaryDirectory() as scratch:
             data, tokens, notes = self._asked(asked, Path(scratch) / "tokens.bin")

@@ -198,7 +198,7 @@ class SentimentTask(SentimentInfo, Task):
         """How well the best checkpoint labels dev."""
         return report(self.load("best").score_trees(), "dev").lines()
 
-    def score(self, asked: TreeEvaluation) -> Report:
+    def evaluate(self, asked: TreeEvaluation) -> Report:
         """Accuracy at the roots and at all nodes of the trees that `asked` names, or of the dev part."""
         data, trees = "dev", self.dev
         if asked.data:
