@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from unrolled.data.tokens import Progress
+    from unrolled.tasks.start import Start
     from unrolled.training import Run
     from unrolled.training.task import Batches
 
@@ -36,17 +37,31 @@ class Task(TaskInfo, ABC):
     # -- a run ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: Path, settings: Any, progress: Progress = lambda what, share: None) -> Self:
-        """A new run directory with all that its training needs; nothing is left behind where that fails."""
+    def create(
+        cls,
+        path: Path,
+        settings: Any,
+        progress: Progress = lambda what, share: None,
+        start: Start | None = None,
+    ) -> Self:
+        """A new run directory with all that its training needs; nothing is left behind where that fails.
+
+        With a `start` its first weights are another run's, kept as the checkpoint of step 0.
+        """
         from unrolled.training import Run
         from unrolled.training.optimisation import find_device
 
-        with Run.create(path, cls.kind, to_json(settings), resumable=cls.resumable) as run:
+        origin = None if start is None else start.origin
+        with Run.create(path, cls.kind, to_json(settings), resumable=cls.resumable, origin=origin) as run:
             find_device(settings.training.device)
             cls.prepare(run, settings, progress)
             task = cls(run)
+            if start is not None:
+                start.give(task)
             task.check()
             task.keep_counts()
+            if start is not None:
+                start.keep(task)
         return task
 
     @classmethod
@@ -71,6 +86,17 @@ class Task(TaskInfo, ABC):
     @abstractmethod
     def build(self) -> nn.Module:
         """A fresh model."""
+
+    def token_keys(self) -> Mapping[str, Sequence[Hashable]]:
+        """The tokens that weights have rows for, by what they are called: of each something that no other has.
+
+        Tokens of another run with the same key are the same: a run that starts from the other takes their rows.
+        """
+        return {}
+
+    def grown(self, tokens: str) -> nn.Module:
+        """A model as `build` makes it, for one token more of those that `token_keys` calls so."""
+        raise NotImplementedError(f"{type(self).__name__} has token_keys, and must say what a token more adds")
 
     def load(self, which: str = "best") -> Self:
         """Put a checkpoint's weights in, one of `checkpoints`, and the model into evaluation mode."""

@@ -87,6 +87,12 @@ class LanguageTask(LanguageInfo, Task):
             start_embedding(model.embedding, self.run.path, fixed=self.config.model.fix_vectors)
         return model
 
+    def token_keys(self) -> dict[str, list[str]]:
+        return {"vocabulary": self.vocabulary.keys()}
+
+    def grown(self, tokens: str) -> LanguageModel:
+        return self.config.model.build(len(self.vocabulary) + 1)
+
     # -- text ----------------------------------------------------------------------------------------------------
 
     def split(self) -> Split:

@@ -120,18 +120,27 @@ class SentimentTask(SentimentInfo, Task):
         self._tokens = [self.encode(tree) for tree in self.train]
 
     def build(self) -> TreeClassifier:
+        made = self._model(len(self.words))
+        vectors = self.config.trees.vectors
+        self._started = 0 if vectors is None else start_embedding(made.embedding, self.run.path)
+        return made
+
+    def _model(self, words: int) -> TreeClassifier:
         model = self.config.model
-        made = TreeClassifier(
-            len(self.words),
+        return TreeClassifier(
+            words,
             CLASSES,
             model.cell,
             embedding_size=model.embedding_size,
             hidden_size=model.hidden_size,
             dropout=model.dropout,
         )
-        vectors = self.config.trees.vectors
-        self._started = 0 if vectors is None else start_embedding(made.embedding, self.run.path)
-        return made
+
+    def token_keys(self) -> dict[str, list[str]]:
+        return {"words": self.words}
+
+    def grown(self, tokens: str) -> TreeClassifier:
+        return self._model(len(self.words) + 1)
 
     def verify(self) -> None:
         """RunError where the run's trees cannot be those that were prepared."""

@@ -100,6 +100,17 @@ class TranslationTask(TranslationInfo, Task):
     def build(self) -> EncoderDecoder:
         return self.config.model.build(self.source_end + 1, self.end + 1, not self.config.pairs.separate)
 
+    def token_keys(self) -> dict[str, list[str | None]]:
+        """The vocabulary's tokens and the end of a sentence, None; of each side where they are apart."""
+        if not self.config.pairs.separate:
+            return {"vocabulary": [*self.target.keys(), None]}
+        return {f"{side} vocabulary": [*getattr(self, side).keys(), None] for side in ("source", "target")}
+
+    def grown(self, tokens: str) -> EncoderDecoder:
+        source = self.source_end + 1 + (tokens != "target vocabulary")
+        target = self.end + 1 + (tokens != "source vocabulary")
+        return self.config.model.build(source, target, not self.config.pairs.separate)
+
     def load(self, which: str = "best") -> Self:
         """Put a checkpoint's weights in, or the mean of the last validations', and the model into evaluation mode."""
         if which != "average":

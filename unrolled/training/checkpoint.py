@@ -125,7 +125,8 @@ class Checkpoints:
 
         name = f"step-{state['step']:08d}"
         temporary = self.folder / f".{name}.{os.getpid()}{TEMPORARY}"
-        best = best or not self.folders()
+        # Weights that are still another run's are nobody's best once there are others.
+        best = best or (state["step"] > 0 and not self.folders())
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -170,12 +171,16 @@ class Checkpoints:
 
         Where the checkpoint is damaged the one before it is used, with a RecoveryWarning. RunError where none is whole.
         """
-        return self._load(which, model, (WEIGHTS, STATE))
+        return self._load(which, model, (WEIGHTS, STATE))[1]
 
-    def load_weights(self, which: Which, model: nn.Module) -> None:
-        """As `load`, without the training state; RunError, too, where a weight is NaN, by which nothing can be said."""
-        self._load(which, model, (WEIGHTS,))
+    def load_weights(self, which: Which, model: nn.Module) -> Checkpoint:
+        """As `load`, without the training state; the checkpoint that was read.
+
+        RunError, too, where a weight is NaN, by which nothing can be said.
+        """
+        used, _ = self._load(which, model, (WEIGHTS,))
         require_numbers(model, f"{self.run.path}: the {which} checkpoint")
+        return used
 
     def set_aside_damaged(self) -> None:
         """Rename the damaged checkpoints behind the last whole one, with a RecoveryWarning; only for the lock's holder.
@@ -187,7 +192,7 @@ class Checkpoints:
             names = [folder.rename(self._free(DAMAGED + folder.name)).name for folder, _ in problems]
             _say_recovery(problems, last.step, f"; kept as {', '.join(names)}")
 
-    def _load(self, which: Which, model: nn.Module, files: tuple[str, ...]) -> dict[str, Any]:
+    def _load(self, which: Which, model: nn.Module, files: tuple[str, ...]) -> tuple[Checkpoint, dict[str, Any]]:
         from safetensors.torch import load_model
 
         one, state, problems = self._whole(which, files)
@@ -198,7 +203,7 @@ class Checkpoints:
             raise RunError(f"{one.folder}: does not fit this run's model ({one_line(error)})") from error
         if problems:
             _say_recovery(problems, one.step)
-        return state
+        return one, state
 
     def _whole(
         self, which: Which, files: tuple[str, ...]

@@ -81,6 +81,7 @@ class Trainer:
         self.optimizer = make_optimizer(task.model, config)
         self.position = Position()
         self.carried: Any = None
+        self._started = time.monotonic()
         self._seed_apart()
         if resume and self.checkpoints.folders():  # a run that was killed before its first starts anew
             self._restore()
@@ -291,6 +292,10 @@ class Trainer:
         }
         self.processes.first(lambda: self.checkpoints.save(self.task.model, state, best=best))
         self._started += time.monotonic() - before
+
+    def save_beginning(self) -> None:
+        """Write a checkpoint before the first step, for a run whose first weights cannot be drawn again."""
+        self._save(best=False)
 
     def _restore(self) -> None:
         self.processes.first(self.checkpoints.set_aside_damaged)
