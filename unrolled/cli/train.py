@@ -116,7 +116,10 @@ class Training:
         """The flags; what --init-from asks for comes from that run's settings where it is not given."""
         path = None if {"-h", "--help"} & set(words) else _value_of("--init-from", words)
         if not path:
-            return parse(self.kind, words, prog)
+            arguments: Any = parse(self.kind, words, prog)
+            if arguments.init_checkpoint != "best":
+                raise ConfigurationError("--init-checkpoint chooses weights of --init-from: name that run, too")
+            return arguments
         if _value_of("--resume", words) is not None:
             raise ConfigurationError("--init-from starts a new run and --resume goes on with one; give one of them")
         run, _ = Run.read(path)

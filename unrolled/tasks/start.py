@@ -71,9 +71,9 @@ class Start:
         found: dict[str, tuple[int, Common]] = {}
         theirs = self.task.token_keys()
         for what, keys in task.token_keys().items():
-            common = Common.of(keys, theirs[what])
+            common = Common.of(keys, theirs.get(what, ()))
             self.notes.append(f"{what}: {common.note(self.origin.run)}")
-            if list(keys) != list(theirs[what]):
+            if list(keys) != list(theirs.get(what, ())):
                 found |= {name: (axis, common) for name, axis in token_axes(task, what).items()}
         return found
 
