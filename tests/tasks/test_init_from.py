@@ -315,11 +315,21 @@ def test_killed_before_its_first_checkpoint_it_goes_on_alone(folder):
     assert len(shown[0]) == 8
 
 
-def test_before_the_first_validation_the_best_weights_are_the_newest(folder):
-    assert main([*NEW, "--max-steps", "2", "--eval-every", "9", "--val-fraction", "0", "--out", "b"]) == 0
-    used = open_task("b", "cpu", "best").model.state_dict()
-    newest = load_file("b/checkpoints/step-00000002/model.safetensors")
-    assert all(torch.equal(used[name], weight) for name, weight in newest.items())
+def test_weights_of_the_other_run_are_not_the_best_of_this_one(folder):
+    """Where training was interrupted before it validated anything."""
+    new = LanguageTask.create(folder / "b", language(folder / "other", OTHER, cell="gru"), start=Start("a"))
+    checkpoints = Checkpoints(new.run)
+    assert checkpoints.find("best").step == 0
+    checkpoints.save(new.model, {"step": 2}, best=False)
+    assert checkpoints.find("best").step == 2
+
+
+@pytest.mark.parametrize("name", ["lm", "translate", "reply", "tree"])
+def test_the_help_of_every_task_shows_it(name, capsys):
+    with pytest.raises(SystemExit) as ending:
+        main(["train", name, "--init-from", "nowhere", "--help"])
+    assert not ending.value.code
+    assert "--init-from RUN" in capsys.readouterr().out
 
 
 def test_a_process_that_did_not_create_the_run_reads_its_first_weights(folder):
