@@ -31,7 +31,7 @@ from unrolled.tasks.sentiment_settings import SentimentConfig, TreeConfig, TreeM
 from unrolled.tasks.start import Start
 from unrolled.tasks.translation import TranslationTask
 from unrolled.training import Trainer, TrainingConfig, open_run
-from unrolled.training.checkpoint import Checkpoint
+from unrolled.training.checkpoint import Checkpoint, Checkpoints
 from unrolled.training.processes import Processes
 
 ONE = "Zoë said: grüß dich, naïve 世界!\n"
@@ -330,6 +330,12 @@ def test_the_help_of_every_task_shows_it(name, capsys):
         main(["train", name, "--init-from", "nowhere", "--help"])
     assert not ending.value.code
     assert "--init-from RUN" in capsys.readouterr().out
+
+
+def test_without_its_first_weights_it_does_not_go_on(folder, capsys):
+    assert main([*NEW, "--max-steps", "1", "--out", "b"]) == 0
+    shutil.rmtree("b/checkpoints")
+    assert "b: no checkpoint yet" in error_of(["train", "lm", "--resume", "b", "--max-steps", "2"], capsys)
 
 
 def test_a_process_that_did_not_create_the_run_reads_its_first_weights(folder):

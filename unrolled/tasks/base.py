@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from unrolled.errors import ConfigurationError, DivergenceError, RunError
 from unrolled.metrics.report import Report, Value
@@ -19,9 +19,22 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from unrolled.data.tokens import Progress
-    from unrolled.tasks.start import Start
     from unrolled.training import Run
+    from unrolled.training.run import Origin
     from unrolled.training.task import Batches
+
+
+class FirstWeights(Protocol):
+    """Another run's weights, which a new run starts from."""
+
+    @property
+    def origin(self) -> Origin: ...
+
+    def give(self, task: Any) -> None:
+        """Put them into the new task's model."""
+
+    def keep(self, task: Any) -> None:
+        """Write them into the new run."""
 
 
 class Task(TaskInfo, ABC):
@@ -42,11 +55,11 @@ class Task(TaskInfo, ABC):
         path: Path,
         settings: Any,
         progress: Progress = lambda what, share: None,
-        start: Start | None = None,
+        start: FirstWeights | None = None,
     ) -> Self:
         """A new run directory with all that its training needs; nothing is left behind where that fails.
 
-        With a `start` its first weights are another run's, kept as the checkpoint of step 0.
+        With a `start` (unrolled/tasks/start.py) its first weights are another run's, and the checkpoint of step 0.
         """
         from unrolled.training import Run
         from unrolled.training.optimisation import find_device

@@ -83,7 +83,8 @@ class Trainer:
         self.carried: Any = None
         self._started = time.monotonic()
         self._seed_apart()
-        if resume and self.checkpoints.folders():  # a run that was killed before its first starts anew
+        # A run that was killed before its first checkpoint starts anew, where its weights can be drawn again.
+        if resume and (run.origin is not None or self.checkpoints.folders()):
             self._restore()
         self._batches = task.epoch(self.position.epoch)
         if not 0 <= self.position.chunk < len(self._batches):

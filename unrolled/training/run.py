@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -92,10 +92,10 @@ class Run:
         refuse_links(path)
         try:
             stored = json.loads((path / "config.json").read_text("utf-8", "surrogateescape"))
-            origin = stored.get("origin")
-            if origin is not None:
-                origin = from_json(Origin, origin, str(path / "config.json"))
-            version, run = stored["format"], cls(path, stored["task"], stored["config"], origin)
+            version, run = stored["format"], cls(path, stored["task"], stored["config"])
+            if "origin" in stored:
+                origin = from_json(Origin, stored["origin"], str(path / "config.json"))
+                run = replace(run, origin=origin)
             if not isinstance(run.task, str) or not isinstance(run.config, dict):
                 raise ValueError("its task must be a word, and its config an object")
         except FileNotFoundError:
