@@ -184,7 +184,7 @@ def test_trees(tmp_path):
     weights = [task.model.state_dict() for task in (source, new, fresh)]
     check_rows("embedding.weight", [source.words, new.words], weights)
     assert torch.equal(weights[0]["readout.weight"], weights[1]["readout.weight"])
-    assert start.notes == [f"words: 2 of 3 tokens are known to {tmp_path / 'source'}; 1 new ones start fresh"]
+    assert start.notes == [f"vocabulary: 2 of 3 tokens are known to {tmp_path / 'source'}; 1 new one starts fresh"]
 
 
 @dataclass(frozen=True)
@@ -364,9 +364,10 @@ def test_two_processes_start_from_the_same_weights(folder):
 @pytest.mark.parametrize(
     ("words", "expected"),
     {
-        "--hidden-size 7": "--init-from a: its weights need --hidden-size 6 (not 7); leave out what differs",
-        "--level word --cell lstm": "need --level char (not word), --cell gru (not lstm); leave out",
-        "--tie-weights": "--tie-weights False (not True)",
+        "--hidden-size 7": "--init-from a: its weights need --hidden-size 6 (not --hidden-size 7); leave out what differs",
+        "--level word --cell lstm": "need --level char (not --level word), --cell gru (not --cell lstm); leave",
+        "--tie-weights": "need --no-tie-weights (not --tie-weights); leave out",
+        "--num-layers 2": "need --num-layers 1 (not --num-layers 2)",
         "--resume a": "--init-from starts a new run and --resume goes on with one; give one of them",
         "--init-from=nowhere": "nowhere: no such run directory",
         "--init-from=": "--init-from: the path is empty",

@@ -131,7 +131,7 @@ class Training:
         )
         if others := contradictions(self.info, before, given):
             needs = ", ".join(
-                f"{flag(name)} {_typed(theirs)} (not {_typed(ours)})" for name, (theirs, ours) in others.items()
+                f"{_typed(name, theirs)} (not {_typed(name, ours)})" for name, (theirs, ours) in others.items()
             )
             raise ConfigurationError(f"--init-from {path}: its weights need {needs}; leave out what differs")
         return given
@@ -240,9 +240,13 @@ def _value_of(option: str, words: Sequence[str]) -> str | None:
     return found
 
 
-def _typed(value: Any) -> str:
-    """A setting's value as it is typed."""
-    return "unset" if value is None else " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _typed(name: str, value: Any) -> str:
+    """A setting as it is typed."""
+    if isinstance(value, bool):
+        return flag(name if value else f"no_{name}")
+    if value is None:
+        return f"no {flag(name)}"
+    return " ".join([flag(name), *map(str, value if isinstance(value, tuple) else [value])])
 
 
 def _differences(before: Any, after: Any) -> list[str]:

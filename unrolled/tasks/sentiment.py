@@ -137,7 +137,7 @@ class SentimentTask(SentimentInfo, Task):
         )
 
     def token_keys(self) -> dict[str, list[str]]:
-        return {"words": self.words}
+        return {"vocabulary": self.words}
 
     def grown(self, tokens: str) -> TreeClassifier:
         return self._model(len(self.words) + 1)

@@ -31,7 +31,8 @@ class Start:
     def __init__(self, path: str | Path, checkpoint: str = "best") -> None:
         require_choice("init_checkpoint", checkpoint, WHICH)
         self.task: Task = open_task(path, "cpu")
-        used = Checkpoints(self.task.run).load_weights(checkpoint, self.task.model)  # type: ignore[arg-type]
+        checkpoints = Checkpoints(self.task.run)
+        used = checkpoints.load_weights(checkpoint, self.task.model, "init_checkpoint")  # type: ignore[arg-type]
         self.origin = Origin(str(path), checkpoint, used.step, used.files[WEIGHTS])
         #: What the user should know of the vocabularies, once the weights were given.
         self.notes: list[str] = []
@@ -114,7 +115,8 @@ class Common:
         new = self.our_size - len(self.ours)
         if not new:
             return f"all {self.our_size:,} tokens are known to {run}"
-        return f"{len(self.ours):,} of {self.our_size:,} tokens are known to {run}; {new:,} new ones start fresh"
+        fresh = "1 new one starts fresh" if new == 1 else f"{new:,} new ones start fresh"
+        return f"{len(self.ours):,} of {self.our_size:,} tokens are known to {run}; {fresh}"
 
 
 def token_axes(task: Task, tokens: str) -> dict[str, int]:

@@ -173,13 +173,13 @@ class Checkpoints:
         """
         return self._load(which, model, (WEIGHTS, STATE))[1]
 
-    def load_weights(self, which: Which, model: nn.Module) -> Checkpoint:
-        """As `load`, without the training state; the checkpoint that was read.
+    def load_weights(self, which: Which, model: nn.Module, setting: str = "checkpoint") -> Checkpoint:
+        """As `load`, without the training state; the checkpoint that was read, which `setting` chose.
 
         RunError, too, where a weight is NaN, by which nothing can be said.
         """
         used, _ = self._load(which, model, (WEIGHTS,))
-        require_numbers(model, f"{self.run.path}: the {which} checkpoint")
+        require_numbers(model, f"{self.run.path}: the {which} checkpoint", setting)
         return used
 
     def set_aside_damaged(self) -> None:
@@ -260,14 +260,14 @@ def vocabularies(run: Run) -> dict[str, str]:
     return {path.name: digest_of(path) for path in sorted(run.path.glob("*vocabulary*.json"))}
 
 
-def require_numbers(model: nn.Module, what: str) -> None:
-    """RunError where a weight is NaN."""
+def require_numbers(model: nn.Module, what: str, setting: str = "checkpoint") -> None:
+    """RunError where a weight is NaN; `setting` chooses the checkpoint."""
     broken = [name for name, value in model.named_parameters() if bool(value.isnan().any())]
     if broken:
         raise RunError(
             f"{what} holds weights that are NaN ({broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}): "
-            "its training diverged; choose another `checkpoint`, or train again with a lower `learning_rate`",
-            setting=("checkpoint", "learning_rate"),
+            f"its training diverged; choose another `{setting}`, or train again with a lower `learning_rate`",
+            setting=(setting, "learning_rate"),
         )
 
 
