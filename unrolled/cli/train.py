@@ -144,7 +144,6 @@ class Training:
             from unrolled.tasks.start import Start
 
             start = Start(arguments.init_from, arguments.init_checkpoint)
-
         settings = self.info.Settings(**{name: getattr(arguments, name) for name in self.names})
         path = arguments.out or next_free(Path("runs"), self.info.run_name(settings))
         with Progress(
