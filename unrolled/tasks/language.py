@@ -172,7 +172,7 @@ class LanguageTask(LanguageInfo, Task):
 
         length: tokens to generate, of the run's level. temperature, top_k, top_p: as in `Sampling`. seed: the same one
         gives the same text, that of `unrolled sample`; None: another each time. stop: a text ends before this string.
-        Characters of the prompt that the vocabulary lacks are not read; `vocabulary.unknown(prompt)` lists them.
+        What the vocabulary lacks of the prompt, `vocabulary.unknown(prompt)`, is left out or read as <unk>.
         ConfigurationError where a number is out of its range, DecodingError where the model gives NaN.
         """
         parts = self.stream(
