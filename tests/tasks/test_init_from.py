@@ -15,11 +15,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
+import unrolled
 from tests.cli.shared import error_of
 from tests.programs import PRELOADED, completed, started, wait_until
 from tests.training.killed import number_pairs, write_trees
 from unrolled.cli import main
-from unrolled.errors import RunError
+from unrolled.errors import ConfigurationError, RunError
 from unrolled.tasks import Task, open_info, open_task
 from unrolled.tasks.inherit import inherited
 from unrolled.tasks.language import LanguageTask
@@ -223,6 +224,17 @@ def test_a_task_of_somebody_elses_takes_weights_of_the_same_shapes(plain):
     source, new, _, start = begun(Plain, plain, Settings(), Settings())
     assert torch.equal(source.model.weight, new.model.weight)
     assert start.notes == []
+
+
+def test_it_is_opened_from_python_too(plain):
+    shaken(Plain.create(plain / "source", Settings()))
+    task = unrolled.load(plain / "source")
+    with pytest.raises(RunError, match="nothing was held out"):
+        task.score()
+    task.validate = lambda step=None: 0.5
+    assert task.score().json() == {"loss": 0.5}
+    with pytest.raises(ConfigurationError, match="a plain run has no use for `data`: it is scored on what it held out"):
+        task.score("text.txt")
 
 
 def test_weights_of_other_shapes_are_refused_and_nothing_is_left(plain):
