@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         PeepholeLSTMCell,
     )
     from unrolled.layers import GRU, LSTM, RNN, Highway, Recurrent
+    from unrolled.tasks import load
     from unrolled.unroll import unroll
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ __all__ = [
     "PascanuCell",
     "PeepholeLSTMCell",
     "Recurrent",
+    "load",
     "unroll",
 ]
 
@@ -60,7 +62,8 @@ def __getattr__(name: str):
         raise AttributeError(f"module 'unrolled' has no attribute {name!r}")
     if name == "unroll":
         return importlib.import_module("unrolled.unroll")
-    room = "unrolled.layers" if name in ("GRU", "LSTM", "RNN", "Highway", "Recurrent") else "unrolled.cells"
+    rooms = {"unrolled.layers": ("GRU", "LSTM", "RNN", "Highway", "Recurrent"), "unrolled.tasks": ("load",)}
+    room = next((room for room, names in rooms.items() if name in names), "unrolled.cells")
     return getattr(importlib.import_module(room), name)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unrolled.errors import ConfigurationError, RunError
@@ -59,6 +61,28 @@ def from_json(kind: type, stored: Any, where: str) -> Any:
         return kind(**values)
     except ConfigurationError as error:
         raise RunError(f"{where}: {error}", setting=error.settings) from error
+
+
+def from_options(kind: type, options: Mapping[str, Any]) -> Any:
+    """A configuration of class `kind` from keywords: a path may be a `Path`, and one value stand for several.
+
+    ConfigurationError where one is of another type, or out of its range.
+    """
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for name, value in options.items():
+        several = typing.get_origin(hints[name]) is tuple
+        if several and (isinstance(value, str | os.PathLike) or not isinstance(value, Iterable)):
+            value = (value,)
+        made = tuple(map(_plain_path, value)) if several else _plain_path(value)
+        if not _fits(made, hints[name]):
+            raise ConfigurationError(f"`{name}` cannot be {value!r}", setting=name)
+        values[name] = made
+    return kind(**values)
+
+
+def _plain_path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _fits(value: Any, hint: Any) -> bool:

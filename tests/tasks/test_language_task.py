@@ -59,11 +59,11 @@ def test_training_learns(tmp_path, text_file):
     assert task.validate() < before - 0.8
 
 
-def test_samples_leave_the_training_random_numbers_alone(tmp_path, text_file):
+def test_previews_leave_the_training_random_numbers_alone(tmp_path, text_file):
     task = make(tmp_path, text_file)
     task.model.eval()
     before = torch.get_rng_state()
-    assert task.sample(3) == task.sample(3)
+    assert task.preview(3) == task.preview(3)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -403,3 +403,16 @@ def test_a_folder_that_others_can_write_says_nothing_of_trust(foreign, forget, c
 def test_trust_goes_with_a_run_that_there_is(place, capsys):
     words = ["train", "lm", "--data", "text.txt", *SMALL, "--trust"]
     assert "--trust" in error_of(words, capsys)
+
+
+def test_a_run_that_starts_from_it_keeps_the_same_source(foreign, forget, capsys):
+    words = ["train", "lm", "--data", "text.txt", "--init-from", "run", "--init-checkpoint", "last", "--out", "next"]
+    words += ["--max-steps", "1", "--batch-size", "2", "--seq-length", "8", "--device", "cpu"]
+    foreign.file.unlink()
+    assert "--trust" in error_of(words, capsys)
+    assert foreign.executed() == 0
+    assert not (foreign.path / "next").exists()
+    assert main([*words, "--trust"]) == 0
+    assert (foreign.path / "next" / "cell.py").read_bytes() == (foreign.run / "cell.py").read_bytes()
+    forget()
+    assert outputs(open_task(foreign.path / "next", which="last")).shape == outputs(open_task(foreign.run)).shape

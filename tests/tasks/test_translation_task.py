@@ -168,7 +168,7 @@ def test_separate_vocabularies(tmp_path):
         assert made.model.source_embedding.num_embeddings == len(made.source) + 1
         assert made.model.readout.out_features == len(made.target) + 1
         made.model.eval()
-        assert "\n= " in made.sample(0)
+        assert "\n= " in made.preview(0)
         assert Translator([made]).is_long("é" * 60) == (level == "bpe")  # of which each is two bytes
 
 

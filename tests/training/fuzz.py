@@ -147,7 +147,7 @@ def use(path: Path) -> None:
     """What one does with a run: sample it, and train it one step further."""
     run = open_run(path)
     task = LanguageTask(run, "cpu").load("best")
-    task.sample(1)
+    task.preview(1)
     task = LanguageTask(run, "cpu")
     Trainer(task, task.config.training, run, Console(quiet=True), resume=True).train()
 

@@ -56,7 +56,7 @@ class FakeTask:
     def validate(self, step=None):
         return float((self.model.weight - 1).square().mean())
 
-    def sample(self, step):
+    def preview(self, step):
         return f"weights {self.model.weight.tolist()}"
 
     def describe(self, loss):

@@ -45,6 +45,8 @@ def _facts(info: TaskInfo, path: str) -> list[tuple[str, str]]:
     facts = [("run", str(run.path)), ("task", f"{run.task}, format {FORMAT}"), *info.facts()]
     facts.append(("optimizer", f"{training.optimizer}, learning rate {training.learning_rate:g}"))
     facts.append(("batches", info.batches))
+    if run.origin is not None:
+        facts.append(("started from", str(run.origin)))
     records = run.metrics()
     checkpoints = {which: found for which in WHICH if (found := Checkpoints(run).find(which))}
     if records:

@@ -85,7 +85,7 @@ def _check_words(words: Sequence[str]) -> None:
     if sum(word.split("=")[0] == "--data" for word in words) > 1:
         raise ConfigurationError("--data is given twice; write all paths behind one")
     given = [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]
-    for name in ("--data", "--out", "--resume"):
+    for name in ("--data", "--out", "--resume", "--init-from"):
         if any(option == name and not value for option, value in given):
             raise ConfigurationError(f"{name}: the path is empty")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -14,7 +13,6 @@ from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
 from unrolled.errors import DataError
-from unrolled.settings import require
 from unrolled.tasks import open_task
 from unrolled.tasks.pairs import Which
 
@@ -48,27 +46,22 @@ class Arguments:
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     from unrolled.data.vocabulary import unknown_note
-    from unrolled.decoding.beam import require_length_penalty
-    from unrolled.tasks.reply import ReplyTask, choose_diverse, rank_replies, read_responses
+    from unrolled.tasks.reply import ReplyTask
     from unrolled.tasks.translator import Translator
 
-    require(arguments.count >= 1, "count", "at least 1", arguments.count)
-    require(0 <= arguments.diversity < inf, "diversity", "0 or above", arguments.diversity)
-    require_length_penalty(arguments.length_penalty)
-    try:
-        arguments.message.encode()
-    except UnicodeEncodeError as error:
-        raise DataError("the message is not UTF-8 text") from error
-    task = open_task(arguments.run, arguments.device, kind=ReplyTask, trust=arguments.trust)
-    if arguments.responses:
-        responses = list(dict.fromkeys(line.strip() for line in open_lines(arguments.responses) if line.strip()))
-        if not responses:
-            raise DataError(f"{arguments.responses}: no responses to choose from")
-    else:
-        responses = read_responses(task.run)
-    translator = Translator([task.load(arguments.checkpoint)])
+    task = open_task(arguments.run, arguments.device, arguments.checkpoint, ReplyTask, trust=arguments.trust)
+    responses = list(open_lines(arguments.responses)) if arguments.responses else None
+    if responses is not None and not any(map(str.strip, responses)):
+        raise DataError(f"{arguments.responses}: no responses to choose from")
+    found = task.reply(
+        arguments.message,
+        count=arguments.count,
+        diversity=arguments.diversity,
+        responses=responses,
+        length_penalty=arguments.length_penalty,
+    )
+    translator = Translator([task])
     message = translator.beginning(arguments.message)
-    ranked = rank_replies(translator, message, responses, arguments.length_penalty)
     if message != arguments.message:
         print(
             f"unrolled: note: read the first {translator.longest} tokens of the mail, the most in training",
@@ -76,6 +69,6 @@ def main(words: Sequence[str], prog: str) -> int:
         )
     if note := unknown_note(translator.source.level, translator.source.unknown(message)):
         print(f"unrolled: note: {note}", file=sys.stderr)
-    for text, score in choose_diverse(ranked, arguments.count, arguments.diversity):
+    for text, score in found:
         print(f"{score:7.3f}  {text}")
     return 0

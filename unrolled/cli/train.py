@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +20,10 @@ from unrolled.errors import ConfigurationError, RunError
 from unrolled.settings import to_json
 from unrolled.tasks import find_info, find_task
 from unrolled.tasks.info import TaskInfo, sections
+from unrolled.tasks.inherit import contradictions, inherited
 from unrolled.tasks.own_cells import require_trusted, trust_cells
 from unrolled.training import Run, open_run
+from unrolled.training.checkpoint import Which
 from unrolled.training.run import next_free
 
 if TYPE_CHECKING:
@@ -43,6 +46,11 @@ class RunArguments:
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
     """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
     trust: Trust = False
+    init_from: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Start from this run's weights, with its model's settings: a new run, on new data, with a new optimiser. Tokens
+    that RUN does not know start fresh."""
+    init_checkpoint: Which = "best"
+    """Which weights `init_from` takes."""
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -79,7 +87,7 @@ class Training:
         return find_task(self.info.name)
 
     def main(self, words: Sequence[str], prog: str) -> int:
-        arguments: Any = parse(self.kind, words, prog)
+        arguments: Any = self._read(words, prog)
         from rich.console import Console
 
         from unrolled.training.optimisation import find_device
@@ -87,8 +95,8 @@ class Training:
 
         console = Console(highlight=False, markup=False, soft_wrap=True)
         if arguments.resume is None:
-            if arguments.trust:
-                raise ConfigurationError("--trust is about a run that there is: it goes with --resume")
+            if arguments.trust and arguments.init_from is None:
+                raise ConfigurationError("--trust is about an existing run: give it with --resume or --init-from")
             processes = join(find_device(arguments.training.device), arguments.training.precision)
             created: list[Task] = []  # in the first process, which need not open it again
 
@@ -117,9 +125,38 @@ class Training:
         trust_cells(run, keep=False)
         return self.task(run)
 
+    def _read(self, words: Sequence[str], prog: str) -> Any:
+        """The flags; what --init-from asks for comes from that run's settings where it is not given."""
+        path = None if {"-h", "--help"} & set(words) else _value_of("--init-from", words)
+        if not path:
+            arguments: Any = parse(self.kind, words, prog)
+            if arguments.init_checkpoint != "best":
+                raise ConfigurationError("--init-checkpoint chooses weights of --init-from: name that run, too")
+            return arguments
+        if _value_of("--resume", words) is not None:
+            raise ConfigurationError("--init-from starts a new run and --resume goes on with one; give one of them")
+        run, _ = Run.read(path)
+        if run.task != self.info.kind:
+            raise RunError(f"{path}: a {run.task} run cannot start a run of train {self.info.name}")
+        before = inherited(self.info, self.info.settings_of(run))
+        given: Any = parse(
+            self.kind, words, prog, default=self.kind(**{name: getattr(before, name) for name in self.names})
+        )
+        if others := contradictions(self.info, before, given):
+            needs = ", ".join(
+                f"{_typed(name, theirs)} (not {_typed(name, ours)})" for name, (theirs, ours) in others.items()
+            )
+            raise ConfigurationError(f"--init-from {path}: its weights need {needs}; leave out what differs")
+        return given
+
     def _create(self, arguments: Any, console: Console) -> Task:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+        start = None
+        if arguments.init_from is not None:
+            from unrolled.tasks.start import Start
+
+            start = Start(arguments.init_from, arguments.init_checkpoint, arguments.trust)
         settings = self.info.Settings(**{name: getattr(arguments, name) for name in self.names})
         path = arguments.out or next_free(Path("runs"), self.info.run_name(settings))
         with Progress(
@@ -131,9 +168,16 @@ class Training:
         ) as bar:
             told = bar.add_task("reading", total=None)
             task = self.task.create(
-                path, settings, lambda what, share: bar.update(told, description=what, total=1.0, completed=share)
+                path,
+                settings,
+                lambda what, share: bar.update(told, description=what, total=1.0, completed=share),
+                start,
             )
             bar.remove_task(told)
+        if start is not None:
+            console.print(f"start  {start.origin}")
+            for note in start.notes:
+                console.print(f"       {note}")
         return task
 
     def _renewed(self, run: Run, arguments: Any, words: Sequence[str], prog: str) -> Any:
@@ -158,7 +202,8 @@ class Training:
     def _train(self, task: Task, processes: Processes, console: Console, resume: bool) -> int:
         from unrolled.training import Trainer
 
-        trainer = Trainer(task, task.config.training, task.run, console, resume, processes)
+        goes_on = resume or task.run.origin is not None  # whose first weights are a checkpoint
+        trainer = Trainer(task, task.config.training, task.run, console, goes_on, processes)
         if processes.leads:
             if resume:  # now that it is sure to go on
                 task.run.write_config(task.run.config)
@@ -192,8 +237,28 @@ def _introduce(task: Task, trainer: Trainer, console: Console, resume: bool) -> 
     console.print(f"run    {task.run.path}")
     if resume:
         at = trainer.position
-        said = f"resumed at step {at.step:,}, epoch {at.epoch}" if at.step else "no checkpoint yet: from step 0"
+        begins = "no checkpoint yet: from step 0" if task.run.origin is None else "from step 0"
+        said = f"resumed at step {at.step:,}, epoch {at.epoch}" if at.step else begins
         console.print(f"       {said}")
+
+
+def _value_of(option: str, words: Sequence[str]) -> str | None:
+    """What stands after an option among the words of a command line, the last time; None where it is not there."""
+    found = None
+    for word, following in pairwise([*words, "--"]):
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == option and (equals or not following.startswith("--")):
+            found = value if equals else following
+    return found
+
+
+def _typed(name: str, value: Any) -> str:
+    """A setting as it is typed."""
+    if isinstance(value, bool):
+        return flag(name if value else f"no_{name}")
+    if value is None:
+        return f"no {flag(name)}"
+    return " ".join([flag(name), *map(str, value if isinstance(value, tuple) else [value])])
 
 
 def _differences(before: Any, after: Any) -> list[str]:

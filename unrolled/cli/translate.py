@@ -19,7 +19,6 @@ from unrolled.tasks import open_task
 from unrolled.tasks.pairs import Which
 
 if TYPE_CHECKING:
-    from unrolled.decoding import BeamSearch
     from unrolled.tasks.translator import SearchTree, Translator
 
 #: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
@@ -64,9 +63,17 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    from unrolled.tasks.translator import at_line, in_blocks
+    from unrolled.tasks.translator import at_line, in_blocks, search_for
 
-    how = search_of(arguments)
+    how = search_for(
+        beam=arguments.beam,
+        n_best=max(1, arguments.n_best),
+        length_penalty=arguments.length_penalty,
+        min_length=arguments.min_length,
+        no_repeat=arguments.no_repeat,
+        groups=arguments.groups,
+        diversity=arguments.diversity,
+    )
     if arguments.n_best < 0:
         raise ConfigurationError(f"--n-best must be 0 (the best alone) or above, got {arguments.n_best}")
     if arguments.tree is not None and arguments.tree.suffix not in (".json", ".svg"):
@@ -156,22 +163,6 @@ def _write_tree(tree: SearchTree, path: Path) -> None:
     except RecursionError as error:
         raise DataError("--tree: the outputs for the first line are too long for a tree") from error
     path.write_text(text, encoding="utf-8")
-
-
-def search_of(arguments: Arguments) -> BeamSearch:
-    """The search that the flags ask for."""
-    from unrolled.decoding import BeamSearch
-
-    groups = arguments.beam if arguments.diversity else 1
-    return BeamSearch(
-        beam=arguments.beam,
-        n_best=max(1, arguments.n_best),
-        length_penalty=arguments.length_penalty,
-        min_length=arguments.min_length,
-        no_repeat=arguments.no_repeat,
-        groups=groups if arguments.groups is None else arguments.groups,
-        diversity=arguments.diversity,
-    )
 
 
 def open_translator(

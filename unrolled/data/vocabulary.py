@@ -50,6 +50,10 @@ class Vocabulary(ABC):
         """How the vocabulary itself writes a token: no two alike."""
         return self.decode([token])
 
+    def keys(self) -> list[str]:
+        """What each token is: no two alike, and in every vocabulary of this level the same for the same token."""
+        return [self.spelling(k) for k in range(len(self))]
+
     def names(self) -> list[str]:
         """A name for every token, no two alike: its text, or its spelling where others have the same text."""
         texts, spellings = ([made(k) for k in range(len(self))] for made in (lambda k: self.decode([k]), self.spelling))
@@ -236,6 +240,10 @@ class BPEVocabulary(Vocabulary):
         if None in numbers:  # of a tokenizer from elsewhere, which is not over bytes
             return f"<token {token}>"
         return "".join(f"<0x{number:02X}>" for number in numbers)
+
+    def keys(self) -> list[str]:
+        """The pieces as the tokenizer stores them: every byte as one character."""
+        return [self._tokenizer.id_to_token(k) or f"<token {k}>" for k in range(len(self))]
 
     def state(self) -> dict[str, Any]:
         return {"tokenizer": json.loads(self._tokenizer.to_str())}

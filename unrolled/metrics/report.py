@@ -59,6 +59,9 @@ class Report:
                 lines.append(" " * width + value.signature)
         return lines
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
     def json(self) -> dict[str, Any]:
         """Every value under its name, with `_interval` and `_signature` beside it where it has them."""
         found: dict[str, Any] = {}

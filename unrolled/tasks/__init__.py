@@ -183,6 +183,22 @@ def open_info(path: str | Path) -> TaskInfo:
     return info(run, "cpu")
 
 
+def load(path: str | Path, checkpoint: str = "best", device: str | None = "cpu", *, trust: bool = False) -> Any:
+    """Open a trained run: its task, with `model`, `config`, `run`, `score()` and what else it can do.
+
+    A language model has `vocabulary` and `sample()`, a translator `vocabulary` and `translate()`, a run of
+    `train reply` also `reply()`; docs/python.md shows each. The model is in evaluation mode.
+
+    checkpoint: "best", "last", or of a translator "average", the mean of the last validations' weights.
+    device: "cpu", "cuda", "cuda:1", "mps"; None: that of the run's settings.
+    trust: run the source of a cell that is kept in the run, although you did not train it; read it before.
+
+    RunError where there is no such run, no checkpoint yet or none that is whole; ConfigurationError where the task
+    has no such checkpoint, or the machine no such device.
+    """
+    return open_task(path, device, checkpoint, trust=trust)
+
+
 def open_task(
     path: str | Path,
     device: str | None = None,

@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from unrolled.errors import DivergenceError, RunError
+from unrolled.errors import ConfigurationError, DivergenceError, RunError
 from unrolled.metrics.report import Report, Value
-from unrolled.settings import to_json
+from unrolled.settings import from_options, require_choice, to_json
 from unrolled.tasks.info import TaskInfo, keep_counts
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from unrolled.cells.own import Source
     from unrolled.data.tokens import Progress
     from unrolled.training import Run
+    from unrolled.training.run import Origin
     from unrolled.training.task import Batches
+
+
+class FirstWeights(Protocol):
+    """Another run's weights, which a new run starts from."""
+
+    @property
+    def origin(self) -> Origin: ...
+
+    @property
+    def cells(self) -> Mapping[str, Source]: ...
+
+    def give(self, task: Any) -> None:
+        """Put them into the new task's model."""
+
+    def keep(self, task: Any) -> None:
+        """Write them into the new run."""
 
 
 class Task(TaskInfo, ABC):
@@ -35,19 +54,33 @@ class Task(TaskInfo, ABC):
     # -- a run ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: Path, settings: Any, progress: Progress = lambda what, share: None) -> Self:
-        """A new run directory with all that its training needs; nothing is left behind where that fails."""
+    def create(
+        cls,
+        path: Path,
+        settings: Any,
+        progress: Progress = lambda what, share: None,
+        start: FirstWeights | None = None,
+    ) -> Self:
+        """A new run directory with all that its training needs; nothing is left behind where that fails.
+
+        With a `start` (unrolled/tasks/start.py) its first weights are another run's, and the checkpoint of step 0.
+        """
         from unrolled.tasks.own_cells import keep_cells
         from unrolled.training import Run
         from unrolled.training.optimisation import find_device
 
-        with Run.create(path, cls.kind, to_json(settings), resumable=cls.resumable) as run:
+        origin = None if start is None else start.origin
+        with Run.create(path, cls.kind, to_json(settings), resumable=cls.resumable, origin=origin) as run:
             find_device(settings.training.device)
-            keep_cells(run, settings)
+            keep_cells(run, settings, {} if start is None else start.cells)
             cls.prepare(run, settings, progress)
             task = cls(run)
+            if start is not None:
+                start.give(task)
             task.check()
             task.keep_counts()
+            if start is not None:
+                start.keep(task)
         return task
 
     @classmethod
@@ -84,10 +117,22 @@ class Task(TaskInfo, ABC):
         with cells_of(self.run):
             return self.build()
 
+    def token_keys(self) -> Mapping[str, Sequence[Hashable]]:
+        """The tokens that weights have rows for, by what they are called: of each something that no other has.
+
+        Tokens of another run with the same key are the same: a run that starts from the other takes their rows.
+        """
+        return {}
+
+    def grown(self, tokens: str) -> nn.Module:
+        """A model as `build` makes it, for one token more of those that `token_keys` calls so."""
+        raise NotImplementedError(f"{type(self).__name__} has token_keys, and must say what a token more adds")
+
     def load(self, which: str = "best") -> Self:
-        """Put a checkpoint's weights in, and the model into evaluation mode."""
+        """Put a checkpoint's weights in, one of `checkpoints`, and the model into evaluation mode."""
         from unrolled.training import Checkpoints
 
+        require_choice("checkpoint", which, self.checkpoints)
         Checkpoints(self.run).load_weights(which, self.model)  # type: ignore[arg-type]
         self.model.eval()
         return self
@@ -113,7 +158,7 @@ class Task(TaskInfo, ABC):
         """The mean loss on held-out data, after `step` updates of training; None where there is none."""
         return None
 
-    def sample(self, step: int) -> str:
+    def preview(self, step: int) -> str:
         """Something to look at after `step` updates; must not touch the global random generator."""
         return ""
 
@@ -141,8 +186,27 @@ class Task(TaskInfo, ABC):
         """What is said at the end of training where a checkpoint was written; the task is no longer trained."""
         return ()
 
-    def score(self, asked: Any) -> Report:
-        """What the model is worth on the data that `asked`, an `Evaluation`, names."""
+    def score(self, data: Any = None, **options: Any) -> Report:
+        """What the model is worth on `data`, a file or several, or where None on what the run held out.
+
+        options: the fields of the task's `Evaluation`, which are the flags of `unrolled eval`; an `Evaluation` may
+        also be given as a whole, as `data`. Nothing is written into the run. ConfigurationError, with its name, where
+        the task has no such option; RunError or ConfigurationError where nothing was held out.
+        """
+        if isinstance(data, self.Evaluation) and not options:
+            return self.evaluate(data)
+        if data is not None:
+            options = {"data": data, **options}
+        unknown = sorted(set(options) - {each.name for each in fields(self.Evaluation)})
+        if unknown:
+            known = ", ".join(f"`{each.name}`" for each in fields(self.Evaluation))
+            use = f"it is scored with {known}" if known else "it is scored on what it held out"
+            said = f"{self.run.path}: a {self.run.task} run has no use for `{unknown[0]}`: {use}"
+            raise ConfigurationError(said, setting=unknown[0])
+        return self.evaluate(from_options(self.Evaluation, options))
+
+    def evaluate(self, asked: Any) -> Report:
+        """The report of `score`, on the data that `asked`, an `Evaluation`, names."""
         loss = self.validate()
         if loss is None:
             raise RunError(f"{self.run.path}: nothing was held out to score the run on")

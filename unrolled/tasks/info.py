@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -38,6 +39,8 @@ class TaskInfo:
     checkpoints: the weights that can be asked for.
     unit, counted: what a batch is made of, and what its targets are called, in the plural.
     resumable: whether a stopped run can go on.
+    inherited: what a run that starts from another's weights takes of its settings, by section, or by setting as
+        "section.name": "fixed", and must take; "default", where the user gives no other; "new", not at all.
     numbers: the names in `counts`.
     """
 
@@ -50,6 +53,7 @@ class TaskInfo:
     unit: ClassVar[str] = "sequences"
     counted: ClassVar[str] = "targets"
     resumable: ClassVar[bool] = True
+    inherited: ClassVar[Mapping[str, str]] = {"model": "fixed"}
     numbers: ClassVar[tuple[str, ...]] = ("parameters",)
 
     run: Run

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,26 @@ from unrolled.data import (
     read_text,
 )
 from unrolled.data.batch import Stretch
+from unrolled.data.lines import readable
 from unrolled.data.streams import Split, Streams, check_tokens, split_tokens
 from unrolled.data.tokens import Progress
 from unrolled.data.vocabulary import unknown_note
-from unrolled.decoding import Sampling, generate
+from unrolled.decoding import Sampling, TextStream, generate
 from unrolled.errors import ConfigurationError, DataError
+from unrolled.layers import Recurrent
 from unrolled.metrics import LanguageScore
 from unrolled.metrics.report import Report, Value
 from unrolled.models import LanguageModel
 from unrolled.models.reading import WarmStreams
+from unrolled.settings import require
 from unrolled.tasks.base import Task
 from unrolled.tasks.language_settings import LanguageConfig, LanguageInfo, MinCharRNNInfo, TextConfig, TextEvaluation
 from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Run
 
 VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.bin"
+#: Tokens, read and written, for which the eager loop is faster than to plan, or to look for a plan that is kept.
+_FEW = 200
 
 
 def prepare(run: Run, config: TextConfig, progress: Progress = lambda what, share: None) -> None:
@@ -81,6 +87,12 @@ class LanguageTask(LanguageInfo, Task):
             start_embedding(model.embedding, self.run.path, fixed=self.config.model.fix_vectors)
         return model
 
+    def token_keys(self) -> dict[str, list[str]]:
+        return {"vocabulary": self.vocabulary.keys()}
+
+    def grown(self, tokens: str) -> LanguageModel:
+        return self.config.model.build(len(self.vocabulary) + 1)
+
     # -- text ----------------------------------------------------------------------------------------------------
 
     def split(self) -> Split:
@@ -120,7 +132,7 @@ class LanguageTask(LanguageInfo, Task):
             tokens = tokens[: self.config.text.val_tokens]
         return self.total_nats(tokens) / (len(tokens) - 1) if len(tokens) > 1 else None
 
-    def sample(self, step: int) -> str:
+    def preview(self, step: int) -> str:
         generator = torch.Generator(self.device).manual_seed(self.config.training.seed + step)
         prompt = self.prompt("\n")
         steps = generate(self.model, prompt, Sampling(temperature=0.8), generator)
@@ -143,6 +155,82 @@ class LanguageTask(LanguageInfo, Task):
         if not len(tokens):
             tokens = np.zeros(1, dtype=np.int64)
         return torch.from_numpy(tokens).to(self.device).unsqueeze(1).expand(-1, count)
+
+    def sample(
+        self,
+        prompt: str = "",
+        *,
+        count: int | None = None,
+        length: int = 1000,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: str = "",
+    ) -> str | list[str]:
+        """Text that goes on from `prompt`, which it begins with; with `count`, a list of so many texts.
+
+        length: tokens to generate, of the run's level. temperature, top_k, top_p: as in `Sampling`. seed: the same one
+        gives the same text, that of `unrolled sample`; None: another each time. stop: a text ends before this string.
+        What the vocabulary lacks of the prompt, `vocabulary.unknown(prompt)`, is left out or read as <unk>.
+        ConfigurationError where a number is out of its range, DecodingError where the model gives NaN.
+        """
+        parts = self.stream(
+            prompt,
+            count=1 if count is None else count,
+            length=length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+        )
+        texts = ["".join(text) for text in zip(*parts, strict=True)]
+        return texts[0] if count is None else texts
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        count: int = 1,
+        length: int = 1000,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: str = "",
+    ) -> Iterator[list[str]]:
+        """What `sample` gives, while it grows: first `prompt`, then what each of `count` texts gains by a token.
+
+        A part may be empty: a character that is not complete, or what may be the beginning of `stop`, is held back.
+        """
+        require(length >= 1, "length", "at least 1", length)
+        require(1 <= count <= 10_000, "count", "from 1 to 10,000", count)
+        require(seed is None or 0 <= seed < 1 << 63, "seed", "from 0 to below 2^63", seed)
+        sampling = Sampling(temperature, top_k, top_p)
+        generator = torch.Generator(self.device)
+        if seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(seed)
+        # Bytes that are not UTF-8 are no text to go on from.
+        return self._stream(readable(prompt), count, length, sampling, generator, readable(stop))
+
+    def _stream(
+        self, prompt: str, count: int, length: int, sampling: Sampling, generator: torch.Generator, stop: str
+    ) -> Iterator[list[str]]:
+        yield [prompt] * count
+        tokens = self.prompt(prompt or "\n", count)
+        backend = "eager" if len(tokens) + length <= _FEW else self.model.recurrent.backend
+        steps = generate(self.model, tokens, sampling, generator)
+        streams = [TextStream(self.vocabulary, stop, self.vocabulary.encode(prompt).tolist()) for _ in range(count)]
+        for _ in range(length):
+            with _backend(self.model.recurrent, backend):  # not around the loop: its caller may use the model meanwhile
+                chosen = next(steps).tolist()
+            yield [stream.feed(token) for stream, token in zip(streams, chosen, strict=True)]
+            if all(stream.stopped for stream in streams):
+                break
+        yield [stream.finish() for stream in streams]
 
     @torch.no_grad()
     def total_nats(self, tokens: np.ndarray, streams: int = 16, steps: int = 256) -> float:
@@ -175,7 +263,7 @@ class LanguageTask(LanguageInfo, Task):
         unknown = int(np.count_nonzero(tokens[1:] == 0)) if self.config.text.level == "word" else 0
         return LanguageScore(self.total_nats(tokens), len(tokens) - 1, characters, unknown)
 
-    def score(self, asked: TextEvaluation) -> Report:
+    def evaluate(self, asked: TextEvaluation) -> Report:
         """How well the model predicts the text that `asked` names, or what its training held out."""
         with tempfile.TemporaryDirectory() as scratch:
             data, tokens, notes = self._asked(asked, Path(scratch) / "tokens.bin")
@@ -215,6 +303,16 @@ class LanguageTask(LanguageInfo, Task):
             unknown = sorted({part for block in read_text(files) for part in self.vocabulary.unknown(block)})
             notes = tuple(filter(None, [self.unknown_note(unknown)]))
         return ", ".join(asked.data), encode_files(files, self.vocabulary, scratch).tokens, notes
+
+
+@contextmanager
+def _backend(layers: Recurrent, name: str) -> Iterator[None]:
+    """Run the layers by another backend within the block."""
+    before, layers.backend = layers.backend, name
+    try:
+        yield
+    finally:
+        layers.backend = before
 
 
 class MinCharRNN(MinCharRNNInfo, LanguageTask):

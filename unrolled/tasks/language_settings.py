@@ -194,6 +194,13 @@ class LanguageInfo(TaskInfo):
     name, kind, counted = "lm", "language model", "tokens"
     Settings = LanguageConfig
     Evaluation = TextEvaluation
+    inherited: ClassVar[dict[str, str]] = {
+        "model": "fixed",
+        **{f"model.{name}": "default" for name in ("dropout", "recurrent_dropout", "zoneout")},
+        **{f"model.{name}": "new" for name in ("vectors", "fix_vectors")},
+        "text.level": "fixed",
+        **{f"text.{name}": "default" for name in ("vocab_size", "min_count")},
+    }
     numbers = ("train", "validation", "test", "vocabulary", "parameters")
 
     config: LanguageConfig

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,15 +46,15 @@ def read_cell(name: str) -> Source:
     return source
 
 
-def keep_cells(run: Run, settings: Any) -> None:
-    """Put the source of the settings' own cells into a new run, and trust it.
+def keep_cells(run: Run, settings: Any, known: Mapping[str, Source]) -> None:
+    """Put the source of the settings' own cells into a new run, and trust it; `known` is that of some names.
 
     ConfigurationError where a name leads to no cell.
     """
     listed: dict[str, dict[str, str]] = {}
     files: dict[str, str] = {}  # of one digest there is one file
     for name in names_in(to_json(settings)):
-        source = read_cell(name)
+        source = known.get(name) or read_cell(name)
         if source.sha256 not in files:
             files[source.sha256] = f"cell-{len(files) + 1}.py" if files else "cell.py"
             write_atomically(run.path / files[source.sha256], source.content)

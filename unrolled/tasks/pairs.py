@@ -229,6 +229,12 @@ class TranslationInfo(TaskInfo):
     name, kind = "translate", "translation"
     Settings: ClassVar[type] = TranslationConfig
     Evaluation = PairsEvaluation
+    inherited: ClassVar[dict[str, str]] = {
+        "model": "fixed",
+        "model.dropout": "default",
+        **{f"pairs.{name}": "fixed" for name in ("level", "separate")},
+        **{f"pairs.{name}": "default" for name in ("vocab_size", "min_count")},
+    }
     checkpoints = get_args(Which)
     unit, counted = "pairs", "tokens"
     numbers = ("train", "validation", "source", "target", "parameters")

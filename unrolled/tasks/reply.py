@@ -6,6 +6,7 @@ Source: Kannan et al. 2016, "Smart Reply: Automated Response Suggestion for Emai
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 from unrolled.data.lines import read_json
 from unrolled.data.mails import made_mails, overlap, read_mails
 from unrolled.data.tokens import Progress
+from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import ConfigurationError, DataError, RunError
+from unrolled.settings import require
 from unrolled.tasks.pairs import ReplyConfig, ReplyInfo
 from unrolled.tasks.translation import TranslationTask, prepare
 from unrolled.tasks.translator import Translator
@@ -36,6 +39,41 @@ class ReplyTask(ReplyInfo, TranslationTask):
         prepare(run, settings.pairs, mails, None)
         text = json.dumps(responses, ensure_ascii=False, indent=0) + "\n"
         (run.path / RESPONSES_FILE).write_text(text, encoding="utf-8")
+
+    def reply(
+        self,
+        message: str,
+        *,
+        count: int = 3,
+        diversity: float = 1.0,
+        responses: Sequence[str] | None = None,
+        length_penalty: float = 1.0,
+    ) -> list[tuple[str, float]]:
+        """The `count` best answers to a message, each with its log-probability a token, as `unrolled reply` gives them.
+
+        diversity: what an answer loses for the words that it shares with one before. responses: the answers to choose
+        from; None: all replies of the training pairs. length_penalty: the exponent of the length. Of a message longer
+        than any in training the beginning is read. ConfigurationError where an option is out of its range or the
+        message is empty, DataError where the message is no text or `responses` are none, DecodingError where the model
+        gives NaN.
+        """
+        require(count >= 1, "count", "at least 1", count)
+        require(0 <= diversity < math.inf, "diversity", "0 or above", diversity)
+        require_length_penalty(length_penalty)
+        try:
+            message.encode()
+        except UnicodeEncodeError as error:
+            raise DataError("the message is not UTF-8 text") from error
+        if isinstance(responses, str):
+            raise ConfigurationError("`responses` must be a list of strings, not one string", setting="responses")
+        if responses is None:
+            responses = read_responses(self.run)
+        responses = list(dict.fromkeys(filter(None, map(str.strip, responses))))
+        if not responses:
+            raise DataError("there are no responses to choose from")
+        translator = Translator([self])
+        ranked = rank_replies(translator, translator.beginning(message), responses, length_penalty)
+        return choose_diverse(ranked, count, diversity)
 
 
 def create_reply_run(path: Path, config: ReplyConfig) -> ReplyTask:

@@ -120,18 +120,27 @@ class SentimentTask(SentimentInfo, Task):
         self._tokens = [self.encode(tree) for tree in self.train]
 
     def build(self) -> TreeClassifier:
+        made = self._model(len(self.words))
+        vectors = self.config.trees.vectors
+        self._started = 0 if vectors is None else start_embedding(made.embedding, self.run.path)
+        return made
+
+    def _model(self, words: int) -> TreeClassifier:
         model = self.config.model
-        made = TreeClassifier(
-            len(self.words),
+        return TreeClassifier(
+            words,
             CLASSES,
             model.cell,
             embedding_size=model.embedding_size,
             hidden_size=model.hidden_size,
             dropout=model.dropout,
         )
-        vectors = self.config.trees.vectors
-        self._started = 0 if vectors is None else start_embedding(made.embedding, self.run.path)
-        return made
+
+    def token_keys(self) -> dict[str, list[str]]:
+        return {"vocabulary": self.words}
+
+    def grown(self, tokens: str) -> TreeClassifier:
+        return self._model(len(self.words) + 1)
 
     def verify(self) -> None:
         """RunError where the run's trees cannot be those that were prepared."""
@@ -180,7 +189,7 @@ class SentimentTask(SentimentInfo, Task):
     def validate(self, step: int | None = None) -> float:
         return self.score_trees().loss
 
-    def sample(self, step: int) -> str:
+    def preview(self, step: int) -> str:
         """A sentence of the dev part, and what is thought of it."""
         tree = self.dev[step % len(self.dev)]
         batch, _ = batch_trees([tree], [self.encode(tree)])
@@ -198,7 +207,7 @@ class SentimentTask(SentimentInfo, Task):
         """How well the best checkpoint labels dev."""
         return report(self.load("best").score_trees(), "dev").lines()
 
-    def score(self, asked: TreeEvaluation) -> Report:
+    def evaluate(self, asked: TreeEvaluation) -> Report:
         """Accuracy at the roots and at all nodes of the trees that `asked` names, or of the dev part."""
         data, trees = "dev", self.dev
         if asked.data:

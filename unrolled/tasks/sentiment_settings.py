@@ -86,6 +86,7 @@ class SentimentInfo(TaskInfo):
     name, kind = "tree", "sentiment"
     Settings = SentimentConfig
     Evaluation = TreeEvaluation
+    inherited: ClassVar[dict[str, str]] = {"model": "fixed", "model.dropout": "default"}
     unit, counted = "trees", "nodes"
     numbers = ("train", "dev", "words", "started", "parameters")
 

@@ -32,7 +32,7 @@ from unrolled.models import EncoderDecoder
 from unrolled.settings import require
 from unrolled.tasks.base import Task
 from unrolled.tasks.pairs import PairsConfig, PairsEvaluation, TranslationConfig, TranslationInfo
-from unrolled.tasks.translator import at_line, evaluate
+from unrolled.tasks.translator import Translation, Translator, at_line, evaluate, search_for
 from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import require_numbers
 from unrolled.training.run import TEMPORARY, write_atomically
@@ -99,6 +99,17 @@ class TranslationTask(TranslationInfo, Task):
 
     def build(self) -> EncoderDecoder:
         return self.config.model.build(self.source_end + 1, self.end + 1, not self.config.pairs.separate)
+
+    def token_keys(self) -> dict[str, list[str | None]]:
+        """The vocabulary's tokens and the end of a sentence, None; of each side where they are apart."""
+        if not self.config.pairs.separate:
+            return {"vocabulary": [*self.target.keys(), None]}
+        return {f"{side} vocabulary": [*getattr(self, side).keys(), None] for side in ("source", "target")}
+
+    def grown(self, tokens: str) -> EncoderDecoder:
+        source = self.source_end + 1 + (tokens != "target vocabulary")
+        target = self.end + 1 + (tokens != "source vocabulary")
+        return self.config.model.build(source, target, not self.config.pairs.separate)
 
     def load(self, which: str = "best") -> Self:
         """Put a checkpoint's weights in, or the mean of the last validations', and the model into evaluation mode."""
@@ -201,7 +212,7 @@ class TranslationTask(TranslationInfo, Task):
         return sum(float(self.loss(batches.batch(k).to(self.device))[0]) for k in range(len(batches)))
 
     @torch.no_grad()
-    def sample(self, step: int) -> str:
+    def preview(self, step: int) -> str:
         """Three sentences, of those to validate on where there are any, with their references and outputs."""
         part = next(name for name in ("validation", "train") if len(self.pairs(name)))
         pairs = self.pairs(part)
@@ -224,7 +235,46 @@ class TranslationTask(TranslationInfo, Task):
         parts = {name: len(self.pairs(name)) for name in ("train", "validation")}
         return {**parts, "source": self.source_end + 1, "target": self.end + 1}
 
-    def score(self, asked: PairsEvaluation) -> Report:
+    # -- use -----------------------------------------------------------------------------------------------------
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """That of the outputs; the sources' is `source`, the same one unless the run was trained with `separate`."""
+        return self.target
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        beam: int = 5,
+        n_best: int | None = None,
+        length_penalty: float = 1.0,
+        min_length: int = 0,
+        no_repeat: int = 0,
+        groups: int | None = None,
+        diversity: float = 0.0,
+    ) -> list[str] | list[list[Translation]]:
+        """The best translation of each sentence; with `n_best`, a list for each of so many, with log P and score.
+
+        The options are those of `unrolled translate`, whose lines these are. Several runs are translated with as one
+        by `unrolled.tasks.translator.Translator`. ConfigurationError where an option is out of its range or
+        `sentences` is one string; DecodingError, whose `sentence` is the place in the list, where the model gives NaN.
+        """
+        if isinstance(sentences, str):
+            raise ConfigurationError("`sentences` must be a list of strings, not one string", setting="sentences")
+        how = search_for(
+            beam=beam,
+            n_best=1 if n_best is None else n_best,
+            length_penalty=length_penalty,
+            min_length=min_length,
+            no_repeat=no_repeat,
+            groups=groups,
+            diversity=diversity,
+        )
+        found = Translator([self]).translate(sentences, how)
+        return [some[0].text for some in found] if n_best is None else found
+
+    def evaluate(self, asked: PairsEvaluation) -> Report:
         """BLEU, chrF and perplexity on the files that `asked` names, or on the pairs that were validated on."""
         if bool(asked.source) != bool(asked.target):
             said = "`source` and `target` belong together: give both or none"

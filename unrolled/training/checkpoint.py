@@ -125,7 +125,8 @@ class Checkpoints:
 
         name = f"step-{state['step']:08d}"
         temporary = self.folder / f".{name}.{os.getpid()}{TEMPORARY}"
-        best = best or not self.folders()
+        # Weights that are still another run's are nobody's best once there are others.
+        best = best or (state["step"] > 0 and not self.folders())
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -170,12 +171,16 @@ class Checkpoints:
 
         Where the checkpoint is damaged the one before it is used, with a RecoveryWarning. RunError where none is whole.
         """
-        return self._load(which, model, (WEIGHTS, STATE))
+        return self._load(which, model, (WEIGHTS, STATE))[1]
 
-    def load_weights(self, which: Which, model: nn.Module) -> None:
-        """As `load`, without the training state; RunError, too, where a weight is NaN, by which nothing can be said."""
-        self._load(which, model, (WEIGHTS,))
-        require_numbers(model, f"{self.run.path}: the {which} checkpoint")
+    def load_weights(self, which: Which, model: nn.Module, setting: str = "checkpoint") -> Checkpoint:
+        """As `load`, without the training state; the checkpoint that was read, which `setting` chose.
+
+        RunError, too, where a weight is NaN, by which nothing can be said.
+        """
+        used, _ = self._load(which, model, (WEIGHTS,))
+        require_numbers(model, f"{self.run.path}: the {which} checkpoint", setting)
+        return used
 
     def set_aside_damaged(self) -> None:
         """Rename the damaged checkpoints behind the last whole one, with a RecoveryWarning; only for the lock's holder.
@@ -187,7 +192,7 @@ class Checkpoints:
             names = [folder.rename(self._free(DAMAGED + folder.name)).name for folder, _ in problems]
             _say_recovery(problems, last.step, f"; kept as {', '.join(names)}")
 
-    def _load(self, which: Which, model: nn.Module, files: tuple[str, ...]) -> dict[str, Any]:
+    def _load(self, which: Which, model: nn.Module, files: tuple[str, ...]) -> tuple[Checkpoint, dict[str, Any]]:
         from safetensors.torch import load_model
 
         one, state, problems = self._whole(which, files)
@@ -198,7 +203,7 @@ class Checkpoints:
             raise RunError(f"{one.folder}: does not fit this run's model ({one_line(error)})") from error
         if problems:
             _say_recovery(problems, one.step)
-        return state
+        return one, state
 
     def _whole(
         self, which: Which, files: tuple[str, ...]
@@ -255,14 +260,14 @@ def vocabularies(run: Run) -> dict[str, str]:
     return {path.name: digest_of(path) for path in sorted(run.path.glob("*vocabulary*.json"))}
 
 
-def require_numbers(model: nn.Module, what: str) -> None:
-    """RunError where a weight is NaN."""
+def require_numbers(model: nn.Module, what: str, setting: str = "checkpoint") -> None:
+    """RunError where a weight is NaN; `setting` chooses the checkpoint."""
     broken = [name for name, value in model.named_parameters() if bool(value.isnan().any())]
     if broken:
         raise RunError(
             f"{what} holds weights that are NaN ({broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}): "
-            "its training diverged; choose another `checkpoint`, or train again with a lower `learning_rate`",
-            setting=("checkpoint", "learning_rate"),
+            f"its training diverged; choose another `{setting}`, or train again with a lower `learning_rate`",
+            setting=(setting, "learning_rate"),
         )
 
 

@@ -81,8 +81,10 @@ class Trainer:
         self.optimizer = make_optimizer(task.model, config)
         self.position = Position()
         self.carried: Any = None
+        self._started = time.monotonic()
         self._seed_apart()
-        if resume and self.checkpoints.folders():  # a run that was killed before its first starts anew
+        # A run that was killed before its first checkpoint starts anew, where its weights can be drawn again.
+        if resume and (run.origin is not None or self.checkpoints.folders()):
             self._restore()
         self._batches = task.epoch(self.position.epoch)
         if not 0 <= self.position.chunk < len(self._batches):
@@ -246,7 +248,7 @@ class Trainer:
     def _sample(self, line: ProgressLine) -> None:
         if not self.processes.leads:
             return
-        text = self._paused(lambda: self.task.sample(self.position.step))
+        text = self._paused(lambda: self.task.preview(self.position.step))
         if not text:
             return
         line.show(f"sample at step {self.position.step:,}", text)
@@ -291,6 +293,10 @@ class Trainer:
         }
         self.processes.first(lambda: self.checkpoints.save(self.task.model, state, best=best))
         self._started += time.monotonic() - before
+
+    def save_beginning(self) -> None:
+        """Write a checkpoint before the first step, for a run whose first weights cannot be drawn again."""
+        self._save(best=False)
 
     def _restore(self) -> None:
         self.processes.first(self.checkpoints.set_aside_damaged)

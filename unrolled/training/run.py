@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from unrolled import __version__
 from unrolled.errors import RunError
+from unrolled.settings import from_json
 from unrolled.training.links import is_plain_file, refuse_links
 
 FORMAT = 2
@@ -55,12 +56,29 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a run's first weights come from: another run, as its path was given, and the checkpoint that was read."""
+
+    run: str
+    checkpoint: str
+    """Which one was asked for: "best" or "last"."""
+    step: int
+    weights: str
+    """SHA-256 of its file of weights, in hexadecimal digits."""
+
+    def __str__(self) -> str:
+        return f"{self.run}, {self.checkpoint} checkpoint at step {self.step:,} (SHA-256 {self.weights[:12]})"
+
+
+@dataclass(frozen=True)
 class Run:
     """A run directory that exists; `task` says which program it belongs to."""
 
     path: Path
     task: str
     config: dict[str, Any]
+    origin: Origin | None = None
+    """None where the first weights were drawn at random."""
 
     @classmethod
     def read(cls, path: str | Path) -> tuple[Run, int]:
@@ -75,6 +93,9 @@ class Run:
         try:
             stored = json.loads((path / "config.json").read_text("utf-8", "surrogateescape"))
             version, run = stored["format"], cls(path, stored["task"], stored["config"])
+            if "origin" in stored:
+                origin = from_json(Origin, stored["origin"], str(path / "config.json"))
+                run = replace(run, origin=origin)
             if not isinstance(run.task, str) or not isinstance(run.config, dict):
                 raise ValueError("its task must be a word, and its config an object")
         except FileNotFoundError:
@@ -87,7 +108,14 @@ class Run:
 
     @classmethod
     @contextmanager
-    def create(cls, path: str | Path, task: str, config: dict[str, Any], resumable: bool = True) -> Iterator[Run]:
+    def create(
+        cls,
+        path: str | Path,
+        task: str,
+        config: dict[str, Any],
+        resumable: bool = True,
+        origin: Origin | None = None,
+    ) -> Iterator[Run]:
         """Make the directory for the preparations inside the `with` block; if they fail, it is taken away again.
 
         RunError where the directory holds anything already.
@@ -114,7 +142,7 @@ class Run:
         except OSError as error:
             said = f"{path}: cannot make this directory ({one_line(error)}); choose another `out`"
             raise RunError(said, setting="out") from error
-        run, started = cls(path, task, config), False
+        run, started = cls(path, task, config, origin), False
         try:
             with run.locked():
                 if (path / "config.json").exists():
@@ -166,7 +194,10 @@ class Run:
         (self.path / _PREPARING).unlink(missing_ok=True)
 
     def write_config(self, config: dict[str, Any]) -> None:
-        stored = {"format": FORMAT, "unrolled": __version__, "task": self.task, "config": config}
+        stored: dict[str, Any] = {"format": FORMAT, "unrolled": __version__, "task": self.task}
+        if self.origin is not None:
+            stored["origin"] = asdict(self.origin)
+        stored["config"] = config
         write_atomically(self.path / "config.json", json.dumps(stored, indent=2, ensure_ascii=False) + "\n")
 
     @property

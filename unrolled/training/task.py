@@ -66,7 +66,7 @@ class Trainable(Protocol):
         """The mean loss on held-out data, after `step` updates of training; None where there is none."""
         ...
 
-    def sample(self, step: int) -> str:
+    def preview(self, step: int) -> str:
         """Something to look at; must not touch the global random generator."""
         ...
 

@@ -1,0 +1,35 @@
+"""What a run that starts from another's weights takes of the other's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from unrolled.tasks.info import TaskInfo
+
+
+def inherited(info: type[TaskInfo], stored: Any) -> Any:
+    """The settings of a new run that starts from one with the settings `stored`, as far as the user gives no others."""
+    made = info.Settings()
+    sections = {}
+    for section in (each.name for each in dataclasses.fields(made)):
+        ours, theirs = getattr(made, section), getattr(stored, section)
+        names = [each.name for each in dataclasses.fields(ours) if _fate(info, section, each.name) != "new"]
+        sections[section] = dataclasses.replace(ours, **{name: getattr(theirs, name) for name in names})
+    return info.Settings(**sections)
+
+
+def contradictions(info: type[TaskInfo], before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
+    """The settings that `after` may not have different from `before`, which `inherited` gave, and has: both values."""
+    return {
+        each.name: values
+        for section in (one.name for one in dataclasses.fields(before))
+        for each in dataclasses.fields(getattr(before, section))
+        if _fate(info, section, each.name) == "fixed"
+        for values in [tuple(getattr(getattr(part, section), each.name) for part in (before, after))]
+        if values[0] != values[1]
+    }
+
+
+def _fate(info: type[TaskInfo], section: str, name: str) -> str:
+    return info.inherited.get(f"{section}.{name}") or info.inherited.get(section, "new")

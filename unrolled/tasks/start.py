@@ -1,0 +1,137 @@
+"""A new run that starts from another run's weights: on new data, with another vocabulary, a new optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unrolled.errors import RunError
+from unrolled.settings import require_choice
+from unrolled.tasks import open_task
+from unrolled.tasks.own_cells import cells_of, kept_cells
+from unrolled.training import Checkpoints
+from unrolled.training.checkpoint import WEIGHTS, WHICH
+from unrolled.training.randomness import random_state, set_random_state
+from unrolled.training.run import Origin
+
+if TYPE_CHECKING:
+    from unrolled.tasks import Task
+
+
+class Start:
+    """The weights of the run at `path`, for a new run of the same task to start from.
+
+    checkpoint: "best" or "last". trust: as in `open_task`.
+    RunError where there is no such run, or no checkpoint that is whole.
+    """
+
+    def __init__(self, path: str | Path, checkpoint: str = "best", trust: bool = False) -> None:
+        require_choice("init_checkpoint", checkpoint, WHICH)
+        self.task: Task = open_task(path, "cpu", trust=trust)
+        #: The source of its own cells, which the new run keeps as well.
+        self.cells = kept_cells(self.task.run)
+        checkpoints = Checkpoints(self.task.run)
+        used = checkpoints.load_weights(checkpoint, self.task.model, "init_checkpoint")  # type: ignore[arg-type]
+        self.origin: Origin = Origin(str(path), checkpoint, used.step, used.files[WEIGHTS])
+        #: What the user should know of the vocabularies, once the weights were given.
+        self.notes: list[str] = []
+
+    @torch.no_grad()
+    def give(self, task: Task) -> None:
+        """Put the weights into a new task's model; the rows of tokens that the run does not know stay as they are.
+
+        RunError where the run is of another task, or one of its weights has another shape.
+        """
+        if self.task.kind != task.kind:
+            raise self._misfit(f"a {self.task.kind} run cannot start a {task.kind} run")
+        ours, theirs = task.model.state_dict(), self.task.model.state_dict()
+        for name in sorted(ours.keys() ^ theirs.keys()):
+            raise self._misfit(f"the weight {name} is in {'the new model' if name in ours else 'its model'} alone")
+        along = self._token_axes(task)
+        done: set[tuple[Any, ...]] = set()
+        for name, weight in ours.items():
+            memory = (weight.data_ptr(), weight.shape, weight.stride())
+            if memory not in done:  # a matrix that several names share is copied once
+                self._copy(name, weight, theirs[name].to(weight.device), *along.get(name, (0, None)))
+            if weight.numel():
+                done.add(memory)
+
+    def keep(self, task: Task) -> None:
+        """Write the new run's checkpoint of step 0, so that it never needs the other run again."""
+        from rich.console import Console
+
+        from unrolled.training import Trainer
+        from unrolled.training.processes import Processes
+
+        trainer = Trainer(task, task.config.training, task.run, Console(quiet=True), processes=Processes())
+        trainer.save_beginning()
+
+    def _token_axes(self, task: Task) -> dict[str, tuple[int, Common]]:
+        """The weights that have an axis with a place for each token, where the tokens differ: axis, and common ones."""
+        found: dict[str, tuple[int, Common]] = {}
+        theirs = self.task.token_keys()
+        for what, keys in task.token_keys().items():
+            common = Common.of(keys, theirs.get(what, ()))
+            self.notes.append(f"{what}: {common.note(self.origin.run)}")
+            if list(keys) != list(theirs.get(what, ())):
+                found |= {name: (axis, common) for name, axis in token_axes(task, what).items()}
+        return found
+
+    def _copy(self, name: str, ours: Tensor, theirs: Tensor, axis: int, common: Common | None) -> None:
+        """Copy a weight; where it has an axis of tokens, at the places of the common ones."""
+        shape = list(ours.shape)
+        if common is not None:
+            shape[axis] = common.their_size
+        if list(theirs.shape) != shape:
+            raise self._misfit(f"its weight {name} is {list(theirs.shape)}, the new model's {list(ours.shape)}")
+        if common is None:
+            ours.copy_(theirs)
+        else:
+            known = theirs.index_select(axis, torch.tensor(common.theirs, device=ours.device))
+            ours.index_copy_(axis, torch.tensor(common.ours, device=ours.device), known)
+
+    def _misfit(self, reason: str) -> RunError:
+        return RunError(f"{self.origin.run}: {reason}; `init_from` takes a run of the same model", setting="init_from")
+
+
+@dataclass(frozen=True)
+class Common:
+    """The tokens that two vocabularies have in common: their places in ours and in theirs, and the sizes of both."""
+
+    ours: list[int]
+    theirs: list[int]
+    our_size: int
+    their_size: int
+
+    @classmethod
+    def of(cls, ours: Sequence[Hashable], theirs: Sequence[Hashable]) -> Common:
+        place = {key: number for number, key in enumerate(theirs)}
+        known = [number for number, key in enumerate(ours) if key in place]
+        return cls(known, [place[ours[number]] for number in known], len(ours), len(theirs))
+
+    def note(self, run: str) -> str:
+        """What becomes of our tokens, in words."""
+        new = self.our_size - len(self.ours)
+        if not new:
+            return f"all {self.our_size:,} tokens are known to {run}"
+        fresh = "1 new one starts fresh" if new == 1 else f"{new:,} new ones start fresh"
+        return f"{len(self.ours):,} of {self.our_size:,} tokens are known to {run}; {fresh}"
+
+
+def token_axes(task: Task, tokens: str) -> dict[str, int]:
+    """The weights that have a place more where there is a token more of `tokens`, each with the axis of the place."""
+    before = random_state(torch.device("cpu"))
+    with cells_of(task.run):
+        grown = task.grown(tokens).state_dict()
+    set_random_state(before, torch.device("cpu"))
+    return {
+        name: axis
+        for name, weight in task.model.state_dict().items()
+        for axis, (size, more) in enumerate(zip(weight.shape, grown[name].shape, strict=True))
+        if more > size
+    }
