@@ -4,10 +4,13 @@ A shell that starts the tests in the background has them ignore SIGINT, and so w
 """
 
 import functools
+import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -76,6 +79,23 @@ def completed(command: list, patience: float = PATIENCE, **options) -> subproces
     if check:
         done.check_returncode()
     return done
+
+
+def as_torchrun(words: list, count: int = 2) -> list[subprocess.CompletedProcess]:
+    """`python WORDS...` in processes that are told of each other as `torchrun` tells those it starts.
+
+    `torchrun` itself takes seconds to import, in processes that begin with nothing imported.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environments = [
+        {**os.environ, **{name: str(value) for name, value in {**job, "RANK": rank, "LOCAL_RANK": rank}.items()}}
+        for rank in range(count)
+    ]
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda each: completed([PRELOADED, *words], env=each, check=True), environments))
 
 
 def wait_until(condition: Callable[[], object], *processes: subprocess.Popen, patience: float = PATIENCE) -> None:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.cli.shared import error_of
-from tests.programs import PRELOADED, completed, started, wait_until
+from tests.programs import PRELOADED, as_torchrun, completed, started, wait_until
 from unrolled.cli import main
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.tasks import find_task, names, open_task, register
@@ -141,8 +141,7 @@ def test_killed_and_resumed_it_is_as_never_stopped(folder):
 def test_two_processes_train_it_as_one(folder):
     parity(*LONG, check=True)
     os.rename("run", "one")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "parity.py", *LONG]
-    assert "2 processes" in completed(torchrun, check=True).stdout
+    assert "2 processes" in as_torchrun(["-m", "parity", *LONG])[0].stdout
     one, two = (
         [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("one", "run")
