@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from unrolled.cells import Cell, ElmanCell, GRUResetAfterCell, LayerNormGRUCell, LayerNormLSTMCell, LSTMCell
 from unrolled.errors import ConfigurationError, ShapeError
 from unrolled.layers.noise import probability, zoneout_rates
-from unrolled.layers.stack import Batch, Regularisation, Stacked, run_layer
+from unrolled.layers.stack import Batch, Regularisation, run_layer
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -122,7 +122,7 @@ class _EngineLayer(nn.RNNBase):
         hx: Tensor | Sequence[Tensor] | None = None,
         *,
         lengths: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, Stacked | tuple[Stacked, ...]]:
+    ) -> tuple[Any, Any]:
         """As `torch.nn`; `lengths [B]`, on any device, may stand in for a PackedSequence (outputs behind it are 0)."""
         given = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
         self._check(input, given)
