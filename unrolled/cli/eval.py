@@ -22,7 +22,7 @@ from unrolled.tasks.reports import keep_report
 from unrolled.training import Run, open_run
 
 if TYPE_CHECKING:
-    from unrolled.tasks import Task
+    from unrolled.tasks.base import Task
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -84,14 +84,15 @@ class Batch:
 
     @property
     def _targets(self) -> Tensor:
-        return self.targets  # type: ignore[attr-defined]
+        targets: Tensor = self.targets  # type: ignore[attr-defined]
+        return targets
 
-    def _each(self, function) -> Self:
+    def _each(self, function: Callable[[str, Tensor], Tensor]) -> Self:
         return dataclasses.replace(
             self, **{each.name: function(each.name, getattr(self, each.name)) for each in self._tensors()}
         )
 
-    def _tensors(self) -> list[dataclasses.Field]:
+    def _tensors(self) -> list[dataclasses.Field[Any]]:
         return [each for each in dataclasses.fields(self) if isinstance(getattr(self, each.name), Tensor)]
 
 

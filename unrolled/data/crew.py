@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from unrolled.data.words import split_words
 from unrolled.errors import DataError, UnrolledError
 
 Job = Sequence[Piece]
+Result = TypeVar("Result")
 
 
 def characters(job: Job) -> list[str]:
@@ -110,11 +111,11 @@ class Crew:
 
     def __enter__(self) -> Crew:
         self._own = threading.local()
-        self._processes: list[subprocess.Popen] = []
+        self._processes: list[subprocess.Popen[str]] = []
         self._threads = ThreadPoolExecutor(min(32, processors()))
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for process in self._processes:
             process.kill()
@@ -125,8 +126,8 @@ class Crew:
                     stream.close()
 
     def map(
-        self, what: Callable, jobs: Sequence[Job], vocabulary: Vocabulary | None = None, **options
-    ) -> Iterator[Any]:
+        self, what: Callable[..., Result], jobs: Sequence[Job], vocabulary: Vocabulary | None = None, **options: str
+    ) -> Iterator[Result]:
         """`what(job, ...)` for every job, in order."""
         setup = {"what": what.__name__, "options": options}
         if vocabulary is not None:
@@ -151,7 +152,7 @@ class Crew:
             raise DataError(error)
         return result
 
-    def _start(self, setup: str) -> subprocess.Popen:
+    def _start(self, setup: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}  # there is a process for every processor
         process = subprocess.Popen(
             [sys.executable, "-c", "from unrolled.data.crew import main; main()"],

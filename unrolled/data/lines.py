@@ -52,7 +52,8 @@ def _open(name: str | Path) -> IO[bytes]:
         raise DataError("standard input is closed: pipe text into it, or name a file")
     if sys.stdin.closed:
         raise DataError("standard input can be read only once: name a file for all the rest")
-    if (raw := getattr(sys.stdin, "buffer", None)) is not None:
+    raw: IO[bytes] | None = getattr(sys.stdin, "buffer", None)
+    if raw is not None:
         return raw
     with sys.stdin as replaced:  # by a program, with text of its own
         return io.BytesIO(replaced.read().encode("utf-8", "surrogatepass"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from unrolled.errors import DataError
 
@@ -67,7 +68,7 @@ def cut(files: Sequence[Path], size: int) -> Iterator[Piece]:
             raise DataError(f"{path}: {error.strerror or error}") from error
 
 
-def _line_end(file, position: int, total: int, size: int) -> int:
+def _line_end(file: IO[bytes], position: int, total: int, size: int) -> int:
     """Where the line ends that `position - 1` belongs to; a line longer than several pieces is hardly words, and is cut
     between two characters.
     """

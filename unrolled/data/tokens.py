@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from unrolled.cache import cache_directory, open_cache
-from unrolled.data.crew import DIGEST_BYTES, Crew, characters, encode, encode_to_cache, words
+from unrolled.data.crew import DIGEST_BYTES, Crew, Job, Result, characters, encode, encode_to_cache, words
 from unrolled.data.levels import LEVELS, VOCABULARIES
 from unrolled.data.lines import read_json
 from unrolled.data.pieces import Piece, cut, read_text
@@ -65,7 +65,7 @@ def learn_vocabulary(level: str, blocks: Blocks, *, size: int | None = None, min
     raise ConfigurationError(f"unknown level {level!r}: choose from {', '.join(LEVELS)}")
 
 
-def _surveyed(what: Callable, files: Sequence[Path], progress: Progress) -> Iterator:
+def _surveyed(what: Callable[[Job], Result], files: Sequence[Path], progress: Progress) -> Iterator[Result]:
     """`what` of every part of the files, by several processes where there are many."""
     jobs = _jobs(files)
     if len(jobs) <= ALONE:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class WordVectors:
 
     @property
     def width(self) -> int:
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
 
 def read_vectors(path: str | Path, only: set[str] | None = None) -> WordVectors:
@@ -62,7 +63,7 @@ def read_vectors(path: str | Path, only: set[str] | None = None) -> WordVectors:
     return WordVectors(tuple(words), np.stack(rows))
 
 
-def _row(numbers: Sequence, where: str) -> np.ndarray:
+def _row(numbers: Sequence[Any], where: str) -> np.ndarray:
     try:
         row = np.array(numbers, dtype=np.float32)
     except (ValueError, TypeError) as error:
@@ -110,7 +111,7 @@ def _is_number(part: str) -> bool:
     return True
 
 
-def _json_entries(path: Path) -> Iterator[tuple[str, str, Sequence]]:
+def _json_entries(path: Path) -> Iterator[tuple[str, str, Sequence[Any]]]:
     stored = read_json(path, of_pairs=tuple)
     if not isinstance(stored, tuple):
         raise DataError(f"{path}: expected an object of lists of numbers by word")

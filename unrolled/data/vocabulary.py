@@ -7,12 +7,15 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from unrolled.data.lines import readable, split_lines
 from unrolled.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 #: A pass over a text: every call starts anew and yields it in pieces of about a megabyte, cut at line ends.
 Blocks = Callable[[], Iterator[str]]
@@ -192,7 +195,7 @@ class BPEVocabulary(Vocabulary):
     #: The library counts the words it is shown in memory; this many characters are enough to learn merges from.
     TRAINING_CHARACTERS = 20_000_000
 
-    def __init__(self, tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
     @classmethod

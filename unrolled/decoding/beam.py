@@ -383,7 +383,8 @@ def best_sums(totals: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tenso
         sums = (totals.unsqueeze(-1) + scores).flatten(1)
         best = sums.topk(min(count, sums.size(1)))
         return best.values, best.indices // size, best.indices % size
-    maxima = scores[..., : deep * _PARTS].unflatten(-1, (deep, _PARTS)).amax(-2) + totals.unsqueeze(-1)
+    parts = scores[..., : deep * _PARTS].unflatten(-1, (deep, _PARTS))  # type: ignore[no-untyped-call]
+    maxima = parts.amax(-2) + totals.unsqueeze(-1)
     part = maxima.flatten(1).topk(count, sorted=False).indices
     first = part // _PARTS * size + part % _PARTS
     inside = first.unsqueeze(-1) + torch.arange(0, deep * _PARTS, _PARTS, device=part.device)

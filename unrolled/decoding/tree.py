@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from unrolled.decoding.beam import NEVER, Hypothesis, SearchStep
 
@@ -25,9 +26,14 @@ class Node:
     score: float | None = None
     children: list[Node] = field(default_factory=list)
 
-    def to_json(self, text: Callable[[int], str]) -> dict:
+    def to_json(self, text: Callable[[int], str]) -> dict[str, Any]:
         """This node and all below it, in JSON's types; `text` names a token."""
-        made: dict = {"token": self.token, "text": self.label(text), "log_prob": self.log_prob, "total": self.total}
+        made: dict[str, Any] = {
+            "token": self.token,
+            "text": self.label(text),
+            "log_prob": self.log_prob,
+            "total": self.total,
+        }
         made |= {"group": self.group, "ended": self.ended, "rank": self.rank, "score": self.score}
         return made | {"children": [child.to_json(text) for child in self.children]}
 

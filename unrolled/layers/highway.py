@@ -14,7 +14,14 @@ class Highway(nn.Module):
     Source: Srivastava, Greff & Schmidhuber 2015, "Highway Networks", eq. 3.
     """
 
-    def __init__(self, size: int, *, gate_bias: float = -1.0, device=None, dtype=None) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        gate_bias: float = -1.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.gate = nn.Linear(size, size, device=device, dtype=dtype)
         self.transform = nn.Linear(size, size, device=device, dtype=dtype)

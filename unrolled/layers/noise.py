@@ -31,7 +31,7 @@ class RecurrentDropout(Around):
 
     def forward(self, x: Tensor, state: State) -> State:
         k = self.cell.recurring
-        x, mask = x.split((self.cell.input_size, self.state_sizes[k]), -1)
+        x, mask = x.split((self.cell.input_size, self.state_sizes[k]), -1)  # type: ignore[no-untyped-call]
         return new_state(self.cell, x, (*state[:k], state[k] * mask, *state[k + 1 :]))
 
 
@@ -60,7 +60,7 @@ class Zoneout(Around):
         if not self.training:
             new = new_state(self.cell, x, state)
             return tuple(r * old + (1 - r) * now for r, old, now in zip(self.rates, state, new, strict=True))
-        x, *draws = x.split((self.cell.input_size, *self.state_sizes), -1)
+        x, *draws = x.split((self.cell.input_size, *self.state_sizes), -1)  # type: ignore[no-untyped-call]
         new = new_state(self.cell, x, state)
         return tuple(
             torch.where(draw < rate, old, now)

@@ -53,7 +53,7 @@ class Recurrent(nn.Module):
         input_projection: bool = False,
         backend: str = "auto",
         recompute_every: int | None = None,
-        **options,
+        **options: Any,
     ) -> None:
         super().__init__()
         make = find_cell(cell_class) if isinstance(cell_class, str) else cell_class

@@ -6,8 +6,9 @@ PyTorch's own. Only the run through time is replaced, and options that `torch.nn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +29,12 @@ class _EngineLayer(nn.RNNBase):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         recurrent_dropout: float = 0.0,
         zoneout: float | tuple[float, ...] = 0.0,
         layer_norm: bool = False,
         backend: str = "auto",
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.layer_norm, self.backend = layer_norm, backend
@@ -115,7 +116,13 @@ class _EngineLayer(nn.RNNBase):
         rows = [part if batched else part.unsqueeze(1) for part in hx]
         self.check_forward_args(tensor, rows if len(rows) > 1 else rows[0], batch_sizes)  # type: ignore[arg-type]
 
-    def forward(self, input, hx=None, *, lengths: Tensor | None = None):
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | Sequence[Tensor] | None = None,
+        *,
+        lengths: Tensor | None = None,
+    ) -> tuple[Any, Any]:
         """As `torch.nn`; `lengths [B]`, on any device, may stand in for a PackedSequence (outputs behind it are 0)."""
         given = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
         self._check(input, given)

@@ -189,7 +189,8 @@ class Decoder(Decodable, nn.Module):
             if isinstance(bridge, nn.Identity):
                 made.append(tuple(states))
             else:
-                made.append(torch.tanh(bridge(torch.cat(list(states), -1))).split(cell.state_sizes, -1))
+                first = torch.tanh(bridge(torch.cat(list(states), -1)))
+                made.append(first.split(cell.state_sizes, -1))  # type: ignore[no-untyped-call]
         return made
 
     # -- tokens --------------------------------------------------------------------------------------------------
@@ -239,7 +240,8 @@ class Decoder(Decodable, nn.Module):
         return state.kept
 
     def _embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
-        return table(tokens) * self.scale
+        embedded: Tensor = table(tokens) * self.scale
+        return embedded
 
     def _run(self, embedded: Tensor | Hoisted, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Features `[T, N, F]` for the readout over embedded tokens `[T, N, E]`, and the state after them."""
@@ -266,4 +268,5 @@ class Decoder(Decodable, nn.Module):
     def _logits(self, features: Tensor) -> Tensor:
         """Maxout over pairs (Bahdanau et al. 2014, appendix A.2.2), then the readout."""
         hidden = self.before_readout(features).unflatten(-1, (-1, 2)).amax(-1)
-        return self.readout(self.dropout(hidden))
+        logits: Tensor = self.readout(self.dropout(hidden))
+        return logits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from unrolled.cells import State
 from unrolled.errors import CompilerError, ConfigurationError, UntraceableError
 from unrolled.layers import Recurrent
 from unrolled.layers.dropout import Dropout
-from unrolled.layers.nest import flatten, unflatten
+from unrolled.layers.nest import Nest, flatten, unflatten
 from unrolled.layers.stack import Stack, by_name
 from unrolled.models.contract import Decodable, Writer
 from unrolled.models.parts import named_cell
@@ -76,13 +75,14 @@ class LanguageModel(Decodable, nn.Module):
                 )
             self.embedding.weight = self.readout.weight  # whose first values are small enough for both
 
-    def forward(self, tokens: Tensor, state=None):
+    def forward(self, tokens: Tensor, state: Nest = None) -> tuple[Tensor, Nest]:
         outputs, state = self.read(tokens, state)
         return self.readout(self.dropout(outputs)), state
 
-    def read(self, tokens: Tensor, state=None):
+    def read(self, tokens: Tensor, state: Nest = None) -> tuple[Tensor, Nest]:
         """`(outputs [T, B, H], state)` of the recurrent layers, without a word on what comes next."""
-        return self.recurrent(self._inputs(tokens), state)
+        outputs, state = self.recurrent(self._inputs(tokens), state)
+        return outputs, state
 
     def embed(self, tokens: Tensor) -> Tensor:
         """What the recurrent layers are fed, `[T, B, I]`, of `tokens [T, B]`."""
@@ -100,11 +100,11 @@ class LanguageModel(Decodable, nn.Module):
         like = self.readout.weight
         return torch.eye(self.vocabulary_size, dtype=like.dtype, device=like.device)
 
-    def start(self, context: Tensor):
+    def start(self, context: Tensor) -> Nest:
         """The state after reading `context [T, B]`; None, the empty state, where T is 0."""
         return self.read(context)[1] if len(context) else None
 
-    def step(self, token: Tensor, state):
+    def step(self, token: Tensor, state: Nest) -> tuple[Tensor, Nest]:
         """`(log_probs [B, V], state)` after one more token `[B]`."""
         logits, state = self(token.unsqueeze(0), state)
         return torch.log_softmax(logits[0], -1), state
@@ -121,7 +121,7 @@ class LanguageModel(Decodable, nn.Module):
             say_fallback("generation", error)
             return None
 
-        def write(token: Tensor, state: Any, choice: Choice, draws: Tensor):
+        def write(token: Tensor, state: Nest, choice: Choice, draws: Tensor) -> tuple[Tensor, Nest]:
             given = self.recurrent.by_layer(state)
             first = stack.initial_state(batch, like=table) if state is None else flatten(given)
             tokens, last = generator(token, first, choice, draws)

@@ -35,4 +35,5 @@ class TreeClassifier(nn.Module):
 
     def forward(self, batch: TreeBatch) -> Tensor:
         leaves = self.dropout(self.embedding(batch.tokens))
-        return self.readout(self.dropout(run_trees(self.cell, leaves, batch.levels)[0]))
+        logits: Tensor = self.readout(self.dropout(run_trees(self.cell, leaves, batch.levels)[0]))
+        return logits

@@ -41,10 +41,12 @@ class Entry:
     task: str
 
     def load(self) -> type[Task]:
-        return Place(f"unrolled.tasks.{self.task}").load()
+        found: type[Task] = Place(f"unrolled.tasks.{self.task}").load()
+        return found
 
     def load_info(self) -> type[TaskInfo]:
-        return Place(f"unrolled.tasks.{self.info}").load()
+        found: type[TaskInfo] = Place(f"unrolled.tasks.{self.info}").load()
+        return found
 
 
 TASKS = (
@@ -222,5 +224,5 @@ def open_task(
         raise RunError(f"{run.path}: a {run.task} run, not a {kind.kind} run")
     if trust:
         trust_cells(run)
-    task = found(run, device)
+    task: Opened = found(run, device)
     return task if which is None else task.load(which)

@@ -20,7 +20,7 @@ from unrolled.training.randomness import random_state, set_random_state
 from unrolled.training.run import Origin
 
 if TYPE_CHECKING:
-    from unrolled.tasks import Task
+    from unrolled.tasks.base import Task
 
 
 class Start:

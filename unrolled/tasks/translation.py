@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -55,7 +55,7 @@ def prepare(run: Run, config: PairsConfig, train: Lines, validation: Lines | Non
         raise DataError("there is nothing to learn from: no line has text on both sides")
 
     def learn(*sides: Sequence[str]) -> Vocabulary:
-        def blocks():
+        def blocks() -> Iterator[str]:
             for side in sides:
                 yield "".join(f"{' ' if config.level == 'bpe' else ''}{' '.join(line.split())}\n" for line in side)
 

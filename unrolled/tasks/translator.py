@@ -181,7 +181,7 @@ class Translator:
         return how.search(self.model, state, first, self.end, limits, record=record)
 
     @torch.no_grad()
-    def _start(self, sentences: list[np.ndarray]) -> tuple[list, Tensor]:
+    def _start(self, sentences: list[np.ndarray]) -> tuple[list[Any], Tensor]:
         source = pad(sentences, self.source_end).to(self.device)
         return self.model.start(source), torch.full((len(sentences),), self.end, device=self.device)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from types import FrameType
 
 
 class Interrupt:
@@ -25,7 +26,7 @@ class Interrupt:
             self._previous = {number: signal.signal(number, self._request) for number in heard}
         return self
 
-    def _request(self, number, frame) -> None:
+    def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         if not _by_torchrun():  # which passes on a signal that may have come here already
             self._restore()  # the next signal acts as it would have without us
@@ -35,7 +36,7 @@ class Interrupt:
             signal.signal(number, handler)
         self._previous = {}
 
-    def __exit__(self, kind, *exception) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         # torchrun ends the processes that are left when one has failed: they must be able to say why they end.
         if kind is None or not _by_torchrun():
             self._restore()

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 from unrolled.training.run import Run, write_atomically
@@ -45,7 +46,7 @@ class Journal:
             file.write(f"--- step {step} ---\n{text}\n\n")
 
     @property
-    def _samples(self):
+    def _samples(self) -> Path:
         return self.run.path / "samples.txt"
 
     def _cut_samples(self, step: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from shlex import quote
@@ -22,7 +23,7 @@ from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
 from unrolled.training.journal import Journal
 from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer, memory_kinds
-from unrolled.training.processes import Processes, join, lost
+from unrolled.training.processes import Processes, Result, join, lost
 from unrolled.training.progress import ProgressLine, clock
 from unrolled.training.randomness import random_state, seed_all, set_random_state
 from unrolled.training.run import Run, one_line
@@ -269,7 +270,7 @@ class Trainer:
             line.say(f"step {at.step:,} · {clock(at.seconds)} · validation {self.task.describe(loss)}{mark}")
         self._save(best=better or loss is None)
 
-    def _paused(self, work):
+    def _paused(self, work: Callable[[], Result]) -> Result:
         """Run `work` off the training clock, in evaluation mode."""
         self.task.model.eval()
         before = time.monotonic()

@@ -54,12 +54,12 @@ class Processes:
         """`loss`, which calls `model`, so that its gradients become the mean over all processes."""
         return loss
 
-    def alone(self) -> AbstractContextManager:
+    def alone(self) -> AbstractContextManager[Any]:
         """Within it, gradients stay with this process, to be added to those of the next pass."""
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def total(self, *values: float) -> tuple[float, ...]:
         """Each value summed over all processes."""
@@ -79,7 +79,7 @@ class FabricProcesses(Processes):
 
     def __init__(self, device: torch.device, precision: str) -> None:
         from lightning_fabric import Fabric
-        from lightning_fabric.strategies import DDPStrategy
+        from lightning_fabric.strategies.ddp import DDPStrategy
 
         if device.type not in ("cpu", "cuda", "mps"):
             said = f"`device={device}`: several processes and bf16 need cpu, cuda or mps"
@@ -103,7 +103,7 @@ class FabricProcesses(Processes):
         self._wrapped = self.fabric.setup_module(_Lossy(model, loss))
         return lambda batch, state: self._wrapped(_Given(batch, state))
 
-    def alone(self) -> AbstractContextManager:
+    def alone(self) -> AbstractContextManager[Any]:
         return self.fabric.no_backward_sync(self._wrapped, enabled=self.size > 1)
 
     def backward(self, loss: Tensor) -> None:
@@ -138,7 +138,8 @@ class FabricProcesses(Processes):
             raise failure
         if not outcome[1]:
             raise ElsewhereError("the first process says why")
-        return outcome[0]
+        result: Result = outcome[0]
+        return result
 
 
 class _Given:

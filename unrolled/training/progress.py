@@ -38,7 +38,7 @@ class ProgressLine:
             self._task = self._live.add_task("", total=1.0)
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._live is not None:
             self._live.stop()
 

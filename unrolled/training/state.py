@@ -26,7 +26,7 @@ def write_weights(model: nn.Module, path: Path) -> None:
 
     `safetensors.torch.load_model` reads it back. RuntimeError where tensors overlap in another way.
     """
-    kept: dict[tuple, str] = {}
+    kept: dict[tuple[object, ...], str] = {}
     tensors: dict[str, Tensor] = {}
     shared: dict[str, str] = {}
     for name, tensor in sorted(model.state_dict().items()):
