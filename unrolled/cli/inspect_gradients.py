@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 class Arguments:
     """Show how far gradients reach: the norm of ∂s_t/∂s_k against t-k, exactly, s being all that a cell remembers.
 
-    Of fresh cells over random input; with RUN of a trained model, layer by layer, over text; with --radius of a random
+    Of fresh cells over random input; with RUN of a trained model, layer by layer, over text (of a model of
+    no text: the norm of ∂loss/∂s_t at every step of a batch); with --radius of a random
     net whose recurrent weights are scaled to that spectral radius, with tanh and with ReLU.
     """
 
     run: Annotated[str | None, Positional, arg(metavar="RUN")] = None
-    """Run directory of a language model."""
+    """Run directory, of any task."""
     cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {CELL_NAMES}.")] = tuple(CELLS)
     length: int = 50
     """Steps to look back, at most."""
@@ -113,13 +114,33 @@ def _trained(arguments: Arguments):
     from unrolled.analysis.flows import flows_over
     from unrolled.analysis.gradients import draw_flows
     from unrolled.cli.inspecting import open_task, tokens_for
+    from unrolled.tasks import task_of
+    from unrolled.training import open_run
 
+    if not task_of(open_run(arguments.run or "")).reads_text:
+        return _of_the_loss(arguments)
     task = open_task(arguments.run or "", arguments.checkpoint, arguments.trust)
     length = arguments.length
     tokens = tokens_for(task, arguments.text, 11 * length, 2)
     flows, cells = flows_over(task.model, torch.from_numpy(tokens), length, arguments.state)
     _print_flows(flows, cells)
     return draw_flows(flows, f"{task.config.model.cell} of {arguments.run}, over text")
+
+
+def _of_the_loss(arguments: Arguments):
+    from unrolled.analysis.loss_flow import draw_loss_gradients, loss_gradients, loss_table
+    from unrolled.cli.inspecting import print_table
+    from unrolled.tasks import open_task
+
+    task = open_task(arguments.run or "", "cpu", arguments.checkpoint)
+    if arguments.text is not None:
+        raise ConfigurationError(f"--text is read by language models; {arguments.run} is a {task.kind} run")
+    batch, what = task.examined()
+    batch = batch.to(task.device)
+    norms = loss_gradients(task.model, lambda: task.loss(batch, None)[0] / max(1, batch.count), arguments.state)
+    norms = {name: each[-arguments.length :] for name, each in norms.items()}
+    print_table(*loss_table(norms))
+    return draw_loss_gradients(norms, f"{arguments.run}, over {what}")
 
 
 def _print_flows(flows: dict[str, GradientFlow], cells: dict[str, Cell]) -> None:

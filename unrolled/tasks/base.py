@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from unrolled.errors import ConfigurationError, DivergenceError, RunError
 from unrolled.metrics.report import Report, Value
@@ -49,6 +49,8 @@ class Task(TaskInfo, ABC):
     What needs no model is in `TaskInfo`, of which a task may have a subclass of its own, in a file without PyTorch.
     """
 
+    #: Whether the model reads running text, in which `inspect` can look at every step.
+    reads_text: ClassVar[bool] = False
     device: torch.device
 
     # -- a run ---------------------------------------------------------------------------------------------------
@@ -185,6 +187,10 @@ class Task(TaskInfo, ABC):
     def closing(self) -> Sequence[str]:
         """What is said at the end of training where a checkpoint was written; the task is no longer trained."""
         return ()
+
+    def examined(self) -> tuple[Any, str]:
+        """The batch on which `inspect` looks at the model, and what it is, in words."""
+        return self.epoch(0).batch(0), "a batch of the training data"
 
     def score(self, data: Any = None, **options: Any) -> Report:
         """What the model is worth on `data`, a file or several, or where None on what the run held out.

@@ -70,6 +70,7 @@ def prepare_vectors(run: Run, config: LanguageConfig) -> None:
 class LanguageTask(LanguageInfo, Task):
     """A language model with its text."""
 
+    reads_text = True
     model: LanguageModel
 
     @classmethod

@@ -1,0 +1,143 @@
+"""How much of a loss's gradient reaches the states of each step, in the layers of any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.analysis.flows import Table
+from unrolled.cells import Cell
+from unrolled.cells.tree import TreeCell
+from unrolled.errors import ConfigurationError
+from unrolled.unroll.adapt import Foreign, WithOutput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def loss_gradients(model: nn.Module, loss: Callable[[], Tensor], of: str | None = None) -> dict[str, Tensor]:
+    """The norm of `∂loss/∂s_t`, `[T]`, for each cell of the model, by the cell's name in it.
+
+    Steps are in the order in which the cell takes them: a layer that reads backward begins at the end, and a tree cell
+    takes a height of the trees at a step, without the leaves. The norm is over all rows of the batch and all states,
+    or over the state `of` in the cells that have it. `loss` runs the model; the layers use the eager loop meanwhile.
+
+    ConfigurationError where `loss` runs no cell, or none that has the state `of`.
+    """
+    steps: dict[str, list[tuple[Tensor, ...]]] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    with torch.enable_grad(), ExitStack() as stack:
+        stack.enter_context(_eager(model))
+        for name, cell in _cells(model):
+            names[name] = cell.state_names
+            stack.enter_context(_recorded(cell, steps.setdefault(name, [])))
+        value = loss()
+    ran = {name: states for name, states in steps.items() if states}
+    if not ran:
+        raise ConfigurationError("the loss runs no cell of the model: there are no states to take a gradient of")
+    if of is not None:
+        known = sorted({state for name in ran for state in names[name]})
+        if of not in known:
+            raise ConfigurationError(f"the model's cells have no state {of!r}: choose from {', '.join(known)}")
+        ran = {
+            name: [(state[names[name].index(of)],) for state in states]
+            for name, states in ran.items()
+            if of in names[name]
+        }
+    flat = [part for states in ran.values() for state in states for part in state]
+    gradients = iter(torch.autograd.grad(value, flat, allow_unused=True))
+    found = {}
+    for name, states in ran.items():
+        squares = [[_square(next(gradients)) for _ in state] for state in states]
+        found[name] = torch.tensor([sum(each) for each in squares], dtype=torch.float64).sqrt()
+    return found
+
+
+def _square(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else float(gradient.double().square().sum())
+
+
+def _cells(model: nn.Module) -> Iterator[tuple[str, Cell | TreeCell]]:
+    """The cells that the layers step; not those within another cell."""
+    inside: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, Cell | TreeCell) and id(module) not in inside:
+            inside |= {id(part) for part in module.modules()}
+            yield name, module
+
+
+@contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
+    """Have the layers call their cells at every step, once each."""
+    wanted = {"backend": "eager", "recompute_every": None}
+    kept = [(m, key, getattr(m, key)) for m in model.modules() for key in wanted if key in vars(m)]
+    for module, key, _ in kept:
+        setattr(module, key, wanted[key])
+    try:
+        yield
+    finally:
+        for module, key, value in kept:
+            setattr(module, key, value)
+
+
+@contextmanager
+def _recorded(cell: Cell | TreeCell, states: list[tuple[Tensor, ...]]) -> Iterator[None]:
+    """Append the state behind every step of the cell to `states`."""
+
+    def keep(state: Any) -> None:
+        states.append((state,) if isinstance(state, Tensor) else tuple(state))
+
+    if isinstance(cell, Foreign):
+        raise ConfigurationError("the states within a module that is no Cell are not seen from outside: make it a Cell")
+    if not isinstance(cell, WithOutput):
+        handle = cell.register_forward_hook(lambda module, given, state: keep(state))
+        try:
+            yield
+        finally:
+            handle.remove()
+        return
+    inner = cell.step  # which is called in place of the module, and so by no hook
+
+    def step(x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        output, new = inner(x, state)
+        keep(new)
+        return output, new
+
+    cell.__dict__["step"] = step
+    try:
+        yield
+    finally:
+        del cell.__dict__["step"]
+
+
+def loss_table(norms: dict[str, Tensor]) -> Table:
+    """For each cell the number of its steps, and the norm at the first, the middle and the last."""
+    rows: list[list[object]] = [
+        [name, str(len(each)), float(each[0]), float(each[len(each) // 2]), float(each[-1])]
+        for name, each in norms.items()
+    ]
+    return ("norm of ∂loss/∂s", "steps", "first step", "middle", "last step"), rows
+
+
+def draw_loss_gradients(norms: dict[str, Tensor], title: str) -> Figure:
+    """The norm at every step, one line a cell, on a logarithmic scale; steps without any gradient are left out."""
+    from unrolled.analysis.figures import canvas
+
+    figure = canvas(8.5, 5)
+    axes = figure.add_subplot()
+    for number, (name, each) in enumerate(norms.items()):
+        shown = torch.where(each > 0, each, torch.nan)
+        style = "-" if number < 10 else "--"
+        axes.plot(range(1, len(each) + 1), shown, label=name, color=f"C{number % 10}", linestyle=style, marker=".")
+    axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("step t, in the order in which the cell takes them")
+    axes.set_ylabel("norm of ∂loss / ∂s_t")
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, ncols=1 + len(norms) // 9)
+    return figure
