@@ -119,3 +119,9 @@ def test_made_mails_are_printed_as_pairs(capsys):
     rows = said(capsys, "data", "mails", "--count", "5", "--seed", "2").out.splitlines()
     assert [tuple(row.split("\t")) for row in rows] == list(zip(*made_mails(5, 2), strict=True))
     assert "--count must be at least 1" in error_of(["data", "mails", "--count", "0"], capsys)
+
+
+def test_gradients_of_the_loss_at_every_step(run, tmp_path, capsys):
+    out = said(capsys, "inspect", "gradients", run, "--out", str(tmp_path / "gradients")).out
+    assert "last step" in out
+    assert (tmp_path / "gradients.svg").exists()

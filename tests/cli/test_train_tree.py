@@ -161,3 +161,10 @@ def test_mistakes(words, expected, trees, capsys):
             (trees / name / f"{part}.txt").write_text(text)
     assert expected in error_of(["train", "tree", *words], capsys)
     assert not (trees / "runs").exists() or not list((trees / "runs").iterdir())
+
+
+def test_gradients_of_the_loss_at_every_height(trained, capsys):
+    assert main(["inspect", "gradients", "run", "--state", "c"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("cell "))
+    assert 2 <= int(row.split()[1]) <= 5  # trees have up to six leaves
+    assert (trained / "gradients.png").exists()

@@ -439,3 +439,17 @@ def test_a_run_without_pairs_to_validate_on(pairs, tmp_path, capsys):
     assert main([*words, "--sample-every", "3", "--separate", "--out", out]) == 0
     assert "no pairs were held out" in error_of(["eval", out], capsys)
     assert "BLEU" in said(capsys, "eval", out, *pairs, "--resamples", "0", "--beam", "1", "--checkpoint", "average").out
+
+
+def test_gradients_of_the_loss_at_every_step(run, other, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = said(capsys, "inspect", "gradients", run).out
+    assert "attending" in out
+    assert "gradients.png" in out
+    assert (tmp_path / "gradients.png").read_bytes().startswith(b"\x89PNG")
+    assert "decoder.cells.1.0" in said(capsys, "inspect", "gradients", other, "--state", "c", "--out", "c").out
+    assert "--text is read by language models" in error_of(
+        ["inspect", "gradients", run, "--text", "a", "--overwrite"], capsys
+    )
+    assert "not a language model" in (line := error_of(["inspect", run], capsys))
+    assert "inspect gradients" in line

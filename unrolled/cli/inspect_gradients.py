@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 class Arguments:
     """Show how far gradients reach: the norm of ∂s_t/∂s_k against t-k, exactly, s being all that a cell remembers.
 
-    Of fresh cells over random input; with RUN of a trained model, layer by layer, over text (of a model of
-    no text: the norm of ∂loss/∂s_t at every step of a batch); with --radius of a random
-    net whose recurrent weights are scaled to that spectral radius, with tanh and with ReLU.
+    Of fresh cells over random input; with RUN of a language model, layer by layer, over text; with --radius of a random
+    net whose recurrent weights are scaled to that spectral radius, with tanh and with ReLU. With RUN of any other task:
+    the norm of ∂loss/∂s_t at every step t of each cell, over a batch of the run's own data.
     """
 
     run: Annotated[str | None, Positional, arg(metavar="RUN")] = None
     """Run directory, of any task."""
     cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {CELL_NAMES}.")] = tuple(CELLS)
     length: int = 50
-    """Steps to look back, at most."""
+    """Steps to look back, at most; for a task other than language models, the last steps of each cell."""
     hidden_size: int = 32
     """Units of the fresh cells."""
     keep_bias: Annotated[float | None, arg(metavar="B")] = None

@@ -16,14 +16,23 @@ from rich.table import Table
 from unrolled.analysis.hypotheses import Hypothesis, guess_language, hypotheses_for, of_function, of_pattern
 from unrolled.data import find_sources, read_text
 from unrolled.data.lines import readable
-from unrolled.errors import ConfigurationError, DataError
+from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.tasks import open_task as open_task_of
+from unrolled.tasks import task_of
 from unrolled.tasks.language import LanguageTask
+from unrolled.training import open_run
 from unrolled.training.checkpoint import Which
 
 
 def open_task(path: str | Path, checkpoint: Which = "best", trust: bool = False) -> LanguageTask:
     """The language model of a run, with its weights, on the CPU."""
+    run = open_run(path)
+    found = task_of(run)
+    if not found.reads_text:
+        raise RunError(
+            f"{run.path}: a {found.kind} run, not a language model run, whose text this looks at; of any run, "
+            "`unrolled inspect gradients` shows the gradient of its loss"
+        )
     return open_task_of(path, "cpu", checkpoint, LanguageTask, trust=trust)
 
 
