@@ -84,6 +84,9 @@ def test_every_command_works_on_it(registered, capsys):
     assert re.search(r"task +parity, format 2", info)
     assert re.search(rf"report +loss {shown} on held-out data, of the best weights", info)
     assert "unrolled train parity --resume run" in info
+    gradients = said("inspect", "gradients", "run")
+    assert re.search(r"layers\.cells\.0\.0 +6 ", gradients)  # six bits
+    assert Path("gradients.png").exists()
     swept = said("sweep", "study", *TWO_TRIALS)
     assert {line.split()[0] for line in swept.splitlines()[-2:]} == {"gru", "elman"}
     assert "unrolled train parity         learn whether the number of ones among six bits is odd" in said("train", "-h")
@@ -99,6 +102,7 @@ def test_every_command_works_on_it(registered, capsys):
         "eval run --beam 3": "run: a parity run has no use for --beam: it takes no flags of its own",
         "eval run --bream 3": "Unrecognized options: --bream",
         "sample run": "run: a parity run, not a language model run",
+        "inspect run": "run: a parity run, not a language model run",
         "train lm --resume run": "a parity run cannot be resumed by train lm",
         "train parity --resume run --hidden-size 8": "--hidden-size cannot change",
         "train parity --resume run --seq-length 8": "Unrecognized options: --seq-length",

@@ -125,6 +125,8 @@ def loss_table(norms: dict[str, Tensor]) -> Table:
 
 def draw_loss_gradients(norms: dict[str, Tensor], title: str) -> Figure:
     """The norm at every step, one line a cell, on a logarithmic scale; steps without any gradient are left out."""
+    from matplotlib.ticker import MaxNLocator
+
     from unrolled.analysis.figures import canvas
 
     figure = canvas(8.5, 5)
@@ -134,7 +136,7 @@ def draw_loss_gradients(norms: dict[str, Tensor], title: str) -> Figure:
         style = "-" if number < 10 else "--"
         axes.plot(range(1, len(each) + 1), shown, label=name, color=f"C{number % 10}", linestyle=style, marker=".")
     axes.set_yscale("log")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step t, in the order in which the cell takes them")
     axes.set_ylabel("norm of ∂loss / ∂s_t")
     axes.set_title(title, fontsize=10)

@@ -130,9 +130,9 @@ def _trained(arguments: Arguments):
 def _of_the_loss(arguments: Arguments):
     from unrolled.analysis.loss_flow import draw_loss_gradients, loss_gradients, loss_table
     from unrolled.cli.inspecting import print_table
-    from unrolled.tasks import open_task
+    from unrolled.tasks import Task, open_task
 
-    task = open_task(arguments.run or "", "cpu", arguments.checkpoint)
+    task: Task = open_task(arguments.run or "", "cpu", arguments.checkpoint)
     if arguments.text is not None:
         raise ConfigurationError(f"--text is read by language models; {arguments.run} is a {task.kind} run")
     batch, what = task.examined()
