@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from unrolled import Recurrent
-from unrolled.analysis.loss_flow import loss_gradients
+from unrolled.analysis.loss_flow import draw_loss_gradients, loss_gradients, loss_table
+from unrolled.analysis.states import WholeState
+from unrolled.cells import find_cell
 from unrolled.errors import ConfigurationError
+from unrolled.unroll import unroll
 
 
 def test_one_unit_by_hand():
@@ -64,3 +67,21 @@ def test_mistakes(model, of, expected):
 
     with pytest.raises(ConfigurationError, match=expected):
         loss_gradients(model, loss, of)
+
+
+def test_a_cell_with_an_output_of_its_own():
+    torch.manual_seed(0)
+    cell = WholeState(find_cell("gru")(2, 3))
+    inputs = torch.randn(4, 1, 2)
+    found = loss_gradients(cell, lambda: unroll(cell, inputs, backend="eager")[0][-1].sum())
+    assert found[""].shape == (4,)
+    assert found[""][-1].item() == pytest.approx(3**0.5)  # the sum's gradient is one for each of three units
+    assert "step" not in vars(cell)
+
+
+def test_the_last_steps_keep_their_numbers():
+    norms = {"long": torch.arange(1.0, 7.0), "short": torch.tensor([0.0, 5.0])}
+    _, rows = loss_table(norms, 4)
+    assert rows == [["long", "6", 3.0, 5.0, 6.0], ["short", "2", 0.0, 5.0, 5.0]]
+    lines = draw_loss_gradients(norms, 4, "title").axes[0].lines
+    assert [list(line.get_xdata()) for line in lines] == [[3, 4, 5, 6], [1, 2]]

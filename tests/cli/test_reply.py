@@ -124,4 +124,5 @@ def test_made_mails_are_printed_as_pairs(capsys):
 def test_gradients_of_the_loss_at_every_step(run, tmp_path, capsys):
     out = said(capsys, "inspect", "gradients", run, "--out", str(tmp_path / "gradients")).out
     assert "last step" in out
+    assert "encoder.cells.0.0" in out
     assert (tmp_path / "gradients.svg").exists()

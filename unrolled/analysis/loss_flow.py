@@ -114,17 +114,18 @@ def _recorded(cell: Cell | TreeCell, states: list[tuple[Tensor, ...]]) -> Iterat
         del cell.__dict__["step"]
 
 
-def loss_table(norms: dict[str, Tensor]) -> Table:
-    """For each cell the number of its steps, and the norm at the first, the middle and the last."""
+def loss_table(norms: dict[str, Tensor], length: int) -> Table:
+    """For each cell the number of its steps, and the norm at the first, middle and last of its last `length`."""
+    shown = {name: each[-length:] for name, each in norms.items()}
     rows: list[list[object]] = [
-        [name, str(len(each)), float(each[0]), float(each[len(each) // 2]), float(each[-1])]
-        for name, each in norms.items()
+        [name, str(len(norms[name])), float(each[0]), float(each[len(each) // 2]), float(each[-1])]
+        for name, each in shown.items()
     ]
-    return ("norm of ∂loss/∂s", "steps", "first step", "middle", "last step"), rows
+    return ("norm of ∂loss/∂s", "steps", "first shown", "middle", "last step"), rows
 
 
-def draw_loss_gradients(norms: dict[str, Tensor], title: str) -> Figure:
-    """The norm at every step, one line a cell, on a logarithmic scale; steps without any gradient are left out."""
+def draw_loss_gradients(norms: dict[str, Tensor], length: int, title: str) -> Figure:
+    """The norm at each of the last `length` steps, one line a cell, on a logarithmic scale; steps without any gradient are left out."""
     from matplotlib.ticker import MaxNLocator
 
     from unrolled.analysis.figures import canvas
@@ -132,9 +133,16 @@ def draw_loss_gradients(norms: dict[str, Tensor], title: str) -> Figure:
     figure = canvas(8.5, 5)
     axes = figure.add_subplot()
     for number, (name, each) in enumerate(norms.items()):
-        shown = torch.where(each > 0, each, torch.nan)
+        shown = torch.where(each > 0, each, torch.nan)[-length:]
         style = "-" if number < 10 else "--"
-        axes.plot(range(1, len(each) + 1), shown, label=name, color=f"C{number % 10}", linestyle=style, marker=".")
+        axes.plot(
+            range(len(each) - len(shown) + 1, len(each) + 1),
+            shown,
+            label=name,
+            color=f"C{number % 10}",
+            linestyle=style,
+            marker=".",
+        )
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step t, in the order in which the cell takes them")

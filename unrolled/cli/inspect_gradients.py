@@ -130,7 +130,8 @@ def _trained(arguments: Arguments):
 def _of_the_loss(arguments: Arguments):
     from unrolled.analysis.loss_flow import draw_loss_gradients, loss_gradients, loss_table
     from unrolled.cli.inspecting import print_table
-    from unrolled.tasks import Task, open_task
+    from unrolled.tasks import open_task
+    from unrolled.tasks.base import Task
 
     task: Task = open_task(arguments.run or "", "cpu", arguments.checkpoint)
     if arguments.text is not None:
@@ -138,9 +139,8 @@ def _of_the_loss(arguments: Arguments):
     batch, what = task.examined()
     batch = batch.to(task.device)
     norms = loss_gradients(task.model, lambda: task.loss(batch, None)[0] / max(1, batch.count), arguments.state)
-    norms = {name: each[-arguments.length :] for name, each in norms.items()}
-    print_table(*loss_table(norms))
-    return draw_loss_gradients(norms, f"{arguments.run}, over {what}")
+    print_table(*loss_table(norms, arguments.length))
+    return draw_loss_gradients(norms, arguments.length, f"{arguments.run}, over {what}")
 
 
 def _print_flows(flows: dict[str, GradientFlow], cells: dict[str, Cell]) -> None:
