@@ -125,7 +125,7 @@ def loss_table(norms: dict[str, Tensor], length: int) -> Table:
 
 
 def draw_loss_gradients(norms: dict[str, Tensor], length: int, title: str) -> Figure:
-    """The norm at each of the last `length` steps, one line a cell, on a logarithmic scale; steps without any gradient are left out."""
+    """The norm at each of the last `length` steps, one line a cell; steps without any gradient are left out."""
     from matplotlib.ticker import MaxNLocator
 
     from unrolled.analysis.figures import canvas
