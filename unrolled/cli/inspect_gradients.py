@@ -133,7 +133,7 @@ def _of_the_loss(arguments: Arguments):
     from unrolled.tasks import open_task
     from unrolled.tasks.base import Task
 
-    task: Task = open_task(arguments.run or "", "cpu", arguments.checkpoint)
+    task: Task = open_task(arguments.run or "", "cpu", arguments.checkpoint, trust=arguments.trust)
     if arguments.text is not None:
         raise ConfigurationError(f"--text is read by language models; {arguments.run} is a {task.kind} run")
     batch, what = task.examined()
