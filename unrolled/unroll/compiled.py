@@ -152,5 +152,5 @@ def _processors() -> int:
 def tools(dtype: torch.dtype) -> int:
     """The address of the products' and packing's code."""
     source = "\n".join([preamble(*TYPES[dtype]), *(path.read_text(encoding="utf-8") for path in (KERNEL, PRODUCT))])
-    library = build(source)
+    library = build(source, "-O3")
     return ctypes.addressof(ctypes.c_char.in_dll(library, "tools"))

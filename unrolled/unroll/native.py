@@ -23,10 +23,12 @@ from unrolled.cache import Folder, cache_directory, open_cache
 from unrolled.errors import CompilerError
 
 _ALWAYS = (
-    *("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
+    *("-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
     *("-shared", "-fPIC"),
 )
 #: Tried one after the other: some compilers have no OpenMP, or do not know their own processor.
+#: A step is compiled a sixth faster than by -O3, and runs as fast: its loops are vectorised because they ask for it.
+LEVEL = "-O2"
 _CHOICES = (("-march=native", "-fopenmp"), ("-march=native", "-fopenmp-simd"), ("-fopenmp-simd",), ())
 #: Seconds that a process waits for another one's compiler.
 _PATIENCE = 60
@@ -45,24 +47,24 @@ def find(key: str) -> ctypes.CDLL | None:
         return None
 
 
-def build(source: str) -> ctypes.CDLL:
+def build(source: str, level: str = LEVEL) -> ctypes.CDLL:
     """The loaded library of a C source; CompilerError where there is no way to get one."""
-    name = _name(digest(source.encode()))
+    name = _name(digest(source.encode()), level)
     try:
         with open_cache(make=True) as folder:
             assert folder is not None
             library = _loaded(folder, name)
             if library is None:
                 with _turn(folder, name):
-                    library = _loaded(folder, name) or _make(source, folder, name)
+                    library = _loaded(folder, name) or _make(source, folder, name, level)
             return library
     except OSError as error:
         raise CompilerError(f"cannot write to the cache {cache_directory()}: {error.strerror or error}") from error
 
 
-def _name(key: str) -> str:
+def _name(key: str, level: str = LEVEL) -> str:
     """What a library is called, by the digest of its source."""
-    return digest("\0".join([key, *_ALWAYS, *compiler(), _processor()]).encode())[:32]
+    return digest("\0".join([key, level, *_ALWAYS, *compiler(), _processor()]).encode())[:32]
 
 
 def _loaded(folder: Folder, name: str) -> ctypes.CDLL | None:
@@ -107,13 +109,13 @@ def _turn(folder: Folder, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _make(source: str, folder: Folder, name: str) -> ctypes.CDLL:
+def _make(source: str, folder: Folder, name: str, level: str) -> ctypes.CDLL:
     """Compile it into the folder, and load it from where nobody removes it before."""
     file = f"{name}.so"
     with folder.workplace() as workplace:
         workplace.write("step.c", source.encode())
         for choice in _CHOICES:
-            complaint = _call([*compiler()[:-1], *_ALWAYS, *choice, "step.c", "-o", file, "-lm"], workplace)
+            complaint = _call([*compiler()[:-1], level, *_ALWAYS, *choice, "step.c", "-o", file, "-lm"], workplace)
             if complaint is None:
                 break
         else:
