@@ -34,7 +34,7 @@ demo: .venv/installed
 	@echo "  $(BIN)/unrolled info $(DEMO_RUN)"
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow -o faulthandler_timeout=14400

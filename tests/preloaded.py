@@ -1,7 +1,7 @@
 """A Python that has imported PyTorch and the package, and forks a program of its own for each that a test starts.
 
 To import PyTorch takes seconds, of every one of the many programs that tests start. A program is a process of its own,
-with its own arguments, environment, folder, signals and standard streams; it begins behind the imports.
+with its own arguments, environment, folder, signals and standard streams; it begins after the imports.
 Those that look at imports, at the locale or at Python's own switches are started afresh instead.
 
 `python -m tests.preloaded SOCKET` is the server: each connection is a program. It sends its words, environment and

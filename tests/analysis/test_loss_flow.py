@@ -12,7 +12,7 @@ from unrolled.unroll import unroll
 
 
 def test_one_unit_by_hand():
-    """h_t = tanh(x_t + w h_{t-1}): ∂h_T/∂h_t is the product of w (1 - h_k²) over the steps k behind t."""
+    """h_t = tanh(x_t + w h_{t-1}): ∂h_T/∂h_t is the product of w (1 - h_k²) over the steps k after t."""
     layer = Recurrent("elman", 1, 1).double()
     with torch.no_grad():
         for parameter in layer.parameters():

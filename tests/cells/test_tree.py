@@ -99,7 +99,7 @@ def test_a_tree_as_the_treebank_writes_it(tmp_path):
         ("(1 (2 a) (2 b) (2 c))", "one word or two children"),
         ("(x a)", "a label, a whole number"),
         ("(1 a", "before its last bracket"),
-        ("(1 a) b", "behind the tree"),
+        ("(1 a) b", "after the tree"),
         ("a", "begins with a bracket"),
     ],
 )

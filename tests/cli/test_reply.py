@@ -54,7 +54,7 @@ def test_more_of_a_mail_than_training_showed_is_not_read(run, capsys):
 
 
 def test_a_run_is_complete_once_it_is_one(tmp_path, monkeypatch):
-    """config.json makes a directory a run; a kill behind it must not leave one without its responses."""
+    """config.json makes a directory a run; a kill after it must not leave one without its responses."""
     there = []
     write = Run.write_config
 

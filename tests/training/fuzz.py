@@ -2,7 +2,7 @@
 
 Whatever is in its files, only the package's own errors may come out. Bytes are flipped, cut, doubled and replaced; values
 within the JSON of settings, descriptions and training states become others, and the digests are made to fit again, so
-that what lies behind them is reached.
+that what lies after them is reached.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ def language(folder: Path) -> list[str]:
     text = folder / "text.txt"
     text.write_text("Zoë said: grüß dich, naïve 世界!\n" * 120, encoding="utf-8")
     model = ["--hidden-size", "8", "6", "--embedding-size", "4", "--dropout", "0.2", "--recurrent-dropout", "0.1"]
-    size = ["--batch-size", "2", "--seq-length", "16", "--val-tokens", "200", "--max-steps", "100"]
-    often = ["--eval-every", "7", "--sample-every", "60", "--keep-checkpoints", "2"]
+    size = ["--batch-size", "2", "--seq-length", "16", "--val-tokens", "200", "--max-steps", "56"]
+    often = ["--eval-every", "7", "--sample-every", "30", "--keep-checkpoints", "2"]
     return ["--data", str(text), *model, *size, *often]
 
 
@@ -92,7 +92,7 @@ def tree(folder: Path) -> list[str]:
 
 
 def min_char_rnn(folder: Path) -> list[str]:
-    return [language(folder)[1], "--iterations", "60", "--sample-every", "20"]
+    return [language(folder)[1], "--iterations", "40", "--sample-every", "20"]
 
 
 #: The commands that train: what each is told, once its data lie in a folder. The last begins anew where it was killed.

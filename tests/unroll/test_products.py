@@ -29,7 +29,7 @@ def random(dtype, *shape):
 
 
 def guarded(dtype, count):
-    """Room for `count` numbers, all NaN, and behind them some that nothing may touch."""
+    """Room for `count` numbers, all NaN, and after them some that nothing may touch."""
     return np.full(count + 64, np.nan, str(dtype).split(".")[1])
 
 

@@ -104,10 +104,9 @@ test_cells_made_at_random = settings(max_examples=12)(_given(_agrees))
 @pytest.fixture(scope="module")
 def quick_compiler():
     """A compiler that does not optimise: the code is the same, and ready sooner."""
-    before = native._ALWAYS
-    native._ALWAYS = ("-std=gnu11", "-O0", *before[2:])
-    yield
-    native._ALWAYS = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "LEVEL", "-O0")
+        yield
 
 
 @pytest.mark.slow

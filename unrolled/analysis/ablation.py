@@ -20,7 +20,7 @@ from unrolled.unroll.adapt import Around
 class Held(Around):
     """A cell some of whose units are held at zero, in all of its states.
 
-    What is kept travels behind the input, one number a unit, so that every row of a batch can hold other units: `x` is
+    What is kept is appended to the input, one number a unit, so that every row of a batch can hold other units: `x` is
     `[B, I + H]`.
     """
 

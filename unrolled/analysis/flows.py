@@ -31,7 +31,7 @@ def flow_from_several_ends(cell: Cell, inputs: Tensor, first: State | None, of: 
 def flows_over(
     model: LanguageModel, tokens: Tensor, length: int, of: str | None
 ) -> tuple[dict[str, GradientFlow], dict[str, Cell]]:
-    """Gradient flow of each layer over the last `length` of `tokens [N]`, behind those before; and the cells."""
+    """Gradient flow of each layer over the last `length` of `tokens [N]`, after those before; and the cells."""
     stack = model.recurrent
     cut = len(tokens) - min(length, len(tokens) - 1)
     states = stack.by_layer(model.start(tokens[:cut, None]))

@@ -187,7 +187,7 @@ def _depth(signs: np.ndarray) -> np.ndarray:
 
 
 def _conditions(text: str, kinds, code: np.ndarray, python: bool) -> np.ndarray:
-    """What is tested: in Python from `if`, `elif`, `while` to the colon, else the brackets behind `if` and `while`."""
+    """What is tested: in Python from `if`, `elif`, `while` to the colon, else the brackets after `if` and `while`."""
     from pygments.token import Keyword
 
     inside = np.zeros(len(text), dtype=bool)

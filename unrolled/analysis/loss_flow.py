@@ -86,7 +86,7 @@ def _eager(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _recorded(cell: Cell | TreeCell, states: list[tuple[Tensor, ...]]) -> Iterator[None]:
-    """Append the state behind every step of the cell to `states`."""
+    """Append the state after every step of the cell to `states`."""
 
     def keep(state: Any) -> None:
         states.append((state,) if isinstance(state, Tensor) else tuple(state))

@@ -30,7 +30,7 @@ def report_data(
     """All that the page shows, in JSON's types.
 
     The activations of all units over an excerpt are int8 in base64, `units × characters`; times the unit's scale, and
-    behind its centre, they are its values (a cell state's through tanh where it leaves ±1 and its centre is 0).
+    offset by its centre, they are its values (a cell state's through tanh where it leaves ±1 and its centre is 0).
     """
     length = min(EXCERPT, len(text))
     labels = {hypothesis.name: hypothesis.labels for hypothesis in hypotheses}

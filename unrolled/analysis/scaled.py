@@ -29,8 +29,8 @@ def clip_norm(gradient: Tensor, threshold: float) -> Tensor:
 class ScaledRun:
     """A gradient on its way back through `steps` steps of one net.
 
-    norms: `[steps + 1]`, of the gradient 0, 1, ... steps behind the end. rate: its mean factor a step, over the half
-    that is furthest behind. expected: the same factor of the largest singular value of the exact product of Jacobians.
+    norms: `[steps + 1]`, of the gradient 0, 1, ... steps before the end. rate: its mean factor a step, over the half
+    furthest from the end. expected: the same factor of the largest singular value of the exact product of Jacobians.
     """
 
     nonlinearity: str

@@ -53,7 +53,7 @@ def gates_by_hand(schedule: Sequence[str]) -> tuple[LSTMCell, Tensor]:
 
 
 def vanilla_by_hand(steps: int) -> tuple[ElmanCell, Tensor]:
-    """A one-unit tanh net that hears a signal at the first step and silence behind it, and its input `[T, 1]`."""
+    """A one-unit tanh net that hears a signal at the first step and silence after it, and its input `[T, 1]`."""
     cell = ElmanCell(1, 1, bias=False, dtype=torch.float64)
     with torch.no_grad():
         cell.weight_ih.fill_(1.0)

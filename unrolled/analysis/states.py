@@ -37,19 +37,19 @@ class WholeState(WithOutput):
 
 
 def every_state(cell: Cell, inputs: Tensor, state: State | None = None, backend: str = "auto") -> State:
-    """The states behind every step over `inputs [T, B, I]`: a tensor `[T, B, size]` for each of the cell's states."""
+    """The states after every step over `inputs [T, B, I]`: a tensor `[T, B, size]` for each of the cell's states."""
     outputs, _ = unroll(WholeState(cell), inputs, state, backend=backend)
     return outputs.split(cell.state_sizes, -1)
 
 
 def before_each(states: State, first: State) -> State:
-    """The states in front of every step, `[T, B, size]`, of those behind it and the first, `[B, size]`."""
+    """The states in front of every step, `[T, B, size]`, of those after it and the first, `[B, size]`."""
     return tuple(torch.cat([start.unsqueeze(0), part[:-1]]) for part, start in zip(states, first, strict=True))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What one layer of a stack did: its cell, its input `[T, B, I]`, and its states in front of and behind each step.
+    """What one layer of a stack did: its cell, its input `[T, B, I]`, and its states in front of and after each step.
 
     `before` and `after` hold a tensor `[T, B, size]` for each of the cell's states.
     """

@@ -42,7 +42,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Activations:
-    """The value of every unit behind every token: `values [U, N]`, float16, row k that of `units[k]`."""
+    """The value of every unit after every token: `values [U, N]`, float16, row k that of `units[k]`."""
 
     units: tuple[Unit, ...]
     values: np.ndarray

@@ -69,7 +69,7 @@ class AnalogyScore:
 def score_analogies(neighbours: Neighbours, path: Path) -> dict[str, AnalogyScore]:
     """The questions of a file as word2vec's: `a b c d` in a line asks for b - a + c = d.
 
-    A line with `:` is the title of those behind it, by which the scores are; "" for those before the first. Plain or
+    A line with `:` is the title of those after it, by which the scores are; "" for those before the first. Plain or
     gzip; DataError, with the line, where it has not four words.
     """
     if not path.is_file():

@@ -72,7 +72,7 @@ def _sections(kind: type) -> dict[str, type]:
 
 
 def _spelt_out(words: Sequence[str]) -> list[str]:
-    """With a value behind the one flag that has three: tyro has `--x` and `--no-x` for flags of two alone."""
+    """With a value after the one flag that has three: tyro has `--x` and `--no-x` for flags of two alone."""
     made: list[str] = []
     for word, following in pairwise([*words, ""]):
         flag = word == "--bidirectional" and following not in ("True", "False", "None")
@@ -83,7 +83,7 @@ def _spelt_out(words: Sequence[str]) -> list[str]:
 def _check_words(words: Sequence[str]) -> None:
     """ConfigurationError on --data given twice, of which the first would be lost, and on an empty path."""
     if sum(word.split("=")[0] == "--data" for word in words) > 1:
-        raise ConfigurationError("--data is given twice; write all paths behind one")
+        raise ConfigurationError("--data is given twice; write all paths after one")
     given = [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]
     for name in ("--data", "--out", "--resume", "--init-from"):
         if any(option == name and not value for option, value in given):

@@ -95,6 +95,6 @@ def read_lists(name: str, count: int, scored: bool) -> list[list[tuple[str, floa
             except ValueError:
                 score = float("nan")
             if not isfinite(score):
-                raise DataError(f"{where} has no finite score behind the translation; add one, or give --weight 1")
+                raise DataError(f"{where} has no finite score after the translation; add one, or give --weight 1")
         lists[int(fields[0])].append((fields[1], score))
     return lists

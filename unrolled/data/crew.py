@@ -63,7 +63,7 @@ DIGEST_BYTES = 32
 
 
 def encode_to_cache(job: Job, vocabulary: Vocabulary, dtype: str, cache: str) -> str:
-    """The name of a file in `cache` with the tokens, behind their digest; the name tells what they were made from."""
+    """The name of a file in `cache` with the tokens, after their digest; the name tells what they were made from."""
     source = hashlib.sha256(json.dumps([vocabulary.level, vocabulary.state(), dtype, len(job)]).encode())
     for piece in job:
         source.update(b"%d %d " % (piece.start == 0, piece.end - piece.start))

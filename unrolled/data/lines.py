@@ -28,7 +28,7 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def open_lines(name: str | Path, advice: str = "") -> Iterator[str]:
     """The lines of a text file, or of standard input where `name` is "-", without their ends.
 
-    DataError, with the line, where the file cannot be read or is not UTF-8; `advice` stands behind the latter.
+    DataError, with the line, where the file cannot be read or is not UTF-8; `advice` stands after the latter.
     """
     number, said = 0, "standard input" if name == "-" else name
     try:
@@ -40,7 +40,7 @@ def open_lines(name: str | Path, advice: str = "") -> Iterator[str]:
         where = f"(byte {error.start + 1:,} of the line)"
         raise DataError(f"{said}: line {number:,} is not UTF-8 text {where}{advice}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{said}: cannot be read behind line {number:,}: a damaged gzip file ({error})") from error
+        raise DataError(f"{said}: cannot be read after line {number:,}: a damaged gzip file ({error})") from error
     except OSError as error:
         raise DataError(f"{said}: {error.strerror or error}") from error
 

@@ -17,7 +17,7 @@ from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import Vocabulary
 from unrolled.errors import DataError, RunError
 
-#: Stands behind the end of a sentence, in batches and in targets.
+#: Stands after the end of a sentence, in batches and in targets.
 PADDING = -1
 
 
@@ -34,7 +34,7 @@ def read_line_pairs(source: str, target: str) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Sentences as token numbers: `tokens [N]`, all one behind the other, and where each begins, `starts [count+1]`."""
+    """Sentences as token numbers: `tokens [N]`, all one after the other, and where each begins, `starts [count+1]`."""
 
     tokens: np.ndarray
     starts: np.ndarray
@@ -122,7 +122,7 @@ def load_pairs(path: Path) -> dict[str, Pairs]:
 
 
 def pad(sentences: Sequence[np.ndarray], end: int) -> Tensor:
-    """Sentences, each with `end` behind it, as int64 `[T, B]`, with PADDING behind that."""
+    """Sentences, each with `end` after it, as int64 `[T, B]`, with PADDING after that."""
     longest = max((len(sentence) for sentence in sentences), default=0) + 1
     batch = np.full((longest, len(sentences)), PADDING, dtype=np.int64)
     for column, sentence in enumerate(sentences):
@@ -135,7 +135,7 @@ class PairBatches:
     """One pass over `pairs` in batches of `batch_size`, of similar lengths within each, in an order drawn from `seed`.
 
     `chunk(number)` is `(source [S, B], target [T, B])`, int64, each sentence with the end of its vocabulary
-    (`source_end`, `target_end`) and PADDING behind it.
+    (`source_end`, `target_end`) and PADDING after it.
     Pairs are shuffled, sorted by length within stretches of `bucket` batches, and the batches shuffled again: little
     padding, and another order in every pass.
     """

@@ -44,7 +44,7 @@ def parse_tree(text: str) -> Tree:
     root = None
     for piece in pieces:
         if root is not None:
-            raise DataError(f"something stands behind the tree: {piece!r}")
+            raise DataError(f"something stands after the tree: {piece!r}")
         if piece == "(":
             label = next(pieces, "")
             if not label.isdecimal():
@@ -90,7 +90,7 @@ class TreeBatch:
     """Nodes of several trees, ordered by height, so that each level can be computed at once.
 
     tokens: of the leaves, which are the first nodes, `[L]`. levels: for each height above, the places of its nodes'
-    left and right children, `[2, n]`; these nodes stand behind all before. roots: `[B]`, in the order of the trees.
+    left and right children, `[2, n]`; these nodes stand after all before. roots: `[B]`, in the order of the trees.
     """
 
     tokens: Tensor

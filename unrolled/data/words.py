@@ -62,7 +62,7 @@ def join_words(tokens: Iterable[str]) -> str:
 
 
 class WordVocabulary(Vocabulary):
-    """Words by falling frequency behind `<unk>`, which stands for all that were too rare."""
+    """Words by falling frequency after `<unk>`, which stands for all that were too rare."""
 
     level = "word"
 

@@ -285,7 +285,7 @@ class _Searching:
         place = torch.arange(token.size(1), device=token.device)
         is_end = token == self.end
         ended = _Chosen(parent, token, total.masked_fill(~is_end | (place >= self.width), NEVER))
-        # Those that do not end, in their order; behind them, places that stay empty.
+        # Those that do not end, in their order; after them, places that stay empty.
         last = place + len(place) * (is_end | (total == NEVER))
         order = last.argsort(-1)[:, : self.width]
         missing = self.width - order.size(1)

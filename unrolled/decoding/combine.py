@@ -52,7 +52,7 @@ class Ensemble(Decodable):
 def forced_log_probs(model: StepModel, state: Any, first: Tensor, outputs: Tensor) -> Tensor:
     """`log P` `[B, N]` of N given `outputs [T, B, N]` for each of B sentences.
 
-    outputs: tokens with the end behind them; below 0 is padding.
+    outputs: tokens with the end after them; below 0 is padding.
     state, first: as `BeamSearch.search` takes them.
     DecodingError, with the step, the sentence and the output, where one of these log-probabilities is NaN or +inf.
     """

@@ -15,7 +15,7 @@ LETTERS = "abcdefghijk"
 def arithmetic(lines: int, seed: int, digits: int = 3) -> str:
     """Sums and differences of two numbers between letters that mean nothing: `4b1-a39=2.`
 
-    Up to `digits` digits a number (the paper: 8), and a letter behind every third character of the problem on average.
+    Up to `digits` digits a number (the paper: 8), and a letter after every third character of the problem on average.
     """
     draw = random.Random(seed)
     made = []

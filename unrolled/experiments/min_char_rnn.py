@@ -80,7 +80,7 @@ class Iteration:
 
 
 def chunk_loss(model: LanguageModel, inputs: Tensor, targets: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Cross-entropy summed over `[T]` characters from state `[1, 1, H]` (None: zeros), and the state behind them."""
+    """Cross-entropy summed over `[T]` characters from state `[1, 1, H]` (None: zeros), and the state after them."""
     logits, state = model(inputs.unsqueeze(1), state)
     return cross_entropy(logits.squeeze(1), targets, reduction="sum"), state
 

@@ -13,7 +13,7 @@ from unrolled.unroll.adapt import Around, new_state
 class RecurrentDropout(Around):
     """Drops units of the state that recurs before the cell sees them, with one mask for the whole sequence.
 
-    Units are dropped with probability `rate` and the others scaled by 1/(1-rate). The mask travels behind the input, so
+    Units are dropped with probability `rate` and the others scaled by 1/(1-rate). The mask is appended to the input, so
     that the step itself stays a plain function: `x` is `[B, I + size]`, made by `with_draws`.
     Source: Gal & Ghahramani 2016, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks".
     """
@@ -24,7 +24,7 @@ class RecurrentDropout(Around):
         self.input_size += cell.state_sizes[cell.recurring]
 
     def with_draws(self, inputs: Tensor) -> Tensor:
-        """`[T, B, I]` with the mask of its sequence behind every step."""
+        """`[T, B, I]` with the mask of its sequence after every step."""
         keep = inputs.new_full((inputs.size(1), self.state_sizes[self.cell.recurring]), 1 - self.rate)
         mask = torch.bernoulli(keep) / (1 - self.rate)
         return torch.cat([inputs, mask.expand(inputs.size(0), -1, -1)], -1)
@@ -38,7 +38,7 @@ class RecurrentDropout(Around):
 class Zoneout(Around):
     """Keeps each unit of each state at its previous value with probability `rates[k]` a step.
 
-    The draws of a step travel behind its input, so that the step itself stays a plain function: `x` is
+    The draws of a step are appended to its input, so that the step itself stays a plain function: `x` is
     `[B, I + sum(state_sizes)]`, made by `with_draws`. Outside training each state moves by its expected value.
     Source: Krueger et al. 2017, "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations".
     """
@@ -50,7 +50,7 @@ class Zoneout(Around):
         self.input_size += sum(cell.state_sizes) if self.training else 0
 
     def with_draws(self, inputs: Tensor) -> Tensor:
-        """`[T, B, I]` with one uniform draw a unit and step behind it, in training."""
+        """`[T, B, I]` with one uniform draw a unit and step after it, in training."""
         if not self.training:
             return inputs
         draws = torch.rand(*inputs.shape[:2], sum(self.state_sizes), dtype=inputs.dtype, device=inputs.device)

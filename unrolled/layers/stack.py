@@ -127,7 +127,7 @@ def run_stack(
         for direction, cell in enumerate(directions):
             start = states[layer * len(directions) + direction]
             inner, fed = (cell, inputs) if isinstance(inputs, Tensor) else feed(cell, inputs, backend)
-            check_inputs(inner, fed)  # before draws lie behind them
+            check_inputs(inner, fed)  # before draws lie after them
             noisy, fed = with_noise(inner, fed, noise.recurrent_dropout, noise.zoneout)
             output, final = unroll(
                 *(noisy, fed, start),

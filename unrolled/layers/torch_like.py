@@ -123,7 +123,7 @@ class _EngineLayer(nn.RNNBase):
         *,
         lengths: Tensor | None = None,
     ) -> tuple[Any, Any]:
-        """As `torch.nn`; `lengths [B]`, on any device, may stand in for a PackedSequence (outputs behind it are 0)."""
+        """As `torch.nn`; `lengths [B]`, on any device, may stand in for a PackedSequence (outputs after it are 0)."""
         given = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
         self._check(input, given)
         cells = [[self._cell(suffix) for suffix in suffixes] for suffixes in self._suffixes]

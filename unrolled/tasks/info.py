@@ -108,7 +108,7 @@ class TaskInfo:
         return f"{self.config.training.batch_size} {self.unit}"
 
     def uses(self) -> list[tuple[str, str]]:
-        """Commands that use a trained run, each behind one word; `{run}` stands for its path."""
+        """Commands that use a trained run, each after one word; `{run}` stands for its path."""
         return [("score", "unrolled eval {run}")]
 
     def describe(self, loss: float) -> str:

@@ -37,7 +37,7 @@ class TextConfig:
     min_count: int = 2
     """Words that occur less often become <unk>."""
     val_fraction: float = 0.1
-    """Share of the text, behind the training part, to validate on."""
+    """Share of the text, after the training part, to validate on."""
     test_fraction: float = 0.0
     """Share of the text, at its end, to keep for `unrolled eval`."""
     val_tokens: int = 200_000

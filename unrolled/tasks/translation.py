@@ -150,7 +150,7 @@ class TranslationTask(TranslationInfo, Task):
         weights = {name: parameter.detach().cpu().contiguous() for name, parameter in self.model.named_parameters()}
         write_atomically(file, save(weights))
         others = sorted(folder.glob("*.safetensors"))
-        # Those of higher numbers are what a killed run did behind the checkpoint that it was resumed from.
+        # Those of higher numbers are what a killed run did after the checkpoint that it was resumed from.
         for old in others[: max(0, others.index(file) + 1 - count)] + others[others.index(file) + 1 :]:
             old.unlink()
 

@@ -183,7 +183,7 @@ class Checkpoints:
         return used
 
     def set_aside_damaged(self) -> None:
-        """Rename the damaged checkpoints behind the last whole one, with a RecoveryWarning; only for the lock's holder.
+        """Rename the damaged checkpoints after the last whole one, with a RecoveryWarning; only for the lock's holder.
 
         RunError where none is whole.
         """

@@ -48,7 +48,7 @@ def memory_kinds(config: TrainingConfig) -> dict[str, type]:
 
 
 def learning_rate(config: TrainingConfig, step: int, epochs: float, progress: float, plateaus: int) -> float:
-    """The rate of update `step` (from 0), `epochs` passes and a share `progress` of the run behind it."""
+    """The rate of update `step` (from 0), after `epochs` passes and a share `progress` of the run."""
     rate = config.learning_rate
     if config.warmup_steps:
         rate *= min(1.0, (step + 1) / config.warmup_steps)

@@ -132,7 +132,7 @@ class Step:
         return lasting or (self.level(node) < level or node.target is aten.cat.default)
 
     def _share(self) -> None:
-        """Put in memory what is dear and would be computed in more than one loop."""
+        """Put in memory what is expensive and would be computed in more than one loop."""
         while True:
             users: dict[fx.Node, set[tuple[Level, int]]] = {}
             for key, loop in self.loops.items():
@@ -140,16 +140,16 @@ class Step:
                 for node in self.computed(roots, loop.level):
                     users.setdefault(node, set()).add(key)
             cheap = CHEAP.union(ALIASES)
-            dear = [
+            expensive = [
                 node
                 for node, keys in users.items()
                 if node not in self.places
                 and node.target not in cheap
                 and any(level > self.level(node) for level, _ in keys)
             ]
-            if not dear:
+            if not expensive:
                 return
-            node = min(dear, key=self.level)
+            node = min(expensive, key=self.level)
             self.places[node] = self._new(width(node))
             self._store(node, self.places[node])
 
@@ -174,19 +174,19 @@ class Step:
         `together`: all threads have the same rows and share out the columns of the products; the first does the rest.
         """
         lines: list[str] = []
-        write, meet = (self._share_of_product, ["#pragma omp barrier"]) if together else (self._product, [])
+        write, barrier = (self._share_of_product, ["#pragma omp barrier"]) if together else (self._product, [])
         segments = {level[0] for level, _ in self.loops} | {self.level(product.node)[0] for product in self.products}
         for segment in sorted(segments):
             for product in self.products:
                 if self.level(product.node)[0] == segment:
                     lines.append(write(product, packed[product.matrix]))
-            lines += meet if segment else []
+            lines += barrier if segment else []
             loops = sorted((loop for loop in self.loops.values() if loop.level[0] == segment), key=_order)
             if loops:
                 lines.append(f"{'if (thread == 0) ' if together else ''}for (long r = first; r < first + N; r++) {{")
                 for loop in loops:
                     lines += ["  " + line for line in LoopCode(self, loop).lines()]
-                lines += ["}", *meet]
+                lines += ["}", *barrier]
         return lines
 
     def _share_of_product(self, product: Product, packed: str) -> str:

@@ -1,4 +1,4 @@
-"""A native program as it runs: compiled, given room to work in, and called."""
+"""Compiles, loads and calls a native program, and allocates its working memory."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from unrolled.unroll.native import build, find
 
 KERNEL, PRODUCT = (Path(__file__).with_name(name) for name in ("kernel.h", "product.c"))
 TYPES = {torch.float32: ("float", 8, "int32_t"), torch.float64: ("double", 4, "int64_t")}
-BLOCK = 96  # rows that a thread takes through a step at once, at most
+BLOCK = 96  # the most rows that a thread takes through a step at once
 DEPTH = 384  # as in product.c
 
 
 @dataclass(eq=False)
 class Native:
-    """C, and what its caller must know of it: `compile` or `find` it, then call with an address for every slot.
+    """A C program and what its caller needs to know: call `compile` or `find`, then the program itself.
 
-    key: the digest of the C, by which its library is known.
-    source: the C itself; None in a program that was kept: it is found by its key, or made anew.
-    pointers: how many addresses it takes, of vectors, slots, turns and stores.
-    turns, stores: columns of the arrays `[2, B, columns]` and `[T, B, columns]` that the caller finds room for.
+    key: the digest of the C, which identifies its library.
+    source: the C itself; None for a program that was read from the cache. Its library is found by the key.
+    pointers: the number of addresses it takes: of vectors, arguments, double buffers and temporaries.
+    double_buffers: columns of each array `[2, B, columns]` that is allocated for the call.
+    temporaries: columns of each array `[T, B, columns]` that is allocated for the call.
     matrices, flat: which vectors are packed, and which are read as one row.
     packed: elements of all packed matrices.
-    keeps_packed: whether they are handed back, to be used again.
-    sizes: what the C takes for numbers of columns, so that a library serves every size.
-    scratch: elements that a thread needs for a row of the batch, for a row of all steps, and at least.
-    work: floating-point operations a row of T * B.
+    keeps_packed: whether a call returns the packed matrices, so that the next call can use them again.
+    sizes: the numbers of columns that are passed to the C, so that one library serves every size.
+    scratch: elements that a thread needs for a row of the batch and for a row of all steps, and the least it needs.
+    work: floating-point operations for one row of T * B.
     """
 
     key: str
     source: str | None
     dtype: torch.dtype
     pointers: int
-    turns: tuple[int, ...]
-    stores: tuple[int, ...]
+    double_buffers: tuple[int, ...]
+    temporaries: tuple[int, ...]
     matrices: tuple[int, ...]
     flat: tuple[int, ...]
     packed: int
@@ -55,15 +56,15 @@ class Native:
     work: int
 
     def compile(self) -> Native:
-        """Compile, or load what was compiled before; CompilerError where neither can be done."""
+        """Compile the program, or load its library from the cache; CompilerError if neither is possible."""
         if self.source is not None:
             self._take(build(self.source))
         elif not self.find():
-            raise CompilerError("the library of a kept program is gone from the cache")
+            raise CompilerError("the library of a cached program is missing from the cache")
         return self
 
     def find(self) -> bool:
-        """Load what was compiled before; whether there is such a library. CompilerError where there can be none."""
+        """Load the library from the cache; returns whether it is there. CompilerError if the cache cannot be used."""
         library = find(self.key)
         if library is not None:
             self._take(library)
@@ -74,7 +75,7 @@ class Native:
 
     def _take(self, library: ctypes.CDLL) -> None:
         if ctypes.c_long.in_dll(library, "sizes_taken").value != len(self.sizes):
-            raise CompilerError("the library of a kept program takes other sizes")
+            raise CompilerError("the library of a cached program takes other sizes")
         function = library.run
         function.restype = None
         # Pointers, strides, sizes, steps, batch, threads, scratch of a thread, whether to pack, packed, scratch, tools.
@@ -82,7 +83,7 @@ class Native:
         arrays = ctypes.c_void_p * self.pointers, ctypes.c_long * (2 * len(self.matrices))
         sizes = (ctypes.c_long * len(self.sizes))(*self.sizes)
         self._loaded = function, tools(self.dtype), sizes, *arrays
-        # Opened once a program, so closed once: what a plan that is gone has loaded does not stay in memory.
+        # Opened once per program, so closed once: libraries of deleted plans do not stay in memory.
         weakref.finalize(self, _close, library._handle).atexit = False
 
     def __call__(
@@ -91,31 +92,31 @@ class Native:
         batch: int,
         vectors: Sequence[int],
         strides: Sequence[Sequence[int]],
-        slots: Sequence[int | None],
+        arguments: Sequence[int | None],
         packed: Tensor | None = None,
     ) -> Tensor | None:
-        """Run.
+        """Run the program.
 
-        `strides` are those of the vectors. `packed` is what a call before this one with the same vectors returned: they
-        need not be packed again.
+        strides: of the vectors. packed: what an earlier call with the same vectors returned, so that they need not be
+        packed again.
         """
         function, tools_at, sizes, pointer_array, stride_array = self._loaded
         rows = steps * batch
-        # To wake the others would take longer; and more threads than processors would wait for each other.
+        # Waking other threads would take longer; more threads than processors would wait for each other.
         threads = 1 if self.work * rows < 1_000_000 else min(torch.get_num_threads(), _processors())
         blocks = min(BLOCK, -(-batch // threads)), min(BLOCK, -(-rows // threads))
         own = _whole(max(blocks[0] * self.scratch[0], blocks[1] * self.scratch[1], self.scratch[2]))
-        turns = [_whole(2 * batch * columns) for columns in self.turns]
-        stores = [_whole(rows * columns) for columns in self.stores]
+        double_buffers = [_whole(2 * batch * columns) for columns in self.double_buffers]
+        temporaries = [_whole(rows * columns) for columns in self.temporaries]
         fresh = packed is None
         if self.keeps_packed and packed is None:
             packed = torch.empty(self.packed, dtype=self.dtype)
-        size = threads * own + sum(turns) + sum(stores) + (0 if self.keeps_packed else self.packed)
+        size = threads * own + sum(double_buffers) + sum(temporaries) + (0 if self.keeps_packed else self.packed)
         scratch = workspace.take(size, self.dtype)
         width, start = scratch.itemsize, scratch.data_ptr()
-        pointers = [*vectors, *slots]
+        pointers = [*vectors, *arguments]
         place = start + threads * own * width
-        for count in (*turns, *stores):
+        for count in (*double_buffers, *temporaries):
             pointers.append(place)
             place += count * width
         function(
@@ -134,7 +135,7 @@ def _close(handle: int) -> None:
 
 
 def _whole(count: int) -> int:
-    """Up to whole cache lines."""
+    """Rounded up to whole cache lines."""
     return -(-count // 16) * 16
 
 
@@ -144,13 +145,13 @@ def preamble(real: str, lanes: int, mask: str) -> str:
 
 @functools.cache
 def _processors() -> int:
-    """How many this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache
 def tools(dtype: torch.dtype) -> int:
-    """The address of the products' and packing's code."""
+    """The address of the table of functions that multiply and pack matrices."""
     source = "\n".join([preamble(*TYPES[dtype]), *(path.read_text(encoding="utf-8") for path in (KERNEL, PRODUCT))])
     library = build(source, "-O3")
     return ctypes.addressof(ctypes.c_char.in_dll(library, "tools"))

@@ -102,26 +102,26 @@ class NativeExecutor:
         ]
         last = [None if value is None else value.contiguous() for value in of_states]
         of_first = [inputs.new_empty(batch, columns) for columns in schedule.state_sizes] if wants_first else []
-        slots = [value.data_ptr() for value in (inputs, *trajectories)]
-        slots += _places(kept, [steps * batch * columns for columns in forward.kept])
-        slots += [value.data_ptr() for value in every]
-        slots += [None if value is None else value.data_ptr() for value in last]
-        slots += [value.data_ptr() for value in of_first] or [None] * schedule.states
+        arguments = [value.data_ptr() for value in (inputs, *trajectories)]
+        arguments += _places(kept, [steps * batch * columns for columns in forward.kept])
+        arguments += [value.data_ptr() for value in every]
+        arguments += [None if value is None else value.data_ptr() for value in last]
+        arguments += [value.data_ptr() for value in of_first] or [None] * schedule.states
         vectors, strides, _alive = back.vectors.find(parameters)
-        if back.ending is None:
+        if back.epilogue is None:
             rows = [empty(inputs, steps, batch, columns) for columns in back.rows]
-            back.program(steps, batch, vectors, strides, [*slots, *(value.data_ptr() for value in rows)])
+            back.program(steps, batch, vectors, strides, [*arguments, *(value.data_ptr() for value in rows)])
             return self._finish(gradients, parameters, inputs, trajectories, kept, rows), of_first
-        of_input = [empty(inputs, *inputs.shape)] if back.ending.of_input else []
-        sums = [empty(inputs, *shape) for shape in back.ending.shapes]
-        back.program(steps, batch, vectors, strides, [*slots, *(value.data_ptr() for value in (*of_input, *sums))])
-        if back.ending.order is not None:
-            return [*(sums[k] for k in back.ending.order), *of_input], of_first
+        of_input = [empty(inputs, *inputs.shape)] if back.epilogue.of_input else []
+        sums = [empty(inputs, *shape) for shape in back.epilogue.shapes]
+        back.program(steps, batch, vectors, strides, [*arguments, *(value.data_ptr() for value in (*of_input, *sums))])
+        if back.epilogue.order is not None:
+            return [*(sums[k] for k in back.epilogue.order), *of_input], of_first
         given = gradients.outside(parameters)
-        return [*back.ending.after(1, *parameters, *given, *sums), *of_input], of_first
+        return [*back.epilogue.after(1, *parameters, *given, *sums), *of_input], of_first
 
     def _finish(self, gradients: Training, parameters, inputs, trajectories, kept, rows):
-        """What is behind the loop, by PyTorch's operations."""
+        """What is after the loop, by PyTorch's operations."""
         schedule, forward = self.schedule, gradients.forward
         if gradients.finish is None:
             return []
@@ -135,9 +135,12 @@ class NativeExecutor:
         before = [trajectory[:-1] for trajectory in trajectories]
         given = gradients.outside(parameters)
         found = [rows[k] for k in gradients.backward.row_of]
-        late = len(found) - gradients.late
+        deferred_from = len(found) - gradients.deferred
         inner = [*given[: schedule.prepared], *hoisted, *before]
-        values = [*rows_from(gradients.row_values, inner, parts[len(of_hoisted) :], found[late:]), *found[:late]]
+        values = [
+            *rows_from(gradients.row_values, inner, parts[len(of_hoisted) :], found[deferred_from:]),
+            *found[:deferred_from],
+        ]
         x = rows_of(inputs)
         return gradients.finish(len(x), *parameters, x, *given, *(value.reshape(len(x), -1) for value in values))
 

@@ -63,7 +63,7 @@ class Hoisted(NamedTuple):
     values: Tensor
 
     def through(self, module: nn.Module) -> Hoisted:
-        """Itself: the values lie behind what there is between input and cell."""
+        """Itself: the values lie after what there is between input and cell."""
         return self
 
 
@@ -82,7 +82,7 @@ def feed(cell: Cell, inputs: Embedded | Hoisted, backend: str) -> tuple[Cell, Te
 
 
 def _split(cell: Cell, table: Tensor, backend: str) -> tuple[_Fed, list[Tensor]] | None:
-    """The cell behind what it hoists of a row, and its parameters; None where nothing can be gained."""
+    """The cell after what it hoists of a row, and its parameters; None where nothing can be gained."""
     plain = isinstance(cell, Around | WithOutput) or torch.compiler.is_compiling()
     if backend in ("auto", "native") and not plain and why_not_native(table, None) is None:
         try:

@@ -96,7 +96,7 @@ def _lead(first: State, others: tuple[Tensor, ...]) -> State:
 def _trace(
     cell: Cell, function: Callable, states: int, samples: tuple[Tensor, ...]
 ) -> tuple[fx.GraphModule, list[Tensor]]:
-    """A step's graph, and the tensors that it reads besides its arguments: the graph takes them too, behind these.
+    """A step's graph, and the tensors that it reads besides its arguments: the graph takes them too, after these.
 
     They may not stay in it, for a loop's body cannot be saved with tensors of its own.
     UntraceableError where the step does what a graph does not keep.

@@ -1,4 +1,4 @@
-"""What is left to do behind the loop, sorted for native code: the gradients of the parameters and of the input.
+"""What is left to do after the loop, sorted for native code: the gradients of the parameters and of the input.
 
 before        parameters and constants alone: what the rows are multiplied with
 rows          what is computed row by row: the gradient of the input, and what contractions read
@@ -98,7 +98,7 @@ def _contraction(graph: fx.GraphModule, node: fx.Node) -> Contraction:
             width(value)
             if every == [0]:
                 return Contraction(node, value, None)
-            with graph.graph.inserting_before(node):  # over the rows first, the columns behind them
+            with graph.graph.inserting_before(node):  # over the rows first, the columns after them
                 first = graph.graph.call_function(aten.sum.dim_IntList, (value, [0], True))
             first.meta = {**node.meta, "val": value.meta["val"].sum(0, keepdim=True)}
             node.args = (first, *node.args[1:])

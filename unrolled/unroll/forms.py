@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unrolled.unroll.compiled import Native
 from unrolled.unroll.graph import DamagedError, Graph
-from unrolled.unroll.passes import Backward, Ending, Forward, Training
+from unrolled.unroll.passes import Backward, Epilogue, Forward, Training
 from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.vectors import Outside, Vectors
 
@@ -137,7 +137,7 @@ def mapping(key: Form, form: Form) -> Form:
 
 
 def source_kind(value: Any, graphs: list[Graph]) -> str:
-    if value not in ("input", "saved", "late"):
+    if value not in ("input", "saved", "deferred"):
         raise DamagedError("a row value of no kind")
     return value
 
@@ -192,12 +192,12 @@ forward = checked(
     made(Forward, native, vectors, flag, several(whole, list), mapping(whole, whole), *[several(whole, list)] * 2),
     lambda found: len(found.kept_hoisted) <= len(found.kept),
 )
-ending = checked(
-    made(Ending, several(sizes, list), maybe(several(whole, list)), graph, flag),
+epilogue = checked(
+    made(Epilogue, several(sizes, list), maybe(several(whole, list)), graph, flag),
     lambda found: all(k < len(found.shapes) for k in found.order or ()),
 )
 backward = checked(
-    made(Backward, native, vectors, maybe(ending), several(whole, list), several(whole, list)),
+    made(Backward, native, vectors, maybe(epilogue), several(whole, list), several(whole, list)),
     lambda found: all(k < len(found.rows) for k in found.row_of),
 )
 training = made(Training, forward, backward, sizes, outside, maybe(graph), whole, several(row(source_kind, whole)))
@@ -219,26 +219,26 @@ def _is_whole(schedule: Schedule, inference: Forward | None, trainings: dict[tup
     for one in (inference, *(one.forward for one in trainings.values())):
         if one is None:
             continue
-        slots = 1 + 2 * states + len(one.trajectories) + len(one.kept) + (0 if one.hoists else len(one.rest))
-        if not _takes(one, parameters, slots) or max((*one.rest, *one.kept_hoisted, -1)) >= schedule.hoisted:
+        arguments = 1 + 2 * states + len(one.trajectories) + len(one.kept) + (0 if one.hoists else len(one.rest))
+        if not _takes(one, parameters, arguments) or max((*one.rest, *one.kept_hoisted, -1)) >= schedule.hoisted:
             return False
         if max((*one.trajectories, -1)) >= states:
             return False
     for wanted, training in trainings.items():
         back, kept = training.backward, len(training.forward.kept)
-        ends = len(back.rows) if back.ending is None else len(back.ending.shapes) + back.ending.of_input
-        slots = 1 + states + kept + len(schedule.visible) + 2 * states + ends
-        if not _takes(back, parameters, slots) or len(wanted) != len(schedule.reaching):
+        ends = len(back.rows) if back.epilogue is None else len(back.epilogue.shapes) + back.epilogue.of_input
+        arguments = 1 + states + kept + len(schedule.visible) + 2 * states + ends
+        if not _takes(back, parameters, arguments) or len(wanted) != len(schedule.reaching):
             return False
         if len(training.forward.trajectories) != states or max((*training.chosen, -1)) > parameters:
             return False
     return True
 
 
-def _takes(found: Forward | Backward, parameters: int, slots: int) -> bool:
+def _takes(found: Forward | Backward, parameters: int, arguments: int) -> bool:
     """Whether its vectors and so many other addresses are what the program takes."""
     program, vectors, compute = found.program, found.vectors, found.vectors.compute
-    count = program.pointers - len(program.turns) - len(program.stores) - slots
+    count = program.pointers - len(program.double_buffers) - len(program.temporaries) - arguments
     given = min(compute.count, len(compute.prepare.outputs))
     given += sum(len(part.outputs) for part in (compute.constants, compute.before) if part is not None)
     if count != given or any(k >= count for k in (*program.matrices, *program.flat)):

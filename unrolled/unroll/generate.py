@@ -61,7 +61,7 @@ class Generator:
         self._packed: Tensor | None = None
 
     def __call__(self, token: Tensor, state: State, choice: Choice, draws: Tensor) -> tuple[Tensor, State]:
-        """The tokens `[T, B]` that follow `token [B]`, and the state behind them; `draws [T, B]` are uniform.
+        """The tokens `[T, B]` that follow `token [B]`, and the state after them; `draws [T, B]` are uniform.
 
         A token of -1 says that the model's log-probabilities were NaN there; those after it in its row mean nothing.
         """
@@ -72,11 +72,11 @@ class Generator:
         draws = draws.to(torch.float64).contiguous()
         state = tuple(part.contiguous() for part in state)
         last = tuple(torch.empty_like(part) for part in state)
-        slots = [self._input, self._logits, self.embedding, tokens, draws, how, self._room]
-        slots += [part for pair in zip(state, last, strict=True) for part in pair]
+        arguments = [self._input, self._logits, self.embedding, tokens, draws, how, self._room]
+        arguments += [part for pair in zip(state, last, strict=True) for part in pair]
         vectors = [value.data_ptr() for value in self._prepared]
         strides = [value.stride() for value in self._prepared]
-        addresses = [value.data_ptr() for value in slots]
+        addresses = [value.data_ptr() for value in arguments]
         self._packed = self._loop(steps, self.batch, vectors, strides, addresses, self._packed)
         return tokens[1:], last
 

@@ -38,15 +38,15 @@ def _loop(core: fx.GraphModule, prepared: int, dtype: torch.dtype) -> Native:
     program = Program(dtype)
     program.keeps_packed = True
     vectors = {node: program.vector() for node in given[:prepared]}
-    room_of_x, out, embedding, tokens, draws, how, room = (program.slot() for _ in range(7))
+    room_of_x, out, embedding, tokens, draws, how, room = (program.argument() for _ in range(7))
     places = {x: rows_at(room_of_x, x, ONE_STEP)}
     outputs, starts, ends = [(logits, rows_at(out, logits, ONE_STEP))], [], []
     for node, new in zip(states, new_states, strict=True):
-        turn = program.turn(width(node))
-        places[node] = rows_at(turn, node, OLD)
-        outputs.append((new, rows_at(turn, node, NEW)))
-        starts.append(Copy((program.slot(), ONE_STEP), (turn, OLD), width(node)))
-        ends.append(Copy((turn, NEW), (program.slot(), ONE_STEP), width(node)))
+        double_buffer = program.double_buffer(width(node))
+        places[node] = rows_at(double_buffer, node, OLD)
+        outputs.append((new, rows_at(double_buffer, node, NEW)))
+        starts.append(Copy((program.argument(), ONE_STEP), (double_buffer, OLD), width(node)))
+        ends.append(Copy((double_buffer, NEW), (program.argument(), ONE_STEP), width(node)))
     read = f"((int64_t *){tokens})[t * B + r]"  # below 0 where none could be chosen: go on from any
     columns, tokens_known = size(width(x)), size(width(logits))
     before = (

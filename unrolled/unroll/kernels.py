@@ -79,7 +79,7 @@ def _run(cell: nn.Module, inputs: Tensor | PackedSequence, state: State) -> tupl
 
 
 def _flip(padded: Tensor, lengths: Tensor) -> Tensor:
-    """Reverse each sequence within its own length; what lies behind it stays where it is."""
+    """Reverse each sequence within its own length; what lies beyond it stays where it is."""
     time = torch.arange(padded.size(0), device=padded.device).unsqueeze(-1)
     source = torch.where(time < lengths, lengths - 1 - time, time)
     return padded.gather(0, source.unsqueeze(-1).expand_as(padded))

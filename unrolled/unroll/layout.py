@@ -14,7 +14,7 @@ from unrolled.unroll.compiled import Native
 from unrolled.unroll.executor import cut
 from unrolled.unroll.finish import Finish
 from unrolled.unroll.graph import Graph
-from unrolled.unroll.passes import Backward, Ending, Forward, Training
+from unrolled.unroll.passes import Backward, Epilogue, Forward, Training
 from unrolled.unroll.places import Place, size
 from unrolled.unroll.plan import Gradients, Plan
 from unrolled.unroll.program import AFTER, EVERY_STEP, NEW, OLD, ONE_STEP, Copy, Program
@@ -51,8 +51,8 @@ class Layout:
             backward = self._backward(gradients, kept, native=False)
         finish = None if gradients.finish is None else Graph.of(gradients.finish)
         outside = self._outside(plan.prepared, gradients)
-        edges = derivative.late, derivative.row_values
-        return Training(forward, backward, gradients.chosen, outside, finish, *edges)
+        deferred = derivative.deferred, derivative.row_values
+        return Training(forward, backward, gradients.chosen, outside, finish, *deferred)
 
     def hoisted(self) -> list[fx.Node | None]:
         """The hoisted values; None in the place of one that is the input itself."""
@@ -78,16 +78,16 @@ class Layout:
         count = len(results(plan.prepare)) if hoists else plan.prepared
         vectors = [program.vector() for _ in range(count)]
         constants = [program.vector() for _ in range(gradients.derivative.constant_count if gradients else 0)]
-        x = program.slot()
+        x = program.argument()
         made = self.hoisted()
-        first = [program.slot() for _ in range(plan.states)]
-        trajectories = {k: program.slot() for k in whole}
-        final = [program.slot() for _ in range(plan.states)]
+        first = [program.argument() for _ in range(plan.states)]
+        trajectories = {k: program.argument() for k in whole}
+        final = [program.argument() for _ in range(plan.states)]
         saved = results(graph)[plan.states :]
-        kept_at = {k: program.slot() for k in kept}
-        saved_at = [program.slot() for _ in saved]
+        kept_at = {k: program.argument() for k in kept}
+        saved_at = [program.argument() for _ in saved]
         values = [
-            x if node is None else kept_at.get(k) or (program.store(width(node)) if hoists else program.slot())
+            x if node is None else kept_at.get(k) or (program.temporary(width(node)) if hoists else program.argument())
             for k, node in enumerate(made)
         ]
         if hoists and any(made):
@@ -101,7 +101,7 @@ class Layout:
         places = {node: rows_at(name, node) for name, node in zip(values, of_rows, strict=True)}
         outputs, starts, ends = [], [], []
         for k, node in enumerate(states):
-            name = trajectories.get(k) or program.turn(width(node))
+            name = trajectories.get(k) or program.double_buffer(width(node))
             before, after = (EVERY_STEP, AFTER) if k in trajectories else (OLD, NEW)
             places[node] = rows_at(name, node, before)
             outputs.append((new[k], rows_at(name, node, after)))
@@ -127,35 +127,35 @@ class Layout:
         graph, incoming = _with_step_gradients(derivative.backward, [first + k for k in plan.visible])
         prepared, hoisted, states, fixed, saved, of_states, _ = cut(placeholders(graph)[1:], sizes)
         vectors = {node: program.vector() for node in [*prepared, *fixed]}
-        x = program.slot()
+        x = program.argument()
         places = {node: rows_at(x, node) for node, made in zip(hoisted, self.hoisted(), strict=True) if made is None}
-        places |= {node: rows_at(program.slot(), node) for node in states}
-        places |= {hoisted[k]: rows_at(program.slot(), hoisted[k]) for k in kept}
-        places |= {node: rows_at(program.slot(), node) for node in saved}
-        places |= {node: rows_at(program.slot(), node) for node in incoming}
-        last, of_first = ([program.slot() for _ in of_states] for _ in range(2))
+        places |= {node: rows_at(program.argument(), node) for node in states}
+        places |= {hoisted[k]: rows_at(program.argument(), hoisted[k]) for k in kept}
+        places |= {node: rows_at(program.argument(), node) for node in saved}
+        places |= {node: rows_at(program.argument(), node) for node in incoming}
+        last, of_first = ([program.argument() for _ in of_states] for _ in range(2))
         outputs, starts, ends = [], [], []
         found = list(enumerate(results(graph)))
         for j, node in found[: len(per_step)]:
             k = per_step[j] - core
             if k >= 0:
-                name = program.turn(width(node))
+                name = program.double_buffer(width(node))
                 places[of_states[k]] = rows_at(name, of_states[k], OLD)
                 outputs.append((node, rows_at(name, node, NEW)))
                 starts.append(Copy((last[k], ONE_STEP), (name, OLD), width(node)))
                 ends.append(Copy((name, NEW), (of_first[k], ONE_STEP), width(node)))
         # Gradients of hoisted values, and what contractions read; two of them may be one.
         left = [node for j, node in found if j >= len(per_step) or per_step[j] < core]
-        room = program.store if native else lambda columns: program.slot()
+        room = program.temporary if native else lambda columns: program.argument()
         stored = {node: rows_at(room(width(node)), node) for node in dict.fromkeys(left)}
         step = Step(graph, places, vectors, [*outputs, *stored.items()])
         program.loop(step, descending=True, starts=starts, ends=ends)
         self.steps["backward"] = step
         values = {**places, **stored}
-        late = [stored[node] for _, node in found[len(per_step) :]]
+        deferred = [stored[node] for _, node in found[len(per_step) :]]
         of_hoisted = [stored[node] for j, node in found[: len(per_step)] if per_step[j] < core]
         inputs = [values.get(node) for node in (*prepared, *hoisted, *states)]
-        rows = [*rows_from(derivative.row_values, inputs, [values[node] for node in saved], late), *of_hoisted]
+        rows = [*rows_from(derivative.row_values, inputs, [values[node] for node in saved], deferred), *of_hoisted]
         if native:
             return self._with_finish(gradients, program, x, rows)
         columns, order = [width(node) for node in stored], list(stored)
@@ -169,7 +169,7 @@ class Layout:
         return Outside(prepare, count, self.plan.prepared, constants, None if before is None else Graph.of(before))
 
     def _with_finish(self, gradients: Gradients, program: Program, x: str, rows: list[Place]) -> Backward:
-        """Adds the phases behind the loop; `rows` are the places of what they read from it."""
+        """Adds the phases after the loop; `rows` are the places of what they read from it."""
         count, given = len(self.parameters), self.plan.prepared + gradients.derivative.constant_count
         fixed = [*range(count), *range(count + 1, count + 1 + given)]
         of_input = count in gradients.chosen
@@ -187,16 +187,16 @@ class Layout:
             if base in places and not is_gradient:
                 at[wanted] = Place(places[base].pointer, places[base].stride, places[base].offset + offset)
             else:
-                at[wanted] = rows_at(program.slot() if is_gradient else program.store(width(node)), node)
+                at[wanted] = rows_at(program.argument() if is_gradient else program.temporary(width(node)), node)
                 outputs.append((node, at[wanted]))
         if outputs:
             program.rows(Step(finish.rows, places, vectors, outputs))
         for contraction in finish.contractions:
             left, right = contraction.left, contraction.right
             other, wide = (None, 0) if right is None else (at[right], width(right))
-            program.contract(at[left], width(left), other, wide, program.slot())
-        ending = Ending(finish.shapes, finish.order, Graph.of(finish.after), of_input)
-        return Backward(*self._built(program, self._outside(self.plan.prepared, gradients, finish.before)), ending)
+            program.contract(at[left], width(left), other, wide, program.argument())
+        epilogue = Epilogue(finish.shapes, finish.order, Graph.of(finish.after), of_input)
+        return Backward(*self._built(program, self._outside(self.plan.prepared, gradients, finish.before)), epilogue)
 
     def _built(self, program: Program, outside: Outside) -> tuple[Native, Vectors]:
         native = program.built()

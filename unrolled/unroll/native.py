@@ -47,8 +47,9 @@ def find(key: str) -> ctypes.CDLL | None:
         return None
 
 
-def build(source: str, level: str = LEVEL) -> ctypes.CDLL:
+def build(source: str, level: str | None = None) -> ctypes.CDLL:
     """The loaded library of a C source; CompilerError where there is no way to get one."""
+    level = level or LEVEL
     name = _name(digest(source.encode()), level)
     try:
         with open_cache(make=True) as folder:
@@ -62,9 +63,9 @@ def build(source: str, level: str = LEVEL) -> ctypes.CDLL:
         raise CompilerError(f"cannot write to the cache {cache_directory()}: {error.strerror or error}") from error
 
 
-def _name(key: str, level: str = LEVEL) -> str:
+def _name(key: str, level: str | None = None) -> str:
     """What a library is called, by the digest of its source."""
-    return digest("\0".join([key, level, *_ALWAYS, *compiler(), _processor()]).encode())[:32]
+    return digest("\0".join([key, level or LEVEL, *_ALWAYS, *compiler(), _processor()]).encode())[:32]
 
 
 def _loaded(folder: Folder, name: str) -> ctypes.CDLL | None:

@@ -14,7 +14,7 @@ from unrolled.unroll.vectors import Outside, Vectors
 class Forward:
     """Slots: the input, first states, states of all steps, last states, what is kept, the rest of the hoisted values.
 
-    A program that `hoists` computes the hoisted values itself, and has no slot for that rest.
+    A program that `hoists` computes the hoisted values itself, and has no argument for that rest.
     """
 
     program: Native
@@ -30,8 +30,8 @@ class Forward:
 
 
 @dataclass(eq=False)
-class Ending:
-    """How the contractions behind the loop, of `shapes`, become gradients: in `order`, or else by `after`.
+class Epilogue:
+    """How the contractions after the loop, of `shapes`, become gradients: in `order`, or else by `after`.
 
     `after(rows, parameters..., prepared..., constants..., contractions...)`. `of_input`: the input's gradient comes
     with them.
@@ -46,13 +46,13 @@ class Ending:
 @dataclass(eq=False)
 class Backward:
     """Slots: the input, what forward kept, gradients of every step's states, of the last and of the first ones; then
-    the input's gradient and the contractions, or, where there is no `ending`, the row values that they are made of.
+    the input's gradient and the contractions, or, where there is no `epilogue`, the row values that they are made of.
     """
 
     program: Native
     vectors: Vectors
-    ending: Ending | None = None
-    #: Columns of the row values, and which of them each gradient of a hoisted value and each late value is.
+    epilogue: Epilogue | None = None
+    #: Columns of the row values, and which of them each gradient of a hoisted value and each deferred value is.
     rows: Sequence[int] = ()
     row_of: Sequence[int] = ()
 
@@ -66,5 +66,5 @@ class Training:
     chosen: tuple[int, ...]
     outside: Outside
     finish: Graph | None
-    late: int
+    deferred: int
     row_values: tuple[tuple[str, int], ...]

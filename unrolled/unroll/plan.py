@@ -40,7 +40,7 @@ from unrolled.unroll.trace import (
     trace,
     trace_derivative,
     trace_step,
-    turn_products,
+    transpose_products,
 )
 from unrolled.unroll.words import operation, reason
 
@@ -55,11 +55,11 @@ class Derivative:
 
     `constants(prepared...)`: what is made of prepared values alone
     `forward(inputs..., constants...) -> states..., saved...`
-    `backward(inputs..., constants..., saved..., gradients of states...) -> per_step..., late...`
+    `backward(inputs..., constants..., saved..., gradients of states...) -> per_step..., deferred...`
     `collect(prepared..., constants..., row values...) -> collected...`, over the rows of all steps
 
     `per_step` and `collected` number the inputs whose gradients those are. `row_values` says where `collect`
-    finds its values: ("input", k), ("saved", k) or ("late", k).
+    finds its values: ("input", k), ("saved", k) or ("deferred", k).
     """
 
     wanted: tuple[bool, ...]
@@ -70,7 +70,7 @@ class Derivative:
     collect: fx.GraphModule
     saved: int
     saved_columns: tuple[int, ...]
-    late: int
+    deferred: int
     per_step: tuple[int, ...]
     collected: tuple[int, ...]
     row_values: tuple[tuple[str, int], ...]
@@ -203,11 +203,13 @@ class Plan:
         of_hoisted = [outside[k].meta["val"] for k in derivative.per_step if k < len(of_core)]
         constants = [node.meta["val"] for node in results(derivative.constants)]
         prepared = [node.meta["val"] for node in outside[: self.prepared]]
-        edges = [node.meta["val"] for node in placeholders(derivative.collect)[1 + len(prepared) + len(constants) :]]
+        deferred_inputs = [
+            node.meta["val"] for node in placeholders(derivative.collect)[1 + len(prepared) + len(constants) :]
+        ]
         if not chosen:
             return Gradients(derivative, None, None, ())
-        graph = trace(finish, [*self.parameters, self._input, *prepared, *constants, *edges, *of_hoisted])
-        turn_products(graph)
+        graph = trace(finish, [*self.parameters, self._input, *prepared, *constants, *deferred_inputs, *of_hoisted])
+        transpose_products(graph)
         return Gradients(derivative, graph, extract(graph, placeholders(graph), results(graph)), tuple(chosen))
 
     def derivative(self, wanted: tuple[bool, ...]) -> Derivative:
@@ -233,15 +235,17 @@ class Plan:
         in_step = ancestors([gradient_of[k] for k in per_step], set(nodes))
         collected: list[int] = []
         summed: list[int] = []
-        edges: list[fx.Node] = []
+        deferred_inputs: list[fx.Node] = []
         for k in gradient_of:
             if k < self.prepared:
-                edge = _edge(gradient_of[k], in_step, of_incoming)
-                whole = all(has_rows(node) or node in fixed or node in prepared for node in edge)
-                (collected if edge and whole else summed).append(k)
-                edges += edge if edge and whole else []
-        edges = [node for node in dict.fromkeys(edges) if node not in fixed and node not in prepared]
-        late = [node for node in edges if node in of_incoming]
+                needs = _deferred_inputs(gradient_of[k], in_step, of_incoming)
+                whole = all(has_rows(node) or node in fixed or node in prepared for node in needs)
+                (collected if needs and whole else summed).append(k)
+                deferred_inputs += needs if needs and whole else []
+        deferred_inputs = [
+            node for node in dict.fromkeys(deferred_inputs) if node not in fixed and node not in prepared
+        ]
+        deferred = [node for node in deferred_inputs if node in of_incoming]
 
         if summed:
             users = [user for k in summed for user in placeholders(self._core_of_rows)[k].users]
@@ -250,31 +254,31 @@ class Plan:
                 users[0] if users else joint.graph.output_node(),
                 "a product [B, features] @ [features, features], or a product with a vector, compiles",
             )
-        backward_results = [*(gradient_of[k] for k in per_step), *late]
+        backward_results = [*(gradient_of[k] for k in per_step), *deferred]
         backward_nodes = ancestors(backward_results, set(nodes)) & of_incoming
-        read = [*_arguments(backward_nodes, joint), *edges, *backward_results]
+        read = [*_arguments(backward_nodes, joint), *deferred_inputs, *backward_results]
         saved = [node for node in dict.fromkeys(read) if node in computed and node not in of_incoming | fixed]
-        saved = _dear(saved, {*inputs, *fixed}, edges)
+        saved = _expensive(saved, {*inputs, *fixed}, deferred_inputs)
         if any(not isinstance(node.meta["val"], torch.Tensor) for node in saved):
             raise operation("uses an operation whose derivative reads several of its results at once", saved[0])
         constants = [node for node in computed if node in fixed and isinstance(node.meta.get("val"), torch.Tensor)]
 
         places = {node: ("input", k) for k, node in enumerate(inputs)}
         places |= {node: ("saved", k) for k, node in enumerate(saved)}
-        places |= {node: ("late", k) for k, node in enumerate(late)}
+        places |= {node: ("deferred", k) for k, node in enumerate(deferred)}
         return Derivative(
             wanted=wanted,
             constant_count=len(constants),
             constants=extract(joint, prepared, constants),
             forward=extract(joint, [*inputs, *constants], [*new_states, *saved]),
             backward=extract(joint, [*inputs, *constants, *saved, *incoming], backward_results),
-            collect=extract(joint, [*prepared, *constants, *edges], [gradient_of[k] for k in collected]),
+            collect=extract(joint, [*prepared, *constants, *deferred_inputs], [gradient_of[k] for k in collected]),
             saved=len(saved),
             saved_columns=tuple(node.meta["val"].numel() // ROWS for node in saved),
-            late=len(late),
+            deferred=len(deferred),
             per_step=tuple(per_step),
             collected=tuple(collected),
-            row_values=tuple(places[node] for node in edges),
+            row_values=tuple(places[node] for node in deferred_inputs),
         )
 
 
@@ -324,13 +328,13 @@ def _reached(graph: fx.GraphModule, wanted: Sequence[bool]) -> list[bool]:
     return [node in found and node.meta["val"].is_floating_point() for node in results(graph)]
 
 
-def _edge(gradient: fx.Node, in_step: set[fx.Node], of_incoming: set[fx.Node]) -> list[fx.Node]:
+def _deferred_inputs(gradient: fx.Node, in_step: set[fx.Node], of_incoming: set[fx.Node]) -> list[fx.Node]:
     """What the part of `gradient`'s computation that no step needs reads from the rest; empty if there is none."""
     if gradient in in_step or gradient not in of_incoming or gradient.op == "placeholder":
         return []
     own: set[fx.Node] = set()
     left = [gradient]
-    edge: list[fx.Node] = []
+    needs: list[fx.Node] = []
     while left:
         node = left.pop()
         if node in own:
@@ -340,13 +344,13 @@ def _edge(gradient: fx.Node, in_step: set[fx.Node], of_incoming: set[fx.Node]) -
             outside = argument in in_step or argument not in of_incoming or argument.op == "placeholder"
             # A transposed value has its rows elsewhere; what it is a view of can be kept, and turned again.
             turned = argument.target in _VIEWS and not has_rows(argument)
-            (edge if outside and not turned else left).append(argument)
-    return list(dict.fromkeys(edge))
+            (needs if outside and not turned else left).append(argument)
+    return list(dict.fromkeys(needs))
 
 
-def _dear(saved: list[fx.Node], given: set[fx.Node], edges: list[fx.Node]) -> list[fx.Node]:
+def _expensive(saved: list[fx.Node], given: set[fx.Node], deferred_inputs: list[fx.Node]) -> list[fx.Node]:
     """`saved` without what backward can compute again, cheaply, from the rest of it and what is given."""
-    kept = [node for node in saved if node.target not in CHEAP or node in edges]
+    kept = [node for node in saved if node.target not in CHEAP or node in deferred_inputs]
     there = {*given, *kept}
     for node in saved:
         if node not in there and not all(argument in there for argument in node.all_input_nodes):

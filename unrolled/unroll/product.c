@@ -14,7 +14,7 @@ typedef int32_t index __attribute__((vector_size(32)));
 #endif
 
 // Turn LANES rows of LANES elements, `stride` apart, into columns: rows of PANEL elements, `PANEL` apart.
-INLINE void turn(const REAL *from, long stride, REAL *to) {
+INLINE void transpose(const REAL *from, long stride, REAL *to) {
 #if LANES == 8
   vec a[8], b[8];
   for (int i = 0; i < 8; i++) a[i] = *(const vec *)(from + i * stride);
@@ -38,7 +38,7 @@ INLINE void turn(const REAL *from, long stride, REAL *to) {
 #endif
 }
 
-// Pack a matrix [depth, width] of any strides into panels of PANEL columns, zeros behind its width; threads share the
+// Pack a matrix [depth, width] of any strides into panels of PANEL columns, zeros beyond its width; threads share the
 // panels out.
 void pack(const REAL *matrix, long row_stride, long column_stride, long depth, long width, REAL *packed, long thread,
                  long threads) {
@@ -52,7 +52,7 @@ void pack(const REAL *matrix, long row_stride, long column_stride, long depth, l
       for (; k < depth; k++) memcpy(panel + k * PANEL, source + k * row_stride, PANEL * sizeof(REAL));
     else if (columns == PANEL && row_stride == 1)
       for (; k + LANES <= depth; k += LANES)
-        for (long j = 0; j < PANEL; j += LANES) turn(source + k + j * column_stride, column_stride, panel + k * PANEL + j);
+        for (long j = 0; j < PANEL; j += LANES) transpose(source + k + j * column_stride, column_stride, panel + k * PANEL + j);
     for (; k < depth; k++)
       for (long j = 0; j < PANEL; j++)
         panel[k * PANEL + j] = j < columns ? source[k * row_stride + j * column_stride] : 0;
@@ -120,7 +120,7 @@ static void product_of_row(const REAL *a, const REAL *packed, long depth, long w
       SINGLE[panels](a, 0, packed + n * depth, depth, bias ? bias + n : 0, c + n, 0);
       continue;
     }
-    REAL edge[4 * PANEL], edge_bias[4 * PANEL]; // behind a matrix's last column there may be nothing to read or write
+    REAL edge[4 * PANEL], edge_bias[4 * PANEL]; // beyond a matrix's last column there may be nothing to read or write
     if (bias) memcpy(edge_bias, bias + n, left * sizeof(REAL));
     SINGLE[panels](a, 0, packed + n * depth, depth, bias ? edge_bias : 0, edge, 0);
     memcpy(c + n, edge, left * sizeof(REAL));
@@ -157,7 +157,7 @@ void product(const REAL *a, long a_stride, const REAL *packed, long depth, long 
   }
 }
 
-// Rows [count, width] into panels of COLUMNS columns, zeros behind the width.
+// Rows [count, width] into panels of COLUMNS columns, zeros beyond the width.
 #define GATHER(COLUMNS)                                                                                                 \
   static void gather_##COLUMNS(const REAL *restrict from, long stride, long count, long width, REAL *restrict to) {     \
     const long whole = width / COLUMNS, left = width % COLUMNS;                                                         \

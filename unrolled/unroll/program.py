@@ -1,8 +1,8 @@
-"""A native program in the making: C made of phases, each of which threads share out among them.
+"""Builds a native program: C that consists of phases, each of which is divided among the threads.
 
-Its arrays are vectors, which are made of parameters; slots, which the caller fills with addresses; and turns and
-stores, for which it finds room itself. Threads share the rows of the batch out once and take them through all steps
-without meeting; they meet between phases.
+Its arrays are vectors, computed from parameters; arguments, whose addresses the caller passes; and double buffers and
+temporaries, which are allocated for the call. The rows of the batch are divided among the threads once; a thread takes
+its rows through all steps without synchronization. Threads synchronize between phases.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from unrolled.unroll.places import Place, size
 from unrolled.unroll.words import operation
 
 SAMPLE = Path(__file__).with_name("sample.h")
-_WORTH_MEETING = 150_000  # weights of a product of which threads share the columns, where there is but one row
+_WORTH_SHARING = 150_000  # weights of a product whose columns are divided among threads if there is only one row
 
 EVERY_STEP = "{0} + (t * B + r) * {1}"  # row `r` of an array [T, B, columns], or of the states before step t
 AFTER = "{0} + ((t + 1) * B + r) * {1}"  # of the states [T + 1, B, columns] after step t
-OLD = "{0} + ((t & 1) * B + r) * {1}"  # of a turn [2, B, columns]
+OLD = "{0} + ((t & 1) * B + r) * {1}"  # of a double buffer [2, B, columns]
 NEW = "{0} + ((~t & 1) * B + r) * {1}"
 ONE_STEP = "{0} + r * {1}"  # of [B, columns]
 Rows = tuple[str, str]  # an array's name, and which of its rows
 
 
 class Copy(NamedTuple):
-    """Rows to copy before or behind a loop; zeros where the source's address is 0, none where the target's is."""
+    """Rows to copy before or after a loop: zeros if the source's address is 0, nothing if the target's address is 0."""
 
     source: Rows
     target: Rows
@@ -60,7 +60,7 @@ _ROWS = """  {{
 {body}
     }}
   }}"""
-_SIZES, _COUNT = "@sizes@", "@count@"  # stand in the C for what is known when all of it is written
+_SIZES, _COUNT = "@sizes@", "@count@"  # placeholders for what is known only when all of the C is written
 _PROGRAM = """{types}
 #define BLOCK {block}
 {headers}
@@ -91,7 +91,7 @@ void run(REAL *const *p, const long *strides, const long *sizes, long T, long B,
 
 
 class Program:
-    """Name arrays, add phases, and take what is `built`."""
+    """Name arrays, add phases, then call `built`."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         if dtype not in TYPES:
@@ -99,12 +99,12 @@ class Program:
         self.dtype = dtype
         self.work = 0  # floating-point operations a row of T * B
         self._vectors = 0
-        self._slots = 0
+        self._arguments = 0
         self._flat: set[int] = set()
-        self._turns: list[int] = []
-        self._stores: list[int] = []
+        self._double_buffers: list[int] = []
+        self._temporaries: list[int] = []
         self._phases: list[str] = []
-        self._contractions: list[str] = []  # behind all phases
+        self._contractions: list[str] = []  # after all phases
         self._packed: dict[str, tuple[int, int, int]] = {}  # depth, width, where it starts
         self._packed_size = 0
         self._scratch = [0, 0]  # elements a row: of the batch, and of all steps
@@ -113,24 +113,24 @@ class Program:
         self.keeps_packed = False
 
     def vector(self) -> str:
-        """The name of a matrix or vector that is made of parameters."""
+        """The name of a matrix or vector that is computed from parameters."""
         self._vectors += 1
         return f"c{self._vectors - 1}"
 
-    def slot(self) -> str:
-        """The name of an array whose address the caller will hand over, behind those named before it."""
-        self._slots += 1
-        return f"a{self._slots - 1}"
+    def argument(self) -> str:
+        """The name of an array whose address the caller passes, in the order in which they were named."""
+        self._arguments += 1
+        return f"a{self._arguments - 1}"
 
-    def turn(self, columns: int) -> str:
-        """The name of an array `[2, B, columns]` of which old and new rows are used in turn."""
-        self._turns.append(columns)
-        return f"t{len(self._turns) - 1}"
+    def double_buffer(self, columns: int) -> str:
+        """The name of an array `[2, B, columns]` whose halves hold the old and the new rows in turn."""
+        self._double_buffers.append(columns)
+        return f"t{len(self._double_buffers) - 1}"
 
-    def store(self, columns: int) -> str:
-        """The name of an array `[T, B, columns]` that lasts no longer than the call."""
-        self._stores.append(columns)
-        return f"m{len(self._stores) - 1}"
+    def temporary(self, columns: int) -> str:
+        """The name of an array `[T, B, columns]` that exists during the call alone."""
+        self._temporaries.append(columns)
+        return f"m{len(self._temporaries) - 1}"
 
     def loop(
         self,
@@ -141,9 +141,9 @@ class Program:
         ends: Sequence[Copy] = (),
         around: tuple[str, str] = ("", ""),
     ) -> None:
-        """A step for every t, behind the copies of `starts` and before those of `ends`.
+        """Adds a loop over t, which runs a step. The copies of `starts` come before it, those of `ends` after it.
 
-        `around` is C to run before and behind every step, for rows `first` to `first + N`.
+        `around` is C that runs before and after every step, for rows `first` to `first + N`.
         """
         self._samples |= any(around)
         packed = self._add(step, 0)
@@ -154,7 +154,7 @@ class Program:
         parts = {"starts": copies[0], "ends": copies[1], "body": body}
         texts = {name: "\n".join("        " + line for line in lines) for name, lines in parts.items()}
         alone = _LOOP.format(time=time, **texts)
-        if max((product.depth * product.width for product in step.products), default=0) < _WORTH_MEETING:
+        if max((product.depth * product.width for product in step.products), default=0) < _WORTH_SHARING:
             self._phases.append(alone)
             return
         barrier = "#pragma omp barrier"
@@ -168,12 +168,15 @@ class Program:
         self._phases.append(f"  if (B == 1 && all > 1) {{\n{text}\n  }} else\n{alone}")
 
     def rows(self, step: Step) -> None:
-        """A step for the rows of all steps at once."""
+        """Adds a step that runs over the rows of all steps at once."""
         body = "\n".join("      " + line for line in step.code(self._add(step, 1)))
         self._phases.append(_ROWS.format(body=body))
 
     def contract(self, left: Place, high: int, right: Place | None, wide: int, result: str) -> None:
-        """`left^T @ right` over the rows of all steps, of so many columns; or the sum of `left`, with no right."""
+        """Adds `left^T @ right` over the rows of all steps; the sum of `left` over the rows if there is no `right`.
+
+        high, wide: columns of `left` and of `right`.
+        """
         at = f"{left.pointer} + {size(left.offset)}, {size(left.stride)}, {size(high)}"
         if right is None:
             line = f"tools->sum_rows({at}, T * B, {result}, thread, all);"
@@ -185,7 +188,7 @@ class Program:
         self._contractions.append(f"    {line}")
 
     def _add(self, step: Step, kind: int) -> dict[fx.Node, str]:
-        """Count a step in; the names of its packed matrices."""
+        """Account for a step; returns the names of its packed matrices."""
         for node in step.nodes:
             value = node.meta.get("val")
             if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != self.dtype:
@@ -205,7 +208,7 @@ class Program:
         return f"w{name}"
 
     def source(self) -> tuple[str, tuple[int, ...]]:
-        """The C, and the sizes that it takes: programs that differ in their sizes alone are one."""
+        """The C, and the sizes that are passed to it: cells that differ only in their sizes share the C."""
         sizes: dict[str, str] = {}
         text = re.sub("@([a-z]*[0-9]+)@", lambda found: sizes.setdefault(found[1], f"n{len(sizes)}"), self._text())
         taken = [f"  const long {name} = sizes[{k}];" for k, name in enumerate(sizes.values())]
@@ -213,7 +216,7 @@ class Program:
         return text, tuple(int(name.lstrip(ascii_lowercase)) for name in sizes)
 
     def _text(self) -> str:
-        counts = {"c": self._vectors, "a": self._slots, "t": len(self._turns), "m": len(self._stores)}
+        counts = {"c": self._vectors, "a": self._arguments, "t": len(self._double_buffers), "m": len(self._temporaries)}
         names = [f"{letter}{k}" for letter, count in counts.items() for k in range(count)]
         arrays = [f"  REAL *const {name} = p[{k}];" for k, name in enumerate(names)]
         arrays += [
@@ -241,15 +244,15 @@ class Program:
         )
 
     def built(self) -> Native:
-        """As it is now, ready to be compiled."""
+        """The program, ready to be compiled."""
         source, sizes = self.source()
         return Native(
             key=digest(source.encode()),
             source=source,
             dtype=self.dtype,
-            pointers=self._vectors + self._slots + len(self._turns) + len(self._stores),
-            turns=tuple(self._turns),
-            stores=tuple(self._stores),
+            pointers=self._vectors + self._arguments + len(self._double_buffers) + len(self._temporaries),
+            double_buffers=tuple(self._double_buffers),
+            temporaries=tuple(self._temporaries),
             matrices=tuple(int(name[1:]) for name in self._packed),
             flat=tuple(sorted(self._flat)),
             packed=self._packed_size,

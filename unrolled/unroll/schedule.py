@@ -76,10 +76,10 @@ class Schedule:
 
 
 def rows_from(
-    row_values: Sequence[tuple[str, int]], inputs: Sequence[T], saved: Sequence[T], late: Sequence[T]
+    row_values: Sequence[tuple[str, int]], inputs: Sequence[T], saved: Sequence[T], deferred: Sequence[T]
 ) -> list[T]:
     """Those of the given values that a derivative's `row_values` name."""
-    sources = {"input": inputs, "saved": saved, "late": late}
+    sources = {"input": inputs, "saved": saved, "deferred": deferred}
     return [sources[kind][k] for kind, k in row_values]
 
 

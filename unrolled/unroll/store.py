@@ -1,6 +1,6 @@
 """What planning made, kept in the cache beside the libraries, for processes to come.
 
-A file holds a plan as data, in one of `unrolled.unroll.forms`, behind a digest of its name and content.
+A file holds a plan as data, in one of `unrolled.unroll.forms`, after a digest of its name and content.
 """
 
 from __future__ import annotations

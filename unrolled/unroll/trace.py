@@ -101,7 +101,7 @@ def _silence() -> Iterator[None]:
 
 
 def _take_biases_out(graph: fx.GraphModule) -> None:
-    """Leave a product only a bias that is one vector for all rows; any other is added behind it."""
+    """Leave a product only a bias that is one vector for all rows; any other is added after it."""
     for node in list(graph.graph.nodes):
         if node.target is not aten.addmm.default:
             continue
@@ -249,7 +249,7 @@ def trace_derivative(step: fx.GraphModule, wanted: Sequence[bool]) -> fx.GraphMo
             values = list(given)
             for k, variable in zip(chosen, variables, strict=True):
                 values[k] = variable
-            return tuple(fx.Interpreter(step).run(*values))  # tells each operation where the one behind it stood
+            return tuple(fx.Interpreter(step).run(*values))  # tells each operation where the one after it stood
 
         values, vjp = torch.func.vjp(forward, *(given[k] for k in chosen))
         return [*values, *vjp(tuple(gradients))]
@@ -303,7 +303,7 @@ def extract(
     return fx.GraphModule(source, graph)
 
 
-def turn_products(graph: fx.GraphModule) -> None:
+def transpose_products(graph: fx.GraphModule) -> None:
     """Write the transpose of a product as the product of the transposes, so that it comes out in the right order."""
     for node in list(graph.graph.nodes):
         if node.target is not aten.permute.default or list(node.args[1]) != [1, 0]:
@@ -311,14 +311,14 @@ def turn_products(graph: fx.GraphModule) -> None:
         (source,) = node.all_input_nodes
         if source.target is aten.mm.default and len(source.users) == 1:
             with graph.graph.inserting_before(node):
-                left, right = (_turned(graph.graph, argument) for argument in source.args)
+                left, right = (_transposed(graph.graph, argument) for argument in source.args)
                 product = graph.graph.call_function(aten.mm.default, (right, left))
             product.meta = dict(node.meta)
             node.replace_all_uses_with(product)
     graph.graph.eliminate_dead_code()
 
 
-def _turned(graph: fx.Graph, node: fx.Node) -> fx.Node:
+def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
     if node.target is aten.permute.default and list(node.args[1]) == [1, 0]:
         return node.args[0]
     turned = graph.call_function(aten.permute.default, (node, [1, 0]))

@@ -16,7 +16,7 @@ Tensors = Sequence[Tensor]
 @dataclass
 class Outside:
     """What is computed of the parameters outside the loop: prepared values, constants of the derivative made of them,
-    and what the phases behind the loop multiply with.
+    and what the phases after the loop multiply with.
     """
 
     prepare: Graph
