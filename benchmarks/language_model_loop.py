@@ -2,7 +2,7 @@
 
     python benchmarks/language_model_loop.py TEXT [--steps 500] [--rounds 5]
 
-Both run in turn, each in a process of its own; counted are the updates behind the first fifty, with all that the loop
+Both run in turn, each in a process of its own; counted are the updates after the first fifty, with all that the loop
 does between them (its progress, its log, its samples and validations). Prints the medians, their ratio, and the share
 of our loop that is spent outside the model's forward and backward passes and the optimiser.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 def train(text: str, steps: int) -> dict[str, float]:
-    """Seconds of the updates behind the first fifty, and of the model and the optimiser within them."""
+    """Seconds of the updates after the first fifty, and of the model and the optimiser within them."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 

@@ -2,7 +2,7 @@
 
     python benchmarks/lm_script.py TEXT STEPS
 
-Prints the seconds of all updates behind the first fifty.
+Prints the seconds of all updates after the first fifty.
 """
 
 import sys

@@ -24,8 +24,8 @@ from pathlib import Path
 from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 
-from unrolled.data.crew import processors
 from unrolled.data.lines import open_lines
+from unrolled.data.workers import processors
 from unrolled.decoding import BeamSearch
 from unrolled.metrics.translation import bleu, oracle
 from unrolled.tasks.translation import TranslationTask

@@ -1,4 +1,4 @@
-"""Programs that tests start: they find signals as at a terminal, and neither they nor those who wait stay for ever.
+"""Programs that tests start: they find signals as at a terminal, and neither they nor those who wait stay forever.
 
 A shell that starts the tests in the background has them ignore SIGINT, and so would all that they start.
 """

@@ -89,7 +89,7 @@ class Folder:
         return f"{through}/{name}" if self.descriptor is not None and os.path.isdir(through) else str(self.path / name)
 
     def read(self, name: str) -> bytes | None:
-        """What is in a file of the user's own that nobody else can write; None where there is no such file."""
+        """What is in a file of the user's own that nobody else can write; None if there is no such file."""
         try:
             file = self._open(name, os.O_RDONLY)
         except OSError:  # a link among them
@@ -107,7 +107,7 @@ class Folder:
             os.close(file)
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file there in one step, readable for the user alone; OSError where that cannot be done."""
+        """Put a file there in one step, readable for the user alone; OSError if that cannot be done."""
         begun = f"saving-{secrets.token_hex(8)}"
         file = self._open(begun, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -126,7 +126,7 @@ class Folder:
         os.replace(self._name(old), self._name(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def remove(self, name: str) -> None:
-        """Remove a file; nothing where it is not there, or cannot be removed."""
+        """Remove a file; nothing if it is not there, or cannot be removed."""
         with suppress(OSError):
             os.unlink(self._name(name), dir_fd=self.descriptor)
 
@@ -151,7 +151,7 @@ class Folder:
     def trim(self) -> None:
         """Remove the longest unused files beyond the bounds, and what killed processes have left.
 
-        Another process may find that a file has gone which it was about to read: it makes it anew. A library that is
+        Another process may find that a file has gone which it was about to read: it makes it again. A library that is
         loaded stays so.
         """
         most = limit()
@@ -206,9 +206,9 @@ class Folder:
 
 @contextmanager
 def open_cache(*inside: str, make: bool = False) -> Iterator[Folder | None]:
-    """The cache's folder, or one `inside` it; None where there is none and none is to be made.
+    """The cache's folder, or one `inside` it; None if there is none and none is to be made.
 
-    CacheError where others could have changed what is in it, OSError where it cannot be made or opened.
+    CacheError if others could have changed what is in it, OSError if it cannot be made or opened.
     """
     with _open(_Guarded(cache_directory().joinpath(*inside).absolute()), make) as folder:
         yield folder
@@ -242,7 +242,7 @@ def _open(named: _Guarded, make: bool) -> Iterator[Folder | None]:
 
 @contextmanager
 def _opened(named: _Guarded, name: str | Path, within: int | None) -> Iterator[Folder]:
-    """The folder `name`, below the descriptor `within` where there is one."""
+    """The folder `name`, below the descriptor `within` if there is one."""
     if not _POSIX:
         yield Folder(named.path, None)
         return
@@ -264,7 +264,7 @@ def _settled(named: _Guarded) -> Path:
     """An absolute path without links, of which nobody but this user and root can change any part.
 
     It is walked from the root, so that each look is at something that others cannot exchange any more. CacheError where
-    they can, FileNotFoundError where it ends early.
+    they can, FileNotFoundError if it ends early.
     """
     path = named.path
     done, left, links = Path(path.anchor), list(path.parts[1:]), 0
@@ -289,7 +289,7 @@ def _settled(named: _Guarded) -> Path:
 
 
 def _check_above(folder: Path, state: os.stat_result, named: _Guarded) -> None:
-    """CacheError where another user can exchange what is in `folder`, which is above the one that is named."""
+    """CacheError if another user can exchange what is in `folder`, which is above the one that is named."""
     if not stat.S_ISDIR(state.st_mode):
         raise NotADirectoryError(20, "Not a directory", str(folder))
     if state.st_uid not in _trusted():
@@ -321,7 +321,7 @@ def is_own_file(state: os.stat_result) -> bool:
 
 
 def limit() -> int:
-    """The bytes that compiled steps may take: `$UNROLLED_CACHE_SIZE`, in MiB; ConfigurationError where that is none."""
+    """The bytes that compiled steps may take: `$UNROLLED_CACHE_SIZE`, in MiB; ConfigurationError if that is none."""
     given = os.environ.get("UNROLLED_CACHE_SIZE") or str(LIMIT)
     if not re.fullmatch(r"\d{1,9}", given, re.ASCII):
         raise ConfigurationError(f"UNROLLED_CACHE_SIZE: expected a number of MiB, got {given!r}")

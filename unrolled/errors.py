@@ -20,7 +20,7 @@ class UnrolledError(Exception):
 
     @property
     def setting(self) -> str | None:
-        """The setting that the error is about, where there is one."""
+        """The setting that the error is about, if there is one."""
         return self.settings[0] if self.settings else None
 
 

@@ -20,7 +20,7 @@ def require(condition: bool, name: str, expected: str, value: object) -> None:
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """ConfigurationError where the setting `name` is none of `choices`."""
+    """ConfigurationError if the setting `name` is none of `choices`."""
     if value not in choices:
         known = ", ".join(choices)
         raise ConfigurationError(f"`{name}`: unknown value {value!r}, choose from {known}", setting=name)
@@ -66,7 +66,7 @@ def from_json(kind: type, stored: Any, where: str) -> Any:
 def from_options(kind: type, options: Mapping[str, Any]) -> Any:
     """A configuration of class `kind` from keywords: a path may be a `Path`, and one value stand for several.
 
-    ConfigurationError where one is of another type, or out of its range.
+    ConfigurationError if one is of another type, or out of its range.
     """
     hints = typing.get_type_hints(kind)
     values = {}

@@ -176,7 +176,7 @@ def test_what_others_may_not_read_is_a_row(folder, tmp_path):
         assert "Permission denied" in found[name], name
 
 
-def test_a_strangers_names_do_nothing_to_the_table(folder, capsys):
+def test_names_of_others_do_nothing_to_the_table(folder, capsys):
     file = folder / "b" / "config.json"
     stored = json.loads(file.read_text())
     stored["config"]["model"]["cell"] = "\x1b[31m\nlstm\ud800"

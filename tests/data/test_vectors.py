@@ -41,7 +41,7 @@ def test_words_with_spaces_and_json(tmp_path):
         ("v.txt", b"one 1 nan\n", "finite"),
         ("v.txt", b"", "holds no vector"),
         ("v.txt", b"\xff\xfe 1 2\n", "not text in UTF-8"),
-        ("v.txt", b"9 2\none 1 2\ntwo 1 2\n", "tells of 9 words, and 2 are there"),
+        ("v.txt", b"9 2\none 1 2\ntwo 1 2\n", "states 9 words, but it has 2"),
         ("v.txt.gz", gzip.compress(b"one 1 2\n", mtime=0)[:-9], "cannot be read"),
         ("v.txt.gz", b"one 1 2\n", "cannot be read"),
         ("v.txt", b"one 1 2\ntwo 1 x\n", "v.txt:2: not word vectors"),

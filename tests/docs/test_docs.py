@@ -54,7 +54,8 @@ WITH_RUNS = "python.md"
     "code",
     [block for block in blocks("python") if "import" in block.values[0] and not block.id.startswith(WITH_RUNS)],
 )
-def test_python_runs(code):
+def test_python_runs(code, monkeypatch):
+    monkeypatch.setattr("unrolled.tasks._registered", {})
     exec(compile(code, "docs", "exec"), {})
 
 

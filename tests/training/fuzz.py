@@ -196,7 +196,7 @@ def fuzz(numbers, seconds: float = float("inf")) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--first", type=int, default=None, help="number of the first attempt (drawn anew each time)")
+    parser.add_argument("--first", type=int, default=None, help="number of the first attempt (drawn again each time)")
     given = parser.parse_args()
     torch.set_num_threads(1)
     limit = 6 << 30  # settings of absurd sizes must fail, not fill the machine

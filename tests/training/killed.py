@@ -95,7 +95,7 @@ def min_char_rnn(folder: Path) -> list[str]:
     return [language(folder)[1], "--iterations", "40", "--sample-every", "20"]
 
 
-#: The commands that train: what each is told, once its data lie in a folder. The last begins anew where it was killed.
+#: The commands that train: what each is told, once its data lie in a folder. The last begins over where it was killed.
 TASKS: dict[str, Callable[[Path], list[str]]] = {
     "lm": language,
     "translate": translation,
@@ -111,7 +111,7 @@ def command(task: str, folder: Path) -> list[str]:
 
 
 def go_on(words: list[str], path: Path) -> list[str]:
-    """The words that train this run to its end: begun, gone on with, or begun anew where the task cannot go on."""
+    """The words that train this run to its end: begun, gone on with, or begun again where the task cannot go on."""
     if (path / "config.json").exists() and words[1] == "min-char-rnn":
         shutil.rmtree(path)
     resumed = (path / "config.json").exists()
@@ -170,7 +170,7 @@ def kill_again_and_again(task: str, folder: Path, seed: int, kills: int) -> None
         if ended:
             assert ended == signal.SIGKILL
             killed += 1
-        else:  # it came to its end before it was killed: the next one begins anew
+        else:  # it came to its end before it was killed: the next one begins over
             path.rename(folder / f"parts-{dying}")
     assert attempt(words, path) == 0
 

@@ -97,7 +97,7 @@ def test_tied_weights_are_saved_once_and_stay_tied(run):
 
 
 def test_the_same_weights_are_the_same_bytes(tmp_path):
-    """With several names for one tensor too: safetensors writes what it is told of each in an order drawn anew."""
+    """With several names for one tensor too: safetensors writes what it is told of each in an order drawn again."""
     torch.manual_seed(1)
     model = nn.ModuleDict({name: nn.Linear(3, 3) for name in "abcdef"})
     for name in "bcdef":

@@ -1,4 +1,4 @@
-"""The cache takes no more room than it may, and whoever is about to use what goes makes it anew."""
+"""The cache takes no more room than it may, and whoever is about to use what goes makes it again."""
 
 import ctypes
 import os

@@ -216,7 +216,7 @@ def test_a_step_that_no_graph_keeps_is_refused(kind, said):
 
 
 class Stepped(nn.Module):
-    """A stranger's module, unrolled from a state of its own or of ours."""
+    """A module of the user, unrolled from a state of its own or of ours."""
 
     batch_first = False
 

@@ -50,6 +50,17 @@ def test_without_a_compiler_it_works_and_says_so_once(command, fresh, monkeypatc
         unroll(CELLS["coupled"](3, 4), torch.randn(5, 2, 3), backend="native")
 
 
+@pytest.mark.parametrize(("flags", "expected"), [("-O0", None), ("'", "UNROLLED_CFLAGS"), ("-fno-such-thing", "fails")])
+def test_flags_for_the_compiler(flags, expected, fresh, monkeypatch):
+    monkeypatch.setenv("UNROLLED_CFLAGS", flags)
+    said = run(times=3)
+    assert len(said) == (expected is not None)
+    assert all(expected in line for line in said)
+    monkeypatch.delenv("UNROLLED_CFLAGS")
+    planned._planned.__init__()
+    assert run() == []
+
+
 def test_a_cache_that_cannot_be_written(fresh, monkeypatch):
     fresh.parent.joinpath("file").write_text("not a folder")
     monkeypatch.setenv("UNROLLED_CACHE", str(fresh.parent / "file" / "below"))

@@ -173,7 +173,7 @@ def test_a_cell_that_has_no_derivative_at_the_padding(make, backend, reverse, ev
     torch.testing.assert_close(found, torch.autograd.grad(expected, leaves), rtol=1e-4, atol=1e-5)
 
 
-def test_a_strangers_module():
+def test_a_user_module():
     for state in (None, torch.randn(3, 5)):
         module, found = nn.GRUCell(4, 5), []
         for value in (0.0, float("nan")):
@@ -244,7 +244,7 @@ def test_a_batch_of_no_sequences(name, lengths):
     torch.testing.assert_close(layer(x, lengths=lengths), expected)
 
 
-def test_a_batch_of_no_sequences_and_a_strangers_module():
+def test_a_batch_of_no_sequences_and_a_user_module():
     for options in ({}, {"recompute_every": 2}, {"reverse": True}):
         assert unroll(nn.GRUCell(4, 5), torch.randn(6, 0, 4), lengths=[], **options)[0].shape == (6, 0, 5)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unroll.random_cells import SETTINGS, Case, H
 from unrolled.errors import FallbackWarning
-from unrolled.unroll import native, unroll
+from unrolled.unroll import unroll
 
 STEPS, BATCH = 4, 2
 
@@ -105,7 +105,7 @@ test_cells_made_at_random = settings(max_examples=12)(_given(_agrees))
 def quick_compiler():
     """A compiler that does not optimise: the code is the same, and ready sooner."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "LEVEL", "-O0")
+        patch.setenv("UNROLLED_CFLAGS", "-O0")
         yield
 
 

@@ -65,7 +65,7 @@ def test_under_torch_compile():
     torch.testing.assert_close(*(torch.autograd.grad(y.sum(), list(layer.parameters())) for y in (made, expected)))
 
 
-def test_a_strangers_module_and_a_layer():
+def test_a_user_module_and_a_layer():
     x = torch.randn(7, 2, 3)
     module = torch.nn.GRUCell(3, 4)
     torch.testing.assert_close(unroll(module, x, recompute_every=2)[0], unroll(module, x)[0])

@@ -34,7 +34,7 @@ def test_torch_compile(layer):
 
 
 class Stepped(nn.Module):
-    """A stranger's module, unrolled from a state of its own."""
+    """A module of the user, unrolled from a state of its own."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,7 @@ ALONE = {
     "one": (lambda: Recurrent("gru", 4, 5), {}),
     "deep": (lambda: Recurrent("lstm", 4, 5, num_layers=2, bidirectional=True), {}),
     "lengths": (lambda: Recurrent("peephole", 4, 5), {"lengths": torch.tensor([6, 3])}),
-    "stranger": (Stepped, {}),
+    "user module": (Stepped, {}),
     "drop-in": (lambda: LSTM(4, 5), {}),
 }
 

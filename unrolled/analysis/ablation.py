@@ -14,10 +14,10 @@ from unrolled.cells import Cell, State
 from unrolled.layers.stack import through
 from unrolled.models import LanguageModel
 from unrolled.unroll import unroll
-from unrolled.unroll.adapt import Around
+from unrolled.unroll.adapt import WrapperCell
 
 
-class Held(Around):
+class Held(WrapperCell):
     """A cell some of whose units are held at zero, in all of its states.
 
     What is kept is appended to the input, one number a unit, so that every row of a batch can hold other units: `x` is

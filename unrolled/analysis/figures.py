@@ -26,7 +26,7 @@ def canvas(width: float = 8.0, height: float = 4.5) -> Figure:
 
 
 def targets(stem: Path, overwrite: bool) -> list[Path]:
-    """`stem.png` and `stem.svg`; ConfigurationError where one exists and may not be replaced, or cannot be written."""
+    """`stem.png` and `stem.svg`; ConfigurationError if one exists and may not be replaced, or cannot be written."""
     if stem.suffix in (".png", ".svg"):
         stem = stem.with_suffix("")
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
@@ -36,7 +36,7 @@ def targets(stem: Path, overwrite: bool) -> list[Path]:
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """ConfigurationError where `path` exists and may not be replaced, or its folder does not exist."""
+    """ConfigurationError if `path` exists and may not be replaced, or its folder does not exist."""
     if path.is_dir() or not path.name:
         raise ConfigurationError(f"{path}: is a folder; name a file")
     if path.exists() and not overwrite:

@@ -49,7 +49,7 @@ class _Gates(TorchDispatchMode):
 def gate_values(layer: Layer) -> dict[str, Tensor]:
     """The gates of each step by name, `[T, B, H]` each: all that the cell puts through a logistic function.
 
-    Those of a cell that does not declare them are called "gate 1", "gate 2" and so on. Empty where it has none.
+    Those of a cell that does not declare them are called "gate 1", "gate 2" and so on. Empty if it has none.
     """
     steps, batch = layer.inputs.shape[:2]
     with _Gates() as gates:  # the steps of a sequence that is known are rows of a batch

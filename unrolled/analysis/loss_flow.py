@@ -26,7 +26,7 @@ def loss_gradients(model: nn.Module, loss: Callable[[], Tensor], of: str | None 
     takes a height of the trees at a step, without the leaves. The norm is over all rows of the batch and all states,
     or over the state `of` in the cells that have it. `loss` runs the model; the layers use the eager loop meanwhile.
 
-    ConfigurationError where `loss` runs no cell, or none that has the state `of`.
+    ConfigurationError if `loss` runs no cell, or none that has the state `of`.
     """
     steps: dict[str, list[tuple[Tensor, ...]]] = {}
     names: dict[str, tuple[str, ...]] = {}

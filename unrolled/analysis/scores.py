@@ -30,7 +30,7 @@ STRETCHES = 5
 
 def can_be_told(label: np.ndarray) -> bool:
     """False where a label says the same of every character, or nearly: a yes, or a no, that comes in fewer than
-    `STRETCHES` stretches is told by any unit that happens to differ there."""
+    `STRETCHES` stretches is found by any unit that happens to differ there."""
     if label.dtype != np.bool_:
         return bool(label.size and label.min() < label.max())
     return int(np.count_nonzero(np.diff(label))) >= 2 * STRETCHES - 1

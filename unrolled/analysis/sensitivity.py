@@ -33,7 +33,7 @@ def sensitivity(cell: Cell, inputs: Tensor, first: State | None = None) -> Tenso
 
 
 def gates_by_hand(schedule: Sequence[str]) -> tuple[LSTMCell, Tensor]:
-    """A one-unit LSTM whose gates do as they are told, and its input `[T, 4]`.
+    """A one-unit LSTM whose gates are given, and its input `[T, 4]`.
 
     schedule: a word a step that names the open gates: "i" writes, "f" keeps, "o" shows; "" keeps all three closed. The
     first input feature is the signal, 1 at the first step; the others drive the gates.

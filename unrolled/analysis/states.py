@@ -63,7 +63,7 @@ class Layer:
 def trace(stack: Recurrent, inputs: Tensor, states: Sequence[State | None] | None = None) -> list[Layer]:
     """Each layer of `stack` over `inputs [T, B, I]`, as outside of training; `states` are the first, a layer each.
 
-    ConfigurationError where the stack is bidirectional.
+    ConfigurationError if the stack is bidirectional.
     """
     if stack.bidirectional:
         raise ConfigurationError("a bidirectional layer reads the text from both ends; analysis is of one direction")

@@ -82,7 +82,7 @@ def read_activations(
 
 @dataclass(frozen=True)
 class Finding:
-    """The unit that told a hypothesis best on the first half of the text, and how it did on the second.
+    """The unit that predicted a hypothesis best on the first half of the text, and how it did on the second.
 
     Scores are AUC, or Pearson's r for graded hypotheses. found: on the first half. held_out: on the second. p: the
     chance of a score like `held_out` for any of all the units and hypotheses that were tried (Bonferroni), by the
@@ -106,8 +106,10 @@ class Finding:
 
     @property
     def confirmed(self) -> bool:
-        """Whether it tells on the second half what it told on the first: AUC of 0.9 either way, or |r| of 0.9 (0.8 for
-        a depth, which units seldom count in even steps); p below 0.01.
+        """Whether the unit predicts on the second half what it predicted on the first.
+
+        It does if the AUC is at least 0.9 either way, or |r| at least 0.9 (0.8 for a depth, which units seldom count in
+        even steps), and p is below 0.01.
         """
         needed = 0.8 if not self.graded or self.hypothesis.startswith("depth") else 0.9
         return self.strength >= needed and self.p < 0.01 and self.same_sign

@@ -28,7 +28,7 @@ class Neighbours:
         return word in self._number
 
     def vector(self, word: str) -> np.ndarray:
-        """Of length 1; ConfigurationError where the word is not known."""
+        """Of length 1; ConfigurationError if the word is not known."""
         if word not in self._number:
             close = difflib.get_close_matches(word, self.words, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -36,7 +36,7 @@ class Neighbours:
         return self.values[self._number[word]]
 
     def places(self, words: Sequence[str]) -> tuple[int, ...] | None:
-        """The rows of the words in `values`; None where one is not known."""
+        """The rows of the words in `values`; None if one is not known."""
         found = [self._number.get(word) for word in words]
         return None if None in found else tuple(place for place in found if place is not None)
 

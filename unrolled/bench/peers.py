@@ -43,7 +43,7 @@ def torch_layer(name: str, inputs: int, hidden: int, x: Tensor) -> Side | None:
 
 
 def torch_compiled(name: str, cell: Cell, x: Tensor) -> Side | None:
-    """`torch.compile` of the eager loop; None where it takes longer than `PATIENCE`, or fails.
+    """`torch.compile` of the eager loop; None if it takes longer than `PATIENCE`, or fails.
 
     Another process tries it first, since it cannot be stopped in this one; what it compiled is in PyTorch's cache then.
     """

@@ -68,7 +68,7 @@ def require_cell(name: str) -> None:
 def find_cell(name: str) -> Callable[..., Any]:
     """The constructor of the cell called `name`, which makes a `Cell`, or, of the user's own, perhaps another module.
 
-    ConfigurationError, listing the names, where there is none.
+    ConfigurationError, listing the names, if there is none.
     """
     require_cell(name)
     own = parse_own(name)

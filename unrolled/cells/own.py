@@ -46,7 +46,7 @@ class OwnName:
 
 
 def parse_own(name: str) -> OwnName | None:
-    """The parts of such a name; None where it is a name of another kind."""
+    """The parts of such a name; None if it is a name of another kind."""
     place, colon, title = name.rpartition(":")
     if not colon or not title.isidentifier():
         return None
@@ -65,7 +65,7 @@ def cell_label(name: str) -> str:
 class Source:
     """Python source in which a class stands.
 
-    path: what Python is told that the file is called; package: the one that relative imports in it start from, if any.
+    path: the name of the file in Python's error messages. package: where its relative imports start, if any.
     """
 
     content: bytes = field(repr=False)
@@ -84,7 +84,7 @@ class Source:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A source file's content; ConfigurationError where it cannot be read, or is too long for one."""
+    """A source file's content; ConfigurationError if it cannot be read, or is too long for one."""
     try:
         with path.open("rb") as file:
             content = file.read(_LONGEST + 1)
@@ -100,7 +100,7 @@ def read_bytes(path: Path) -> bytes:
 def read_source(name: OwnName) -> Source:
     """The source that a name means now. A module is imported to find it; a file is not run.
 
-    ConfigurationError where there is none.
+    ConfigurationError if there is none.
     """
     if name.is_file:
         return Source(read_bytes(Path(name.place)), name.title, str(Path(name.place).absolute()))
@@ -124,7 +124,7 @@ _made: dict[str, ModuleType] = {}
 def load_class(source: Source) -> type:
     """The class that stands in a source, which is executed for it.
 
-    ConfigurationError where that fails, or the class is missing or no cell.
+    ConfigurationError if that fails, or the class is missing or no cell.
     """
     module = _made.get(source.key)
     if module is None:
@@ -158,10 +158,10 @@ def _running(path: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:  # any kind may come
-        raise told(error, path) from error
+        raise as_error(error, path) from error
 
 
-def told(error: BaseException, path: str) -> ConfigurationError:
+def as_error(error: BaseException, path: str) -> ConfigurationError:
     """An error of the user's code as one of this package, with the last line of it that was run.
 
     path: the file, or a module that could not be imported: then the line may be in any file that it imports.
@@ -195,7 +195,7 @@ def _attribute(module: ModuleType, title: str, place: str) -> Any:
 
 
 def check_cell(found: Any, name: str) -> type:
-    """The class, where it can be that of a cell; ConfigurationError, by `name`, where it is something else."""
+    """The class, if it can be that of a cell; ConfigurationError, by `name`, where it is something else."""
     from torch import nn
 
     if not isinstance(found, type) or not issubclass(found, nn.Module):
@@ -240,7 +240,7 @@ def telling_lines() -> Iterator[None]:
         passed = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
         if not passed or "allocate memory" in str(error) or "out of memory" in str(error):
             raise
-        raise told(error, passed[-1]) from error
+        raise as_error(error, passed[-1]) from error
 
 
 def find_own(name: OwnName) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import Any
 COMMANDS: dict[str, tuple[str, str]] = {
     "train min-char-rnn": ("train_min_char_rnn", "train the lectures' 112-line model, as they do"),
     "translate": ("translate", "translate lines with one run, or several together"),
-    "rescore": ("rescore", "rank the outputs of another translator anew"),
+    "rescore": ("rescore", "rerank the outputs of another translator"),
     "reply": ("reply", "suggest short answers to a mail"),
     "sample": ("sample", "generate text from a run"),
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity; BLEU, chrF"),
@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def name_of(words: Sequence[str]) -> str | None:
-    """The command that the words begin with; None where they name no command, or a group alone."""
+    """The command that the words begin with; None if they name no command, or a group alone."""
     for length in (2, 1):
         name = " ".join(words[:length])
         if len(words) >= length and (name in COMMANDS or (length == 2 and _trains(words))):

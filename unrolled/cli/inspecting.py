@@ -81,7 +81,7 @@ def text_of(task: LanguageTask, file: str, limit: int) -> str:
 def tokens_for(task: LanguageTask, file: str | None, limit: int, at_least: int) -> np.ndarray:
     """The first `limit` characters of `file`, or of the run's held-out text, as tokens, int64 `[N]`.
 
-    DataError where there are fewer than `at_least` tokens.
+    DataError if there are fewer than `at_least` tokens.
     """
     tokens = held_out_tokens(task, limit) if file is None else task.vocabulary.encode(text_of(task, file, limit))
     require_tokens(tokens, at_least)

@@ -81,7 +81,7 @@ def _spelt_out(words: Sequence[str]) -> list[str]:
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """ConfigurationError on --data given twice, of which the first would be lost, and on an empty path."""
+    """ConfigurationError if --data is given twice, since the first would be lost, and if a path is empty."""
     if sum(word.split("=")[0] == "--data" for word in words) > 1:
         raise ConfigurationError("--data is given twice; write all paths after one")
     given = [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]

@@ -19,7 +19,7 @@ from unrolled.tasks.pairs import Which
 
 @dataclass(frozen=True)
 class Arguments:
-    """Rank the outputs of another system anew; several runs are an ensemble.
+    """Rerank the outputs of another system; several runs are an ensemble.
 
     Prints the best of each list, one a line of the source; an empty line where a source has no list.
     """

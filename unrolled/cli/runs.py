@@ -94,7 +94,7 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _printable(cell: str) -> str:
-    """Names and settings may be a stranger's: no line breaks in the table, and nothing that a terminal obeys."""
+    """Names and settings of runs may come from others: they must not break lines or control the terminal."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in cell)
 
 
@@ -121,7 +121,7 @@ def _unlisted(problems: list[OSError]) -> Iterator[tuple[Path, OSError]]:
 
 
 def _row(path: Path, folder: Path, error: OSError | None = None) -> Row:
-    """A run's row; where it cannot be read, one that says why, and leaves the others theirs."""
+    """A run's row; if it cannot be read, one that says why, and leaves the others theirs."""
     name = str(path.relative_to(folder)) if path != folder else path.name or str(path)
     try:
         if error is not None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from unrolled.training import Outcome, Trainer
     from unrolled.training.processes import Processes
 
-#: A limit given anew takes the place of those before it.
+#: A limit that is given with --resume replaces all earlier ones.
 _LIMITS = ("epochs", "max_steps", "max_time")
 
 
@@ -44,7 +44,7 @@ class RunArguments:
     out: Annotated[Path | None, arg(metavar="RUN")] = None
     """Directory of the new run (runs/NAME-1, or the next free number)."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Go on with this run, exactly where it stopped; limits and learning rate may be given anew."""
+    """Go on with this run, exactly where it stopped; limits and learning rate may be changed."""
     trust: Trust = False
     init_from: Annotated[Path | None, arg(metavar="RUN")] = None
     """Start from this run's weights, with its model's settings: a new run, on new data, with a new optimiser. Tokens
@@ -54,7 +54,7 @@ class RunArguments:
 
 
 def main(words: Sequence[str], prog: str) -> int:
-    """Train anew or go on; the exit code."""
+    """Train a new run or resume one; returns the exit code."""
     return Training(find_info(prog.split()[-1])).main(words, prog)
 
 
@@ -104,20 +104,20 @@ class Training:
                 created.append(self._create(arguments, console))
                 return created[0].run.path
 
-            path = processes.first(create)
+            path = processes.on_main(create)
             task = created[0] if created else self._joined(open_run(path))
             return self._train(task, processes, console, resume=False)
         run, _ = Run.read(arguments.resume)
         config = self._renewed(run, arguments, words, prog)
         processes = join(find_device(config.training.device), config.training.precision)
-        processes.first(lambda: open_run(run.path) and None)  # which brings one of an older format up to date
-        with run.locked() if processes.leads else nullcontext():
+        processes.on_main(lambda: open_run(run.path) and None)  # which brings one of an older format up to date
+        with run.locked() if processes.is_main else nullcontext():
             if arguments.trust:
-                processes.first(partial(trust_cells, run))
-            processes.first(lambda: require_trusted(run) and None)
+                processes.on_main(partial(trust_cells, run))
+            processes.on_main(lambda: require_trusted(run) and None)
             run = dataclasses.replace(run, config=to_json(config))
-            task = self.task(run) if processes.leads else self._joined(run)
-            processes.first(task.verify)
+            task = self.task(run) if processes.is_main else self._joined(run)
+            processes.on_main(task.verify)
             return self._train(task, processes, console, resume=True)
 
     def _joined(self, run: Run) -> Task:
@@ -166,14 +166,14 @@ class Training:
             console=console,
             disable=not console.is_terminal,
         ) as bar:
-            told = bar.add_task("reading", total=None)
+            reading = bar.add_task("reading", total=None)
             task = self.task.create(
                 path,
                 settings,
-                lambda what, share: bar.update(told, description=what, total=1.0, completed=share),
+                lambda what, share: bar.update(reading, description=what, total=1.0, completed=share),
                 start,
             )
-            bar.remove_task(told)
+            bar.remove_task(reading)
         if start is not None:
             console.print(f"start  {start.origin}")
             for note in start.notes:
@@ -181,7 +181,7 @@ class Training:
         return task
 
     def _renewed(self, run: Run, arguments: Any, words: Sequence[str], prog: str) -> Any:
-        """The run's settings, with what was given anew beside --resume, where it may be."""
+        """The run's settings, changed by the flags that were given with --resume and may change them."""
         if arguments.out is not None:
             raise ConfigurationError("--resume goes on in its own directory; leave out --out")
         if run.task != self.info.kind:
@@ -204,13 +204,13 @@ class Training:
 
         goes_on = resume or task.run.origin is not None  # whose first weights are a checkpoint
         trainer = Trainer(task, task.config.training, task.run, console, goes_on, processes)
-        if processes.leads:
+        if processes.is_main:
             if resume:  # now that it is sure to go on
                 task.run.write_config(task.run.config)
                 task.keep_counts()
             _introduce(task, trainer, console, resume)
         outcome = trainer.train()
-        if processes.leads:
+        if processes.is_main:
             self._conclude(task, outcome, console)
         return 130 if outcome.reason == "interrupted" else 0
 
@@ -243,7 +243,7 @@ def _introduce(task: Task, trainer: Trainer, console: Console, resume: bool) -> 
 
 
 def _value_of(option: str, words: Sequence[str]) -> str | None:
-    """What stands after an option among the words of a command line, the last time; None where it is not there."""
+    """What stands after an option among the words of a command line, the last time; None if it is not there."""
     found = None
     for word, following in pairwise([*words, "--"]):
         name, equals, value = word.partition("=")

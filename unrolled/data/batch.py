@@ -66,7 +66,7 @@ class Batch:
         return (self,)
 
     def share(self, rank: int, size: int) -> Self:
-        """The rows of process `rank` of `size`; a row that is not counted where there is none for it.
+        """The rows of process `rank` of `size`; a row that is not counted if there is none for it.
 
         Each process must have something to read, since they wait for each other.
         """

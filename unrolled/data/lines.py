@@ -73,7 +73,7 @@ def _byte_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
 
 
 class _Rejoined:
-    """A stream of which the beginning was read already."""
+    """A stream whose beginning was already read."""
 
     def __init__(self, head: bytes, rest: IO[bytes]) -> None:
         self._head, self._rest = head, rest
@@ -98,7 +98,7 @@ def split_blanks(line: str) -> list[str]:
 def read_json(path: str | Path, of_pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """What a JSON file holds; `of_pairs` makes what stands for an object, of its pairs (a dict).
 
-    DataError, with the line, where it cannot be read, is not JSON, or holds half a surrogate pair, which no text does.
+    DataError, with the line, if it cannot be read, is not JSON, or holds half a surrogate pair, which no text does.
     """
     text = "\n".join(open_lines(path))
     try:

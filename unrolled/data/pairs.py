@@ -22,7 +22,7 @@ PADDING = -1
 
 
 def read_line_pairs(source: str, target: str) -> tuple[list[str], list[str]]:
-    """Both files' lines; DataError where their numbers differ."""
+    """Both files' lines; DataError if their numbers differ."""
     pair = list(open_lines(source)), list(open_lines(target))
     if len(pair[0]) != len(pair[1]):
         raise DataError(
@@ -107,7 +107,7 @@ def save_pairs(path: Path, parts: dict[str, Pairs]) -> None:
 
 
 def load_pairs(path: Path) -> dict[str, Pairs]:
-    """What `save_pairs` wrote; RunError where the file is missing or something else."""
+    """What `save_pairs` wrote; RunError if the file is missing or something else."""
     try:
         arrays = load_file(path)
         names = dict.fromkeys(key.split(".")[0] for key in arrays)

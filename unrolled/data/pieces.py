@@ -24,7 +24,7 @@ class Piece:
     end: int
 
     def bytes(self) -> bytes:
-        """As they are, with the mark; DataError where the file cannot be read."""
+        """As they are, with the mark; DataError if the file cannot be read."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.start)
@@ -89,6 +89,6 @@ def _line_end(file: IO[bytes], position: int, total: int, size: int) -> int:
 
 
 def read_text(files: Sequence[Path]) -> Iterator[str]:
-    """The files' text in blocks of about a megabyte; DataError where one is not UTF-8 text."""
+    """The files' text in blocks of about a megabyte; DataError if one is not UTF-8 text."""
     for piece in cut(files, BLOCK_BYTES):
         yield piece.text()

@@ -24,7 +24,7 @@ _NOT_CODE = {"test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data", "
 
 def find_sources(given: Sequence[str], glob: str | None = None, *, unpack: bool = True) -> list[Path]:
     """The files that `given` names: files as they are, folders by `glob` (default: all but hidden ones), `-` for
-    standard input, and nothing at all for the default corpus. DataError where one is missing or matches nothing.
+    standard input, and nothing at all for the default corpus. DataError if one is missing or matches nothing.
 
     unpack: put what is packed by gzip into temporary files; without, it is bytes like any other.
     """

@@ -8,7 +8,7 @@ from unrolled.errors import ConfigurationError
 def split_lengths(count: int, validation: float, test: float) -> tuple[int, int, int]:
     """The lengths of the three parts of `count` tokens; the last two are fractions, cut off its end.
 
-    ConfigurationError where nothing would be left to train on.
+    ConfigurationError if nothing would be left to train on.
     """
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ConfigurationError(

@@ -27,13 +27,13 @@ class Split:
 
 
 def split_tokens(tokens: np.ndarray, validation: float, test: float) -> Split:
-    """Cut off the last fractions of the text; ConfigurationError where nothing would be left to train on."""
+    """Cut off the last fractions of the text; ConfigurationError if nothing would be left to train on."""
     first, second, _ = split_lengths(len(tokens), validation, test)
     return Split(tokens[:first], tokens[first : first + second], tokens[first + second :])
 
 
 def check_tokens(tokens: np.ndarray, limit: int) -> None:
-    """DataError where a token is none of a vocabulary of `limit`."""
+    """DataError if a token is none of a vocabulary of `limit`."""
     highest = int(tokens.max(initial=0))
     if highest >= limit:
         raise DataError(f"the encoded text is damaged: token {highest} of a vocabulary of {limit}; start a new run")

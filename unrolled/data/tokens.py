@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from unrolled.cache import cache_directory, open_cache
-from unrolled.data.crew import DIGEST_BYTES, Crew, Job, Result, characters, encode, encode_to_cache, words
 from unrolled.data.levels import LEVELS, VOCABULARIES
 from unrolled.data.lines import read_json
 from unrolled.data.pieces import Piece, cut, read_text
 from unrolled.data.vocabulary import Blocks, BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
 from unrolled.data.words import WordVocabulary
+from unrolled.data.workers import DIGEST_BYTES, Job, Result, WorkerPool, characters, encode, encode_to_cache, words
 from unrolled.errors import CacheError, ConfigurationError, DataError, RunError
 
 #: Told what is being done, and what share of it is done.
@@ -71,14 +71,14 @@ def _surveyed(what: Callable[[Job], Result], files: Sequence[Path], progress: Pr
     if len(jobs) <= ALONE:
         yield from map(what, jobs)
         return
-    with Crew() as crew:
-        for number, found in enumerate(crew.map(what, jobs), 1):
+    with WorkerPool() as pool:
+        for number, found in enumerate(pool.map(what, jobs), 1):
             yield found
             progress("reading the text", number / len(jobs))
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
-    """Read what `Vocabulary.save` wrote; RunError where the file is missing or something else."""
+    """Read what `Vocabulary.save` wrote; RunError if the file is missing or something else."""
     try:
         state = read_json(path)
         return VOCABULARIES[state["level"]].from_state(state)
@@ -104,7 +104,7 @@ class TokenFile:
 
     @classmethod
     def open(cls, path: Path) -> TokenFile:
-        """RunError where the file or its description is missing or damaged."""
+        """RunError if the file or its description is missing or damaged."""
         description = path.with_suffix(".json")
         try:
             stored = read_json(description)
@@ -119,7 +119,7 @@ class TokenFile:
         return file
 
     def verify(self) -> None:
-        """RunError where the numbers are not those that were encoded."""
+        """RunError if the numbers are not those that were encoded."""
         if self.sha256:
             with self.path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != self.sha256:
@@ -132,7 +132,7 @@ def encode_files(
     """Encode the files, one after the other, into `path`.
 
     A large text is encoded by several processes, and its parts are kept in the cache by their content: what was
-    interrupted goes on, and what was encoded once is not encoded again. RunError where `path` cannot be written.
+    interrupted goes on, and what was encoded once is not encoded again. RunError if `path` cannot be written.
     """
     limit = len(vocabulary)
     dtype = next(name for name in DTYPES if limit <= 1 << 8 * np.dtype(name).itemsize)
@@ -158,8 +158,8 @@ def _encoded(files: Sequence[Path], vocabulary: Vocabulary, dtype: str, progress
             yield encode(job, vocabulary, dtype)
         return
     cache = cache_folder()
-    with Crew() as crew:
-        made = crew.map(encode_to_cache, jobs, vocabulary, dtype=dtype, cache=str(cache))
+    with WorkerPool() as pool:
+        made = pool.map(encode_to_cache, jobs, vocabulary, dtype=dtype, cache=str(cache))
         for number, name in enumerate(made, 1):
             with open(name, "rb") as part:
                 part.seek(DIGEST_BYTES)
@@ -183,7 +183,7 @@ def _jobs(files: Sequence[Path]) -> list[list[Piece]]:
 
 
 def cache_folder() -> Path:
-    """Where encoded parts are kept; DataError where it cannot be made, or others could change what is in it."""
+    """Where encoded parts are kept; DataError if it cannot be made, or others could change what is in it."""
     folder = cache_directory() / "tokens"
     try:
         with open_cache("tokens", make=True):  # from here on nobody else can exchange a part of its path

@@ -37,7 +37,7 @@ class Tree:
 
 
 def parse_tree(text: str) -> Tree:
-    """The tree in `text`; DataError where it is no binary tree with a label on every node."""
+    """The tree in `text`; DataError if it is no binary tree with a label on every node."""
     nodes: list[tuple[int, str | None, int, int]] = []
     open_nodes: list[tuple[int, list[int], list[str]]] = []
     pieces = iter(_PIECE.findall(text))

@@ -74,14 +74,14 @@ def _row(numbers: Sequence[Any], where: str) -> np.ndarray:
 
 
 def _text_entries(path: Path) -> Iterator[tuple[str, str, Sequence[str]]]:
-    width, told, count = 0, None, 0
+    width, stated, count = 0, None, 0
     for number, line in enumerate(open_lines(path, _ADVICE), 1):
         parts = split_blanks(line)
         if not parts:
             continue
         if not width:
             if len(parts) == 2 and all(part.isdecimal() for part in parts):
-                told, width = int(parts[0]), int(parts[1])
+                stated, width = int(parts[0]), int(parts[1])
                 continue
             # A line that begins with a space and holds only numbers is that of the empty word.
             width = len(parts) if line[0] in " \t" and _is_number(parts[0]) else len(parts) - 1
@@ -90,12 +90,12 @@ def _text_entries(path: Path) -> Iterator[tuple[str, str, Sequence[str]]]:
             raise DataError(f"{path}:{number}: {len(parts) - 1} numbers, and {width} are expected")
         count += 1
         yield str(number), _unescaped(word), numbers
-    if told not in (None, count):
-        raise DataError(f"{path}: its first line tells of {told:,} words, and {count:,} are there")
+    if stated not in (None, count):
+        raise DataError(f"{path}: its first line states {stated:,} words, but it has {count:,}")
 
 
 def _split(line: str, parts: list[str], width: int) -> tuple[str | None, list[str]]:
-    """The word, None where there is none, and the last `width` of the parts, which are its numbers."""
+    """The word, None if there is none, and the last `width` of the parts, which are its numbers."""
     if len(parts) == width + 1:
         return parts[0], parts[1:]
     if len(parts) > width:  # a word may hold spaces
@@ -125,7 +125,7 @@ def write_vectors(path: Path, words: Sequence[str], values: np.ndarray, header: 
     """Write as text: with `header` as word2vec does, without as GloVe does. `read_vectors` gives the same words, and
     the same float32 `values [N, width]`.
 
-    DataError where two words are equal, or a value is not finite: neither could be read back.
+    DataError if two words are equal, or a value is not finite: neither could be read back.
     """
     word, times = Counter(words).most_common(1)[0] if words else ("", 0)
     if times > 1:
@@ -170,7 +170,7 @@ def _unescaped(word: str) -> str:
 
 
 def _meant(escape: str) -> str | None:
-    """The character that `escape` stands for; None where it is not as `_escape_of` writes it, of what must be."""
+    """The character that `escape` stands for; None if it is not as `_escape_of` writes it, of what must be."""
     point = int(escape[3:-1], 16)
     character = chr(point) if point <= 0x10FFFF else ""
     fits = character and escape == _escape_of(character) and (character == "<" or _must_escape(character))

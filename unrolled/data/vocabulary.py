@@ -17,7 +17,7 @@ from unrolled.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-#: A pass over a text: every call starts anew and yields it in pieces of about a megabyte, cut at line ends.
+#: A pass over a text: every call starts over and yields it in pieces of about a megabyte, cut at line ends.
 Blocks = Callable[[], Iterator[str]]
 
 #: Shown where bytes are no character, and while a character is still incomplete.
@@ -47,7 +47,7 @@ class Vocabulary(ABC):
     @classmethod
     @abstractmethod
     def from_state(cls, state: dict[str, Any]) -> Vocabulary:
-        """From what `state` gave. ValueError, TypeError, KeyError or DataError where it cannot have come from there."""
+        """From what `state` gave. ValueError, TypeError, KeyError or DataError if it cannot have come from there."""
 
     def spelling(self, token: int) -> str:
         """How the vocabulary itself writes a token: no two alike."""
@@ -80,7 +80,7 @@ class Vocabulary(ABC):
 
 
 def unknown_note(level: str, unknown: Sequence[str]) -> str:
-    """What becomes of text that a vocabulary lacks, for the person who gave it; empty where there is none."""
+    """What becomes of text that a vocabulary lacks, for the person who gave it; empty if there is none."""
     if not unknown:
         return ""
     fate = "left out" if level == "char" else "read as <unk>"
@@ -89,7 +89,7 @@ def unknown_note(level: str, unknown: Sequence[str]) -> str:
 
 
 def require_text(tokens: Sequence[str]) -> None:
-    """DataError where a token holds half of a surrogate pair: no text has it, and no terminal or file takes it."""
+    """DataError if a token holds half of a surrogate pair: no text has it, and no terminal or file takes it."""
     for number, token in enumerate(tokens):
         if readable(token) != token:
             raise DataError(f"token {number:,}, {token!r}, holds half of a surrogate pair, which is no text")

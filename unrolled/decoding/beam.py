@@ -91,7 +91,7 @@ class BeamSearch:
         prefix: Tensor | None = None,
         record: list[SearchStep] | None = None,
     ) -> list[list[Hypothesis]]:
-        """The `n_best` outputs of every sentence, fewer where there are no more: none where no output is possible.
+        """The `n_best` outputs of every sentence, fewer if there are no more: none where no output is possible.
 
         state, first: the state after `model.start`, and the first token `[B]` that is fed.
         end: the token that ends an output.
@@ -101,7 +101,7 @@ class BeamSearch:
 
         DecodingError, with the step, the sentence and the hypothesis, where a log-probability that is read is NaN or
         +inf: a sentence of which that is so fails the whole search. Hypotheses that are finished, or cannot go on, are
-        not looked at. ConfigurationError where `max_length` or `end` are out of range.
+        not looked at. ConfigurationError if `max_length` or `end` are out of range.
         """
         if not len(first):
             return []
@@ -365,7 +365,7 @@ class _Searching:
 
 
 def require_length_penalty(exponent: float) -> None:
-    """ConfigurationError where a power of a length would be no number."""
+    """ConfigurationError if a power of a length would be no number."""
     if not abs(exponent) <= 10:
         said = f"the length penalty (`length_penalty`) must be from -10 to 10, got {exponent}"
         raise ConfigurationError(said, setting="length_penalty")

@@ -86,7 +86,7 @@ def chunk_loss(model: LanguageModel, inputs: Tensor, targets: Tensor, state: Ten
 
 
 def check_length(tokens: Sized) -> None:
-    """DataError where the text does not fill one update."""
+    """DataError if the text does not fill one update."""
     if len(tokens) < STEPS + 2:
         raise DataError(f"the text is too short: {len(tokens)} characters, min-char-rnn needs {STEPS + 2}")
 
@@ -99,7 +99,7 @@ def train(model: LanguageModel, tokens: Tensor, iterations: int, sample_every: i
     smooth_loss = -math.log(1.0 / model.vocabulary_size) * STEPS
     pointer, state = 0, None
     for number in range(iterations):
-        if pointer + STEPS + 1 >= len(tokens):  # the data pointer wraps, and memory starts anew
+        if pointer + STEPS + 1 >= len(tokens):  # the data pointer wraps, and memory starts over
             pointer, state = 0, None
         inputs, targets = tokens[pointer : pointer + STEPS], tokens[pointer + 1 : pointer + STEPS + 1]
         sample = None

@@ -50,7 +50,7 @@ def flatten(state: Nest) -> tuple[Any, ...]:
 def unflatten(leaves: Sequence[Any], like: Nest) -> Nest:
     """The reverse of `flatten`: the leaves nested as those of `like` are, whatever these are.
 
-    ValueError where there are more or fewer of them.
+    ValueError if there are more or fewer of them.
     """
     count = len(flatten(like))
     if count != len(leaves):

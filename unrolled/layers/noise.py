@@ -7,10 +7,10 @@ from torch import Tensor
 
 from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError
-from unrolled.unroll.adapt import Around, new_state
+from unrolled.unroll.adapt import WrapperCell, new_state
 
 
-class RecurrentDropout(Around):
+class RecurrentDropout(WrapperCell):
     """Drops units of the state that recurs before the cell sees them, with one mask for the whole sequence.
 
     Units are dropped with probability `rate` and the others scaled by 1/(1-rate). The mask is appended to the input, so
@@ -35,7 +35,7 @@ class RecurrentDropout(Around):
         return new_state(self.cell, x, (*state[:k], state[k] * mask, *state[k + 1 :]))
 
 
-class Zoneout(Around):
+class Zoneout(WrapperCell):
     """Keeps each unit of each state at its previous value with probability `rates[k]` a step.
 
     The draws of a step are appended to its input, so that the step itself stays a plain function: `x` is

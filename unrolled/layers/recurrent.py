@@ -121,7 +121,7 @@ class Recurrent(nn.Module):
     def stack(self) -> Stack:
         """The layers as one cell, outside of training, with these parameters.
 
-        ConfigurationError where they are bidirectional: the one reads the sequence from its end.
+        ConfigurationError if they are bidirectional: the one reads the sequence from its end.
         """
         if self.bidirectional:
             raise ConfigurationError("a bidirectional layer reads a sequence from both ends: it cannot be one cell")

@@ -160,7 +160,7 @@ def by_name(states: Sequence[State]) -> Stacked | tuple[Stacked, ...]:
 
 
 def by_layer(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...], count: int) -> list[State | None]:
-    """The reverse of `by_name`, for `count` layers and directions; None for each where there is no state."""
+    """The reverse of `by_name`, for `count` layers and directions; None for each if there is no state."""
     if hx is None:
         return [None] * count
     named = (hx,) if len(names) == 1 else tuple(hx)

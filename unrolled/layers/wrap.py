@@ -22,7 +22,7 @@ def as_cell(made: Any, input_size: int, hidden_size: int) -> Cell:
 
     A module that is no Cell is tried with inputs `[1, input_size]`: without a state, then with one `[1, hidden_size]`,
     then with two. In a layer it starts from zeros.
-    Raises ConfigurationError where it is no module, or takes none of these.
+    Raises ConfigurationError if it is no module, or takes none of these.
     """
     if isinstance(made, Cell):
         return made
@@ -62,12 +62,12 @@ def make_cell(name: str, input_size: int, hidden_size: int, dtype: torch.dtype |
     if dtype is None:
         return as_cell(make(input_size, hidden_size), input_size, hidden_size)
     takes = inspect.signature(make).parameters
-    told = "dtype" in takes or any(each.kind is each.VAR_KEYWORD for each in takes.values())
-    made = make(input_size, hidden_size, **({"dtype": dtype} if told else {}))
+    takes_dtype = "dtype" in takes or any(each.kind is each.VAR_KEYWORD for each in takes.values())
+    made = make(input_size, hidden_size, **({"dtype": dtype} if takes_dtype else {}))
     return as_cell(made.to(dtype), input_size, hidden_size)
 
 
 def _check(state: Any) -> None:
-    """ValueError where a module starts with something other than rows of features."""
+    """ValueError if a module starts with something other than rows of features."""
     if not all(isinstance(part, Tensor) and part.dim() == 2 for part in unpack(state)[0]):
         raise ValueError("its state is not made of tensors [B, size]")

@@ -31,7 +31,7 @@ class LanguageScore:
 
     @property
     def bits_per_character(self) -> float | None:
-        """The same total in bits, a character of the text; None where some of the text was not scored."""
+        """The same total in bits, a character of the text; None if some of the text was not scored."""
         if self.unknown:
             return None
         return self.total_nats / math.log(2) / self.characters

@@ -11,7 +11,7 @@ class Value:
     """One value of a report.
 
     name: its key in JSON; a dot puts it into a group, `root.fine`.
-    label: what it is called in the table; where there is none, it stands in JSON alone.
+    label: what it is called in the table; if there is none, it stands in JSON alone.
     shown: how the table shows it, with its unit; four decimals where nothing is given.
     interval: half the width of its 95% confidence interval. signature: how exactly it was computed.
     A number of NumPy or PyTorch becomes one of Python.

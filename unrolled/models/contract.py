@@ -76,7 +76,7 @@ class _Adapted(Decodable):
 
 
 def decodable(model: StepModel) -> Decodable:
-    """The model with the whole contract. ConfigurationError where it has no `step`."""
+    """The model with the whole contract. ConfigurationError if it has no `step`."""
     if isinstance(model, Decodable):
         return model
     if not callable(getattr(model, "step", None)):

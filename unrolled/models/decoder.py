@@ -138,7 +138,7 @@ class Decoder(Decodable, nn.Module):
     def start(self, context: Any) -> DecoderState:
         """The state before the first token, about a `Context`.
 
-        ShapeError where it is not what this decoder was made for.
+        ShapeError if it is not what this decoder was made for.
         """
         self._check(context)
         vector = None if context.vector is None else self.dropout(context.vector)
@@ -232,7 +232,7 @@ class Decoder(Decodable, nn.Module):
         return DecoderState(layers, memory, state.kept, vector)
 
     def _keep(self, state: DecoderState) -> KeptRows | None:
-        """What a search keeps from step to step; None where there is no search, or nothing to keep."""
+        """What a search keeps from step to step; None if there is no search, or nothing to keep."""
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed():
             return None
         if state.kept is None and self.decoder is not None and self.attending is None and state.vector is None:

@@ -23,7 +23,7 @@ class WarmStreams:
         self._starts = np.arange(self.count) * self.size
 
     def warm(self, tokens: np.ndarray, read: Callable[[np.ndarray], Nest]) -> Nest:
-        """The state that the streams of `tokens [length]` begin with: None, of nothing, where there is one stream.
+        """The state that the streams of `tokens [length]` begin with: None, of nothing, if there is one stream.
 
         read: the state after tokens `[steps, count]`. Each stream but the first begins `steps` tokens early; the first
         begins the text, with zeros.

@@ -108,7 +108,7 @@ def _summary(task: type[Task]) -> str:
 
 
 def find_task(name: str) -> type[Task]:
-    """The task that is called `name`; ConfigurationError, with the names there are, where there is none."""
+    """The task that is called `name`; ConfigurationError, with the names there are, if there is none."""
     entry = _entry(name)
     return entry.load() if entry else _from_elsewhere(name)
 
@@ -152,7 +152,7 @@ def all_infos() -> Iterator[type[TaskInfo]]:
 
 
 def info_of(run: Run) -> type[TaskInfo]:
-    """What is known of a run's task without PyTorch; RunError where no package that is installed has the task."""
+    """What is known of a run's task without PyTorch; RunError if no package that is installed has the task."""
     for entry in TASKS:
         if entry.kind == run.task:
             return entry.load_info()
@@ -163,14 +163,14 @@ def info_of(run: Run) -> type[TaskInfo]:
 
 
 def task_of(run: Run) -> type[Task]:
-    """The task of a run; RunError where no package that is installed has it."""
+    """The task of a run; RunError if no package that is installed has it."""
     return find_task(info_of(run).name)
 
 
 def open_info(path: str | Path) -> TaskInfo:
-    """A run without its model, where it holds what is told of it; those of older versions are opened whole.
+    """A run without its model, if it holds its facts; runs of older versions are opened with their model.
 
-    RunError where there is no such run.
+    RunError if there is no such run.
     """
     from unrolled.tasks.base import Task
     from unrolled.tasks.info import stored_counts
@@ -179,7 +179,7 @@ def open_info(path: str | Path) -> TaskInfo:
 
     run = open_run(path)
     info = info_of(run)
-    # A model with a cell of somebody's own is not made here: to be told of a run is not to run it.
+    # A model with a cell of somebody's own is not made here: to report on a run is not to run it.
     if not issubclass(info, Task) and stored_counts(run, info.numbers) is None and not names_in(run.config):
         info = task_of(run)
     return info(run, "cpu")
@@ -195,7 +195,7 @@ def load(path: str | Path, checkpoint: str = "best", device: str | None = "cpu",
     device: "cpu", "cuda", "cuda:1", "mps"; None: that of the run's settings.
     trust: run the source of a cell that is kept in the run, although you did not train it; read it before.
 
-    RunError where there is no such run, no checkpoint yet or none that is whole; ConfigurationError where the task
+    RunError if there is no such run, no checkpoint yet or none that is whole; ConfigurationError if the task
     has no such checkpoint, or the machine no such device.
     """
     return open_task(path, device, checkpoint, trust=trust)
@@ -212,7 +212,7 @@ def open_task(
     """A run's task, with the weights of checkpoint `which`, or fresh ones where None.
 
     trust: run the source of a cell that lies in the run, now and from now on, though it may be somebody else's.
-    RunError where there is no such run or checkpoint, the task is none of `kind`, or there is such source, which this
+    RunError if there is no such run or checkpoint, the task is none of `kind`, or there is such source, which this
     user neither trained with nor has trusted.
     """
     from unrolled.tasks.own_cells import trust_cells

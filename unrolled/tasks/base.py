@@ -63,7 +63,7 @@ class Task(TaskInfo, ABC):
         progress: Progress = lambda what, share: None,
         start: FirstWeights | None = None,
     ) -> Self:
-        """A new run directory with all that its training needs; nothing is left behind where that fails.
+        """A new run directory with all that its training needs; nothing is left behind if that fails.
 
         With a `start` (unrolled/tasks/start.py) its first weights are another run's, and the checkpoint of step 0.
         """
@@ -92,7 +92,7 @@ class Task(TaskInfo, ABC):
     def __init__(self, run: Run, device: str | None = None) -> None:
         """Open a run; its weights are fresh, drawn from the run's seed, until a checkpoint is loaded.
 
-        RunError where its model is made of code that lies in the run, and that this user has not agreed to run;
+        RunError if its model is made of code that lies in the run, and that this user has not agreed to run;
         `open_task` can be told so.
         """
         from unrolled.training.optimisation import find_device
@@ -140,11 +140,11 @@ class Task(TaskInfo, ABC):
         return self
 
     def check(self) -> None:
-        """DataError where a new run's data do not make a batch."""
+        """DataError if a new run's data do not make a batch."""
         self.epoch(0)
 
     def verify(self) -> None:
-        """RunError where the run's data cannot be those that were prepared."""
+        """RunError if the run's data cannot be those that were prepared."""
 
     # -- the loop's view -----------------------------------------------------------------------------------------
 
@@ -154,10 +154,10 @@ class Task(TaskInfo, ABC):
 
     @abstractmethod
     def loss(self, batch: Any, state: Any) -> tuple[Tensor, Any]:
-        """The loss summed over the targets that count, and the state after the last step, None where there is none."""
+        """The loss summed over the targets that count, and the state after the last step, None if there is none."""
 
     def validate(self, step: int | None = None) -> float | None:
-        """The mean loss on held-out data, after `step` updates of training; None where there is none."""
+        """The mean loss on held-out data, after `step` updates of training; None if there is none."""
         return None
 
     def preview(self, step: int) -> str:
@@ -181,7 +181,7 @@ class Task(TaskInfo, ABC):
         return {**self.count(), "parameters": self.parameters}
 
     def keep_counts(self) -> None:
-        """Write the counts into the run, so that it can be told of without its model."""
+        """Write the counts into the run, so that `info` can report them without the model."""
         keep_counts(self.run, self.counts)
 
     def closing(self) -> Sequence[str]:
@@ -197,7 +197,7 @@ class Task(TaskInfo, ABC):
 
         options: the fields of the task's `Evaluation`, which are the flags of `unrolled eval`; an `Evaluation` may
         also be given as a whole, as `data`. Nothing is written into the run. ConfigurationError, with its name, where
-        the task has no such option; RunError or ConfigurationError where nothing was held out.
+        the task has no such option; RunError or ConfigurationError if nothing was held out.
         """
         if isinstance(data, self.Evaluation) and not options:
             return self.evaluate(data)
@@ -222,7 +222,7 @@ class Task(TaskInfo, ABC):
         )
 
     def require_number(self, loss: float, data: str) -> None:
-        """DivergenceError where a loss is NaN, of which the other scores mean nothing."""
+        """DivergenceError if a loss is NaN: the other scores mean nothing then."""
         if math.isnan(loss):
             raise DivergenceError(
                 f"{self.run.path}: the loss on {data} is NaN: the model's values overflow on this text"

@@ -1,4 +1,4 @@
-"""What a task is called, what it is set by, and what can be told of its runs: all without its model, or PyTorch."""
+"""A task's name, its settings and what can be reported about its runs, without its model and without PyTorch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NoFlags:
 
 
 class TaskInfo:
-    """A task, and one of its runs, as far as the help of `train` and `info` tell of them.
+    """What the help of `train` and `info` report about a task and one of its runs.
 
     name: as it is typed, `train NAME`. kind: what its runs are marked with (as `name`).
     help: what the help of `train NAME` says first (the docstring of the class that sets `name`).
@@ -76,7 +76,7 @@ class TaskInfo:
 
     @classmethod
     def settings_of(cls, run: Run) -> Any:
-        """The settings of a run; RunError where it is a run of another task, or its settings make no sense."""
+        """The settings of a run; RunError if it is a run of another task, or its settings make no sense."""
         if run.task != cls.kind:
             raise RunError(f"{run.path}: a run of task {run.task!r}, not of {cls.kind!r}")
         return from_json(cls.Settings, cls.upgrade(run.config), str(run.path / "config.json"))
@@ -92,7 +92,7 @@ class TaskInfo:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What the facts count, by the names in `numbers`, as it was kept; RunError where it is not."""
+        """What the facts count, by the names in `numbers`, as it was kept; RunError if it is not."""
         stored = stored_counts(self.run, self.numbers)
         if stored is None:
             raise RunError(f"{self.run.path}: holds no {FACTS_FILE}, or one of other files")
@@ -132,7 +132,7 @@ def without_streams(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep_counts(run: Run, counts: dict[str, int]) -> None:
-    """Write into a run what was counted of its files as they are; RunError where it cannot be written."""
+    """Write into a run what was counted of its files as they are; RunError if it cannot be written."""
     prepared = [path for path in sorted(run.path.iterdir()) if path.suffix in (".json", ".bin", ".safetensors")]
     known = {path.name: _stamp(path) for path in prepared if path.name not in ("config.json", FACTS_FILE)}
     stored = {"counts": counts, "settings": _settings(run), "files": known}
@@ -140,7 +140,7 @@ def keep_counts(run: Run, counts: dict[str, int]) -> None:
 
 
 def stored_counts(run: Run, names: tuple[str, ...]) -> dict[str, int] | None:
-    """What `keep_counts` wrote; None where it is missing, damaged, or of other files or settings than the run's."""
+    """What `keep_counts` wrote; None if it is missing, damaged, or of other files or settings than the run's."""
     try:
         stored = read_json(run.path / FACTS_FILE)
         counts, files = stored["counts"], stored["files"]

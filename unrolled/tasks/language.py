@@ -103,7 +103,7 @@ class LanguageTask(LanguageInfo, Task):
         return split_tokens(tokens, text.val_fraction, text.test_fraction)
 
     def verify(self) -> None:
-        """RunError where the run's tokens are not those that were encoded."""
+        """RunError if the run's tokens are not those that were encoded."""
         TokenFile.open(self.run.path / TOKENS_FILE).verify()
 
     def epoch(self, number: int) -> Streams:
@@ -145,7 +145,7 @@ class LanguageTask(LanguageInfo, Task):
         return {**{name: len(part) for name, part in parts.items()}, "vocabulary": len(self.vocabulary)}
 
     def unknown_note(self, unknown: Sequence[str]) -> str:
-        """What becomes of text that the vocabulary lacks, for the person who gave it; empty where there is none."""
+        """What becomes of text that the vocabulary lacks, for the person who gave it; empty if there is none."""
         return unknown_note(self.config.text.level, unknown)
 
     # -- use -----------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class LanguageTask(LanguageInfo, Task):
         length: tokens to generate, of the run's level. temperature, top_k, top_p: as in `Sampling`. seed: the same one
         gives the same text, that of `unrolled sample`; None: another each time. stop: a text ends before this string.
         What the vocabulary lacks of the prompt, `vocabulary.unknown(prompt)`, is left out or read as <unk>.
-        ConfigurationError where a number is out of its range, DecodingError where the model gives NaN.
+        ConfigurationError if a number is out of its range, DecodingError if the model gives NaN.
         """
         parts = self.stream(
             prompt,
@@ -332,5 +332,5 @@ def create_run(
     *,
     task: type[LanguageTask] = LanguageTask,
 ) -> LanguageTask:
-    """A new run directory with its text; nothing is left behind where that fails, or the text is too short."""
+    """A new run directory with its text; nothing is left behind if that fails, or the text is too short."""
     return task.create(path, config, progress)

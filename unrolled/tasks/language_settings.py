@@ -1,4 +1,4 @@
-"""The settings of a language model's run, and what can be told of it without the model."""
+"""The settings of a language model's run, and what can be reported without the model."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def names_in(config: Any) -> list[str]:
 
 
 def read_cell(name: str) -> Source:
-    """The source that a name means now, run once to see that it gives a cell; ConfigurationError where it does not.
+    """The source that a name means now, run once to see that it gives a cell; ConfigurationError if it does not.
 
     The user has named it to be run, so this process may run it from now on.
     """
@@ -49,7 +49,7 @@ def read_cell(name: str) -> Source:
 def keep_cells(run: Run, settings: Any, known: Mapping[str, Source]) -> None:
     """Put the source of the settings' own cells into a new run, and trust it; `known` is that of some names.
 
-    ConfigurationError where a name leads to no cell.
+    ConfigurationError if a name leads to no cell.
     """
     listed: dict[str, dict[str, str]] = {}
     files: dict[str, str] = {}  # of one digest there is one file
@@ -69,7 +69,7 @@ def keep_cells(run: Run, settings: Any, known: Mapping[str, Source]) -> None:
 def kept_cells(run: Run) -> dict[str, Source]:
     """The kept source of each own cell in the settings of a run, by its name; it is not run.
 
-    RunError where one is missing, or is not what was kept.
+    RunError if one is missing, or is not what was kept.
     """
     names = names_in(run.config)
     return {name: _kept(run, name, listed) for listed in ([_listed(run)] if names else []) for name in names}
@@ -115,7 +115,7 @@ def trust_cells(run: Run, *, keep: bool = True) -> None:
 
 
 def require_trusted(run: Run) -> dict[str, Source]:
-    """What `kept_cells` gives; RunError where this user has not agreed to run it."""
+    """What `kept_cells` gives; RunError if this user has not agreed to run it."""
     sources = kept_cells(run)
     for source in sources.values():
         if not is_trusted(source.key):
@@ -131,7 +131,7 @@ def require_trusted(run: Run) -> dict[str, Source]:
 def cells_of(run: Run) -> Iterator[None]:
     """Within it, the names of own cells mean what the run keeps.
 
-    RunError where this user has not agreed to run it, or where it does not work.
+    RunError if this user has not agreed to run it, or where it does not work.
     """
     sources = require_trusted(run)
     with looked_up_in(sources), telling_lines():

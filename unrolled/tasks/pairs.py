@@ -1,4 +1,4 @@
-"""Settings of the tasks that learn from pairs, translation and smart reply, and what can be told of their runs."""
+"""Settings and facts of the tasks that learn from pairs: translation and smart reply."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class PairsConfig:
 
     @property
     def size(self) -> int | None:
-        """The bound on the vocabulary's own tokens, of which the end of a sentence is none."""
+        """The bound on the vocabulary's own tokens, without the end of a sentence."""
         if self.level != "bpe":
             return self.vocab_size
         # Products with a round number of columns are a third faster than with one more.

@@ -53,8 +53,8 @@ class ReplyTask(ReplyInfo, TranslationTask):
 
         diversity: what an answer loses for the words that it shares with one before. responses: the answers to choose
         from; None: all replies of the training pairs. length_penalty: the exponent of the length. Of a message longer
-        than any in training the beginning is read. ConfigurationError where an option is out of its range or the
-        message is empty, DataError where the message is no text or `responses` are none, DecodingError where the model
+        than any in training the beginning is read. ConfigurationError if an option is out of its range or the
+        message is empty, DataError if the message is no text or `responses` are none, DecodingError if the model
         gives NaN.
         """
         require(count >= 1, "count", "at least 1", count)
@@ -82,7 +82,7 @@ def create_reply_run(path: Path, config: ReplyConfig) -> ReplyTask:
 
 
 def read_responses(run: Run) -> list[str]:
-    """The run's responses; RunError where they are missing or damaged."""
+    """The run's responses; RunError if they are missing or damaged."""
     path = run.path / RESPONSES_FILE
     try:
         responses = read_json(path)

@@ -17,7 +17,7 @@ REPORTS_FILE = "reports.jsonl"
 
 
 def keep_report(run: Run, checkpoint: str, report: Report) -> str:
-    """Add a report to a run; why that was not possible, empty where it was."""
+    """Add a report to a run; why that was not possible, empty if it was."""
     record = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "checkpoint": checkpoint,

@@ -54,7 +54,7 @@ class TreeScore:
 
 
 def read_labelled_trees(path: Path) -> list[Tree]:
-    """The trees of a file; DataError where one has a label that the treebank does not have."""
+    """The trees of a file; DataError if one has a label that the treebank does not have."""
     trees = read_trees(path)
     for number, tree in enumerate(trees, 1):
         if max(tree.labels) >= CLASSES:
@@ -143,7 +143,7 @@ class SentimentTask(SentimentInfo, Task):
         return self._model(len(self.words) + 1)
 
     def verify(self) -> None:
-        """RunError where the run's trees cannot be those that were prepared."""
+        """RunError if the run's trees cannot be those that were prepared."""
         for tree in (*self.train, *self.dev):
             places = range(len(tree))
             leaves = all(
@@ -248,5 +248,5 @@ def _accuracy(judged: Tensor) -> Accuracy:
 
 
 def create_run(path: Path, config: SentimentConfig) -> SentimentTask:
-    """A new run directory with its trees; nothing is left behind where that fails."""
+    """A new run directory with its trees; nothing is left behind if that fails."""
     return SentimentTask.create(path, config)

@@ -1,4 +1,4 @@
-"""The settings of a run on labelled trees, and what can be told of it without the net."""
+"""The settings of a run on labelled trees, and what can be reported without the net."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Start:
     """The weights of the run at `path`, for a new run of the same task to start from.
 
     checkpoint: "best" or "last". trust: as in `open_task`.
-    RunError where there is no such run, or no checkpoint that is whole.
+    RunError if there is no such run, or no checkpoint that is whole.
     """
 
     def __init__(self, path: str | Path, checkpoint: str = "best", trust: bool = False) -> None:
@@ -45,7 +45,7 @@ class Start:
     def give(self, task: Task) -> None:
         """Put the weights into a new task's model; the rows of tokens that the run does not know stay as they are.
 
-        RunError where the run is of another task, or one of its weights has another shape.
+        RunError if the run is of another task, or one of its weights has another shape.
         """
         if self.task.kind != task.kind:
             raise self._misfit(f"a {self.task.kind} run cannot start a {task.kind} run")

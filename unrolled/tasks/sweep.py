@@ -87,7 +87,7 @@ def settings_by_name(kind: type) -> dict[str, Any]:
 
 
 def configure(base: Any, values: dict[str, Any]) -> Any:
-    """The settings `base` of a task with those in `values`; ConfigurationError where they cannot be."""
+    """The settings `base` of a task with those in `values`; ConfigurationError if they cannot be."""
     parts = {}
     for section in dataclasses.fields(base):
         before = getattr(base, section.name)
@@ -144,7 +144,7 @@ class Sweep:
         )
 
     def plan(self, trials: int) -> None:
-        """Line up trials, as many of each cell, until the study has that many; RunError where it is another study."""
+        """Line up trials, as many of each cell, until the study has that many; RunError if it is another study."""
         settings = to_json(self.base) | {"cells": self.cells, "search": [dataclasses.asdict(s) for s in self.searches]}
         settings |= {"sources": self.sources} if self.sources else {}
         settings = json.loads(json.dumps(settings))

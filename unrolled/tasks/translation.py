@@ -155,7 +155,7 @@ class TranslationTask(TranslationInfo, Task):
             old.unlink()
 
     def verify(self) -> None:
-        """RunError where the run's pairs cannot be those that were encoded."""
+        """RunError if the run's pairs cannot be those that were encoded."""
         for part in ("train", "validation"):
             pairs = self.pairs(part)
             for sentences, size in ((pairs.source, len(self.source)), (pairs.target, len(self.target))):
@@ -213,7 +213,7 @@ class TranslationTask(TranslationInfo, Task):
 
     @torch.no_grad()
     def preview(self, step: int) -> str:
-        """Three sentences, of those to validate on where there are any, with their references and outputs."""
+        """Three sentences, of those to validate on if there are any, with their references and outputs."""
         part = next(name for name in ("validation", "train") if len(self.pairs(name)))
         pairs = self.pairs(part)
         chosen = [pairs.source[k] for k in range(min(3, len(pairs)))]
@@ -257,7 +257,7 @@ class TranslationTask(TranslationInfo, Task):
         """The best translation of each sentence; with `n_best`, a list for each of so many, with log P and score.
 
         The options are those of `unrolled translate`, whose lines these are. Several runs are translated with as one
-        by `unrolled.tasks.translator.Translator`. ConfigurationError where an option is out of its range or
+        by `unrolled.tasks.translator.Translator`. ConfigurationError if an option is out of its range or
         `sentences` is one string; DecodingError, whose `sentence` is the place in the list, where the model gives NaN.
         """
         if isinstance(sentences, str):
@@ -309,5 +309,5 @@ class TranslationTask(TranslationInfo, Task):
 
 
 def create_run(path: Path, config: TranslationConfig) -> TranslationTask:
-    """A new run directory with its pairs; nothing is left behind where that fails."""
+    """A new run directory with its pairs; nothing is left behind if that fails."""
     return TranslationTask.create(path, config)

@@ -63,7 +63,7 @@ class Member(Protocol):
 class Translator:
     """Runs over one vocabulary as one model.
 
-    ConfigurationError where their vocabularies differ. `mean` is that of `Ensemble`.
+    ConfigurationError if their vocabularies differ. `mean` is that of `Ensemble`.
     A source longer than training ever showed is translated in pieces of that length.
     """
 
@@ -291,6 +291,6 @@ def in_blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def at_line(error: DecodingError, source: str, before: int = 0) -> DivergenceError:
-    """What a person is told where a line cannot be decoded, `before` lines having been read before its block."""
+    """The message for a line that cannot be decoded; `before` is the number of lines read before its block."""
     where = "standard input" if source == "-" else source
     return DivergenceError(f"{where}: line {before + (error.sentence or 0) + 1:,}: {error.at(sentence=None)}")

@@ -19,8 +19,8 @@ VECTORS_FILE = "vectors.safetensors"
 def store_vectors(folder: Path, given: str, number: Mapping[str, int], width: int | None, std: float = 0.0) -> None:
     """Copy the vectors in `given` of the words in `number` into a run's directory.
 
-    number: the token of each word. width: the embedding's, None where there is none. std: bring the values to this
-    standard deviation; 0: leave them. ConfigurationError where the width is another.
+    number: the token of each word. width: the embedding's, None if there is none. std: bring the values to this
+    standard deviation; 0: leave them. ConfigurationError if the width is another.
     """
     vectors = read_vectors(given, only=set(number))
     if vectors.width != width:

@@ -53,7 +53,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
-        """RunError where the description is missing or damaged."""
+        """RunError if the description is missing or damaged."""
         path = folder / DESCRIPTION
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
@@ -77,7 +77,7 @@ class Checkpoint:
         (self.folder / DESCRIPTION).write_text(text, encoding="utf-8")
 
     def check(self, files: Iterable[str]) -> None:
-        """RunError where one of the files is not what was saved."""
+        """RunError if one of the files is not what was saved."""
         for file in files:
             path = self.folder / file
             if not path.is_file():
@@ -101,7 +101,7 @@ class Checkpoints:
         return sorted(found, key=_order, reverse=True)
 
     def find(self, which: Which) -> Checkpoint | None:
-        """The last or the best checkpoint by its description; None where there is none."""
+        """The last or the best checkpoint by its description; None if there is none."""
         return next((found for _, found in self._candidates(which) if isinstance(found, Checkpoint)), None)
 
     def _candidates(self, which: Which) -> list[tuple[Path, Checkpoint | RunError]]:
@@ -119,7 +119,7 @@ class Checkpoints:
     def save(self, model: nn.Module, state: dict[str, Any], *, best: bool) -> None:
         """Write the checkpoint of `state["step"]`, and drop those that are neither best nor among the last `keep`.
 
-        RunError, with all as it was before, where it cannot be written.
+        RunError, with all as it was before, if it cannot be written.
         """
         from unrolled.training.state import write_state, write_weights
 
@@ -169,7 +169,7 @@ class Checkpoints:
     def load(self, which: Which, model: nn.Module) -> dict[str, Any]:
         """Put the weights into `model` and return the training state; nothing is unpickled.
 
-        Where the checkpoint is damaged the one before it is used, with a RecoveryWarning. RunError where none is whole.
+        Where the checkpoint is damaged the one before it is used, with a RecoveryWarning. RunError if none is whole.
         """
         return self._load(which, model, (WEIGHTS, STATE))[1]
 
@@ -185,7 +185,7 @@ class Checkpoints:
     def set_aside_damaged(self) -> None:
         """Rename the damaged checkpoints after the last whole one, with a RecoveryWarning; only for the lock's holder.
 
-        RunError where none is whole.
+        RunError if none is whole.
         """
         last, _, problems = self._whole("last", (WEIGHTS, STATE))
         if problems:
@@ -231,7 +231,7 @@ class Checkpoints:
             raise RunError(f"{one.folder / STATE}: cannot be read ({one_line(error)})") from error
 
     def check_vocabularies(self, one: Checkpoint) -> None:
-        """RunError where the run's vocabularies are not those that the checkpoint's weights were trained with."""
+        """RunError if the run's vocabularies are not those that the checkpoint's weights were trained with."""
         now = vocabularies(self.run)
         for name, digest in one.vocabularies.items():
             if now.get(name) != digest:
@@ -261,7 +261,7 @@ def vocabularies(run: Run) -> dict[str, str]:
 
 
 def require_numbers(model: nn.Module, what: str, setting: str = "checkpoint") -> None:
-    """RunError where a weight is NaN; `setting` chooses the checkpoint."""
+    """RunError if a weight is NaN; `setting` chooses the checkpoint."""
     broken = [name for name, value in model.named_parameters() if bool(value.isnan().any())]
     if broken:
         raise RunError(

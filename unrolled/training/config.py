@@ -66,7 +66,7 @@ class TrainingConfig:
     seed: int = 1
     """Seed of the initial weights, of dropout and of the order of data."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto: a GPU where there is one."""
+    """cpu, cuda, cuda:1, mps; auto: a GPU if there is one."""
     precision: str = "float32"
     """float32; bf16: products in bfloat16, weights and recurrence in float32."""
 

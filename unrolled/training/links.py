@@ -12,7 +12,7 @@ from unrolled.errors import RunError
 
 
 def refuse_links(folder: Path, *, to_write: bool = False, deep: bool = True, but: str | None = None) -> None:
-    """RunError where something in `folder` is a symbolic link, or neither a file nor a folder.
+    """RunError if something in `folder` is a symbolic link, or neither a file nor a folder.
 
     to_write: files that have another name elsewhere (hard links) are refused too: they would change there as well.
     deep: at any depth. but: how the names begin that are passed over.

@@ -70,7 +70,7 @@ class Trainer:
         self.device = next(task.model.parameters()).device
         self.processes = processes or join(self.device, config.precision)
         self.console = console or Console()
-        if not self.processes.leads:
+        if not self.processes.is_main:
             self.console = Console(quiet=True)
         if config.batch_size < self.processes.size:
             raise ConfigurationError(
@@ -84,7 +84,7 @@ class Trainer:
         self.carried: Any = None
         self._started = time.monotonic()
         self._seed_apart()
-        # A run that was killed before its first checkpoint starts anew, where its weights can be drawn again.
+        # A run that was killed before its first checkpoint starts over, where its weights can be drawn again.
         if resume and (run.origin is not None or self.checkpoints.folders()):
             self._restore()
         self._batches = task.epoch(self.position.epoch)
@@ -94,7 +94,7 @@ class Trainer:
 
     def _seed_apart(self) -> None:
         """Every process draws its own dropout; the first draws as if it were alone."""
-        if not self.processes.leads:
+        if not self.processes.is_main:
             words = [self.config.seed, self.position.step, self.processes.rank]
             seed_all(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
@@ -105,17 +105,17 @@ class Trainer:
 
         Raises DivergenceError when the loss or the gradient stops being a number.
         """
-        leads = self.processes.leads
+        is_main = self.processes.is_main
         try:
             with (
-                self.run.locked() if leads else nullcontext(),
+                self.run.locked() if is_main else nullcontext(),
                 Interrupt() as self._interrupt,
                 ProgressLine(self.console) as line,
-                self.journal.opened(self.position.step) if leads else nullcontext(),
+                self.journal.opened(self.position.step) if is_main else nullcontext(),
             ):
                 self._started = time.monotonic() - self.position.seconds
                 reason = self._steps(line)
-            if leads:
+            if is_main:
                 draw_loss(self.run)
         except OSError as error:
             raise RunError(f"{self.run.path}: cannot be written to ({one_line(error)}); {self._last_good()}") from error
@@ -163,8 +163,8 @@ class Trainer:
         loss = self._backward(batch)
         norm = clip_gradients(model, config)
         # What all must know of each other, once a step: the loss, whether one is to stop, and the first one's clock.
-        seconds = time.monotonic() - self._started if self.processes.leads else 0.0
-        loss, stop, seconds = self.processes.total(loss, self._interrupt.requested, seconds)
+        seconds = time.monotonic() - self._started if self.processes.is_main else 0.0
+        loss, stop, seconds = self.processes.all_reduce(loss, self._interrupt.requested, seconds)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
             raise self._diverged(what, at.step + 1)
@@ -247,7 +247,7 @@ class Trainer:
     # -- what is kept --------------------------------------------------------------------------------------------
 
     def _sample(self, line: ProgressLine) -> None:
-        if not self.processes.leads:
+        if not self.processes.is_main:
             return
         text = self._paused(lambda: self.task.preview(self.position.step))
         if not text:
@@ -257,7 +257,7 @@ class Trainer:
 
     def _validate(self, line: ProgressLine) -> None:
         at = self.position
-        loss = self.processes.first(lambda: self._paused(lambda: self.task.validate(at.step)))
+        loss = self.processes.on_main(lambda: self._paused(lambda: self.task.validate(at.step)))
         better = loss is not None and loss < at.best_loss
         if loss is not None:
             at.without_progress = 0 if better else at.without_progress + 1
@@ -292,7 +292,7 @@ class Trainer:
             "carried": join_states(carried),
             "random": self.processes.gather(random_state(self.device)),
         }
-        self.processes.first(lambda: self.checkpoints.save(self.task.model, state, best=best))
+        self.processes.on_main(lambda: self.checkpoints.save(self.task.model, state, best=best))
         self._started += time.monotonic() - before
 
     def save_beginning(self) -> None:
@@ -300,7 +300,7 @@ class Trainer:
         self._save(best=False)
 
     def _restore(self) -> None:
-        self.processes.first(self.checkpoints.set_aside_damaged)
+        self.processes.on_main(self.checkpoints.set_aside_damaged)
         state = self.checkpoints.load("last", self.task.model)
         try:
             changed = fixed_changes(state.get("config", self.run.config), self.run.config, self.config.fixed)
@@ -327,7 +327,7 @@ class Trainer:
         return RunError(f"{self.run.path}: its checkpoint does not fit its settings ({reason})")
 
     def _restore_optimizer(self, state: dict[str, Any]) -> None:
-        """Take up the optimiser's memory, but the settings of now: they may have been given anew."""
+        """Take up the optimiser's memory, but the settings of now: they may have been given again."""
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state)
         for group, now in zip(self.optimizer.param_groups, settings, strict=True):
@@ -341,6 +341,6 @@ class Trainer:
                     raise ValueError(f"the optimiser's {name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
 
     def _log(self, **values: float) -> None:
-        if self.processes.leads:
+        if self.processes.is_main:
             at = self.position
             self.journal.metrics(at.step, self._epochs(), at.seconds, values)

@@ -23,14 +23,14 @@ OLD_STATE = "training.pt"
 def open_run(path: str | Path) -> Run:
     """The run at `path`, of today's format: one of an older format is brought up to date where it lies.
 
-    RunError where there is no run, or one that this version cannot read or migrate.
+    RunError if there is no run, or one that this version cannot read or migrate.
     """
     run, version = Run.read(path)
     return run if version == FORMAT else migrate(run, version)
 
 
 def migrate(run: Run, version: int) -> Run:
-    """Bring the directory from format `version` to today's; RunError where that cannot be done."""
+    """Bring the directory from format `version` to today's; RunError if that cannot be done."""
     if version not in _STEPS:
         raise RunError(f"{run.path}: run format {version} is none that this program wrote")
     try:
@@ -43,7 +43,7 @@ def migrate(run: Run, version: int) -> Run:
     except (OSError, RunError) as error:
         raise RunError(
             f"{run.path}: of run format {version}, and cannot be brought up to date ({one_line(error)}); "
-            "copy it to where it can be written, or open it with the version of unrolled that made it"
+            "copy it to if it can be written, or open it with the version of unrolled that made it"
         ) from error
     return run
 

@@ -71,7 +71,7 @@ def clip_gradients(model: nn.Module, config: TrainingConfig) -> float:
 
 
 def find_device(name: str) -> torch.device:
-    """The device called `name`; ConfigurationError where this machine has none of that name."""
+    """The device called `name`; ConfigurationError if this machine has none of that name."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:  # of the processes on one host, each has a GPU to itself

@@ -1,7 +1,6 @@
 """The processes that train one model together: this one alone, or those that `torchrun` started.
 
-Lightning Fabric wraps what more than one process, or a precision of its own, asks for; one process in float32 needs
-nothing of it, and does not import it.
+Several processes, or a precision other than float32, need Lightning Fabric; one process in float32 does not import it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from unrolled.errors import ConfigurationError, ElsewhereError, FallbackWarning
 Result = TypeVar("Result")
 Loss = Callable[[Any, Any], tuple[Tensor, Any]]
 
-#: How long a process waits for the others: the first may be validating, or reading the text, meanwhile.
+#: How long a process waits for the others: the main process may be validating or reading the text.
 PATIENCE = timedelta(minutes=30)
 
 
@@ -42,26 +41,26 @@ class Processes:
     rank, size = 0, 1
 
     @property
-    def leads(self) -> bool:
-        """Whether it is this process that writes and speaks for all."""
+    def is_main(self) -> bool:
+        """Whether this is the main process, which writes files and prints for all."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """The columns of a batch of `count` that are this process's."""
+        """The columns of a batch of `count` that belong to this process."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def wrap(self, model: nn.Module, loss: Loss) -> Loss:
-        """`loss`, which calls `model`, so that its gradients become the mean over all processes."""
+        """A `loss`, which calls `model`, whose gradients are the mean over all processes."""
         return loss
 
     def alone(self) -> AbstractContextManager[Any]:
-        """Within it, gradients stay with this process, to be added to those of the next pass."""
+        """A context in which gradients are not exchanged: they are added to those of the next pass."""
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def total(self, *values: float) -> tuple[float, ...]:
+    def all_reduce(self, *values: float) -> tuple[float, ...]:
         """Each value summed over all processes."""
         return values
 
@@ -69,8 +68,8 @@ class Processes:
         """The value of every process, in their order."""
         return [value]
 
-    def first(self, work: Callable[[], Result]) -> Result:
-        """What `work` gives the first process, for all; an error of it is raised in all."""
+    def on_main(self, work: Callable[[], Result]) -> Result:
+        """Run `work` in the main process; all processes get its result, or raise its error."""
         return work()
 
 
@@ -109,7 +108,7 @@ class FabricProcesses(Processes):
     def backward(self, loss: Tensor) -> None:
         self.fabric.backward(loss)
 
-    def total(self, *values: float) -> tuple[float, ...]:
+    def all_reduce(self, *values: float) -> tuple[float, ...]:
         if self.size == 1:
             return values
         summed = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
@@ -123,12 +122,12 @@ class FabricProcesses(Processes):
         torch.distributed.all_gather_object(values, value)
         return values
 
-    def first(self, work: Callable[[], Result]) -> Result:
+    def on_main(self, work: Callable[[], Result]) -> Result:
         if self.size == 1:
             return work()
         outcome: list[Any] = [None, False]
         failure: BaseException | None = None
-        if self.leads:
+        if self.is_main:
             try:
                 outcome = [work(), True]
             except BaseException as error:
@@ -161,7 +160,7 @@ class _Lossy(nn.Module):
 
 
 def join(device: torch.device, precision: str) -> Processes:
-    """The processes that train together; ConfigurationError where the device lacks the precision."""
+    """The processes that train together; ConfigurationError if the device lacks the precision."""
     if precision == "bf16":
         _check_bf16(device)
     return FabricProcesses(device, precision) if size() > 1 or precision != "float32" else Processes()
@@ -177,7 +176,7 @@ def _check_bf16(device: torch.device) -> None:
 
 
 def lost(error: RuntimeError) -> str:
-    """What to say where a process has vanished in the middle of something common; empty where it is another error."""
+    """What to say where a process has vanished in the middle of something common; empty if it is another error."""
     said = str(error).lower()
     signs = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket", "timed out")
     if isinstance(error, torch.distributed.DistError) or any(sign in said for sign in signs):

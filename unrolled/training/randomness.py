@@ -28,7 +28,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Take up what `random_state` gave; KeyError, TypeError, ValueError or RuntimeError where it is something else."""
+    """Take up what `random_state` gave; KeyError, TypeError, ValueError or RuntimeError if it is something else."""
     torch.set_rng_state(state["torch"])
     if state["device"] is not None and device.type != "cpu":
         _accelerator(device).set_rng_state(state["device"], device)

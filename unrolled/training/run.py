@@ -38,7 +38,7 @@ def one_line(error: BaseException) -> str:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace `path`, such that a reader or a crash sees the old file or the new one, never a part.
 
-    RunError where it cannot be written.
+    RunError if it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
@@ -78,13 +78,13 @@ class Run:
     task: str
     config: dict[str, Any]
     origin: Origin | None = None
-    """None where the first weights were drawn at random."""
+    """None if the first weights were drawn at random."""
 
     @classmethod
     def read(cls, path: str | Path) -> tuple[Run, int]:
         """The run as it lies there, and the version of its format, at most today's; `open_run` brings it up to date.
 
-        RunError where there is no run, or one that this version cannot read.
+        RunError if there is no run, or one that this version cannot read.
         """
         path = Path(path)
         if not path.is_dir():
@@ -118,7 +118,7 @@ class Run:
     ) -> Iterator[Run]:
         """Make the directory for the preparations inside the `with` block; if they fail, it is taken away again.
 
-        RunError where the directory holds anything already.
+        RunError if the directory holds anything already.
         """
         path = Path(path)
         try:
@@ -165,7 +165,7 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing into this run meanwhile; RunError where one does already, or where what is
+        """Keep other processes from writing into this run meanwhile; RunError if one does already, or where what is
         written would change something outside of it.
         """
         refuse_links(self.path, to_write=True)

@@ -2,7 +2,7 @@
 
 The tensors are the file's; the nest around them is JSON in its header, with a tensor's name in its place. Nothing is
 unpickled when they are read, and equal content gives equal bytes: safetensors writes the entries of its metadata in an
-order that is drawn anew for each file, so that every file here has one entry at most.
+order that is drawn again for each file, so that every file here has one entry at most.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHARED = "shared"
 def write_weights(model: nn.Module, path: Path) -> None:
     """Write a model's `state_dict`; of names for one and the same tensor the first by the alphabet is kept.
 
-    `safetensors.torch.load_model` reads it back. RuntimeError where tensors overlap in another way.
+    `safetensors.torch.load_model` reads it back. RuntimeError if tensors overlap in another way.
     """
     kept: dict[tuple[object, ...], str] = {}
     tensors: dict[str, Tensor] = {}

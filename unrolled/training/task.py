@@ -63,7 +63,7 @@ class Trainable(Protocol):
         ...
 
     def validate(self, step: int | None = None) -> float | None:
-        """The mean loss on held-out data, after `step` updates of training; None where there is none."""
+        """The mean loss on held-out data, after `step` updates of training; None if there is none."""
         ...
 
     def preview(self, step: int) -> str:

@@ -198,7 +198,7 @@ def _start(
     backend: str,
     recompute_every: int | None,
 ) -> tuple[Tensor, State]:
-    """Unroll a stranger's module that makes its own first state: its first step is run as it stands."""
+    """Unroll a module of the user that makes its own first state: its first step is run as it stands."""
     if lengths is not None and (reverse or bool((lengths == 0).any())):
         raise ConfigurationError(
             f"{type(module).__name__} makes its own first state, which a sequence that starts late or never has no "
@@ -226,7 +226,7 @@ def _check_dimensions(inputs: Tensor) -> None:
 
 
 def check_inputs(cell: Cell, inputs: Tensor) -> None:
-    """ShapeError where `inputs` is not `[T, B, input_size]` with T at least 1."""
+    """ShapeError if `inputs` is not `[T, B, input_size]` with T at least 1."""
     if inputs.dim() != 3 or inputs.size(2) != cell.input_size:
         raise ShapeError(f"inputs must be [T, B, {cell.input_size}] for {cell}, got {list(inputs.shape)}")
     _check_dimensions(inputs)
@@ -246,9 +246,9 @@ def _check_state(cell: Cell, inputs: Tensor, state: State | Tensor | None) -> St
 
 
 def check_lengths(inputs: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor | None:
-    """The lengths as int64 on the device of `inputs [T, B, ...]`; None where there are none, or no sequences.
+    """The lengths as int64 on the device of `inputs [T, B, ...]`; None if there are none, or no sequences.
 
-    ShapeError where they do not fit.
+    ShapeError if they do not fit.
     """
     if lengths is None:
         return None

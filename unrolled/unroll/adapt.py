@@ -19,8 +19,8 @@ from unrolled.errors import ConfigurationError, ShapeError
 Form = int | pytree.TreeSpec | None
 
 
-class Around(Cell):
-    """A cell that is made around another anew in every call, as noise is; it has that cell's states, and its start."""
+class WrapperCell(Cell):
+    """A cell that is made around another again in every call, as noise is; it has that cell's states, and its start."""
 
     def __init__(self, cell: Cell) -> None:
         nn.Module.__init__(self)  # the sizes were checked when `cell` was made
@@ -122,7 +122,7 @@ def stepper(cell: nn.Module) -> Callable[[Tensor, State], tuple[Tensor, State]]:
 def new_state(cell: Cell, x: Tensor, state: State) -> State:
     """What a cell's `forward` returns, as a tuple: a bare tensor is the new state of a cell that has one.
 
-    ConfigurationError where it is no state of that cell.
+    ConfigurationError if it is no state of that cell.
     """
     new = cell(x, state)
     if type(new) is tuple and len(new) == len(state):
@@ -145,11 +145,11 @@ def title(cell: nn.Module) -> str:
 
 
 def innermost(cell: nn.Module) -> nn.Module:
-    """The user's own object, inside what the engine and its layers put around it anew in every call."""
+    """The user's own object, inside what the engine and its layers put around it again in every call."""
     while True:
         if "origin" in vars(cell):
             cell = cell.origin  # type: ignore[assignment]
-        elif isinstance(cell, Around | Held):
+        elif isinstance(cell, WrapperCell | Held):
             cell = cell.cell
         elif isinstance(cell, Foreign):
             cell = cell.module
@@ -158,7 +158,7 @@ def innermost(cell: nn.Module) -> nn.Module:
 
 
 def check_module(module: object) -> None:
-    """ConfigurationError where `module` is nothing that can be unrolled."""
+    """ConfigurationError if `module` is nothing that can be unrolled."""
     if isinstance(module, nn.Module):
         return
     if isinstance(module, type):
@@ -204,7 +204,7 @@ _forms: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
 def first_step(module: nn.Module, x: Tensor) -> tuple[Tensor, Any]:
-    """Output and state of a stranger's module that is given no state, in the form that it takes.
+    """Output and state of a module of the user that is given no state, in the form that it takes.
 
     A pair that it returns is its state where it takes that pair as one, and else output and state.
     """
@@ -254,7 +254,7 @@ def _read(module: nn.Module, made: Any, form: Form) -> tuple[Tensor, State]:
 
 
 def _leaves(made: Any, form: pytree.TreeSpec) -> State | None:
-    """The tensors of a state of that form, or of another sequence in place of one; None where it is neither."""
+    """The tensors of a state of that form, or of another sequence in place of one; None if it is neither."""
     if (
         isinstance(made, list | tuple)
         and len(made) == form.num_leaves

@@ -17,7 +17,7 @@ from unrolled.unroll.words import ROWS, operation, without_rows
 
 
 def width(node: fx.Node) -> int:
-    """Columns of a row value: 1 for a value a row; UntraceableError where it is not rows of features."""
+    """Columns of a row value: 1 for a value a row; UntraceableError if it is not rows of features."""
     shape = node.meta["val"].shape
     if not shape or shape[0] != ROWS or len(shape) > 2:
         raise operation(f"makes a {shape_title(shape)} ({node.target})", node, "[B, features] compiles")

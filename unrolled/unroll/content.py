@@ -30,7 +30,7 @@ class Content(NamedTuple):
         return tuple(left), self[1:]
 
     def varying_floats(self, now: Content) -> Places:
-        """Where the two differ, if floats alone do; empty where anything else differs, or nothing."""
+        """Where the two differ, if floats alone do; empty if anything else differs, or nothing."""
         if self[1:] != now[1:] or len(self.attributes) != len(now.attributes):
             return frozenset()
         found = set()

@@ -15,7 +15,7 @@ from torch.nn.functional import embedding
 
 from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, UntraceableError
-from unrolled.unroll.adapt import Around, WithOutput
+from unrolled.unroll.adapt import WithOutput, WrapperCell
 from unrolled.unroll.fallback import why_not_native
 from unrolled.unroll.padding import without_padding
 from unrolled.unroll.planned import find_plan
@@ -82,8 +82,8 @@ def feed(cell: Cell, inputs: Embedded | Hoisted, backend: str) -> tuple[Cell, Te
 
 
 def _split(cell: Cell, table: Tensor, backend: str) -> tuple[_Fed, list[Tensor]] | None:
-    """The cell after what it hoists of a row, and its parameters; None where nothing can be gained."""
-    plain = isinstance(cell, Around | WithOutput) or torch.compiler.is_compiling()
+    """The cell after what it hoists of a row, and its parameters; None if nothing can be gained."""
+    plain = isinstance(cell, WrapperCell | WithOutput) or torch.compiler.is_compiling()
     if backend in ("auto", "native") and not plain and why_not_native(table, None) is None:
         try:
             planned, parameters, cell = find_plan(cell, table.dtype, table.device, native=True)
@@ -94,7 +94,7 @@ def _split(cell: Cell, table: Tensor, backend: str) -> tuple[_Fed, list[Tensor]]
     return None
 
 
-class _Fed(Around):
+class _Fed(WrapperCell):
     """A cell whose input is what its plan hoists, side by side."""
 
     def __init__(self, cell: Cell, schedule: Schedule) -> None:
@@ -116,7 +116,7 @@ class _Fed(Around):
 class KeptRows:
     """What a cell hoists of each row of a table, made when it is asked for first: for searches, which go step by step.
 
-    They are made anew when a weight has changed in place. Nothing can be differentiated through them.
+    They are made again when a weight has changed in place. Nothing can be differentiated through them.
     """
 
     def __init__(
@@ -146,6 +146,6 @@ class KeptRows:
 
 
 def keep_rows(cell: Cell, table: Tensor, scale: float, projection: nn.Module, backend: str = "auto") -> KeptRows | None:
-    """For a cell that is fed rows of `projection(scale * table)`; None where native code does not serve."""
+    """For a cell that is fed rows of `projection(scale * table)`; None if native code does not serve."""
     found = _split(cell, table, backend)
     return None if found is None else KeptRows(*found, table, scale, projection)

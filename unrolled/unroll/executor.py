@@ -33,7 +33,7 @@ class Executor(Protocol):
         """For `wanted`, one flag for each parameter and one for the input; all that can fail has been done then."""
 
     def run(self, parameters: Tensors, inputs: Tensor, state: State | None) -> tuple[Tensors, State]:
-        """The visible states of all steps, and the last states; from zeros where `state` is None."""
+        """The visible states of all steps, and the last states; from zeros if `state` is None."""
 
     def forward(
         self, gradients: Any, parameters: Tensors, inputs: Tensor, state: State | None

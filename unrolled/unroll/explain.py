@@ -19,7 +19,7 @@ from unrolled.unroll.trace import ROWS, aten, results
 
 
 def explain(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
-    """The plan of a training step of `cell` that wants every gradient; UntraceableError where there is none."""
+    """The plan of a training step of `cell` that wants every gradient; UntraceableError if there is none."""
     plan = Plan(cell, dtype, torch.device("cpu"))
     gradients = plan.gradients((True,) * len(plan.parameter_names) + (True,))
     derivative = gradients.derivative

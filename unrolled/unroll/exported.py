@@ -99,7 +99,7 @@ def _trace(
     """A step's graph, and the tensors that it reads besides its arguments: the graph takes them too, after these.
 
     They may not stay in it, for a loop's body cannot be saved with tensors of its own.
-    UntraceableError where the step does what a graph does not keep.
+    UntraceableError if the step does what a graph does not keep.
     """
     from torch._higher_order_ops.utils import reenter_make_fx
     from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing

@@ -116,7 +116,7 @@ def tensors_of(cell: nn.Module) -> Iterator[Tensor]:
 
 
 def why_not_native(inputs: Tensor, state: State | None, cell: nn.Module | None = None) -> str | None:
-    """What forbids native code for these tensors, and those of the cell; None where nothing does."""
+    """What forbids native code for these tensors, and those of the cell; None if nothing does."""
     if torch.jit.is_tracing() or is_transformed() or getattr(_trying, "here", False):
         return "it is being traced or transformed"
     state = state or ()

@@ -35,7 +35,7 @@ class _UnknownError(Exception):
 
 
 def fingerprint(*things: Hashable) -> str | None:
-    """A hash of signatures as `describe` makes them, and other plain values; None where there can be none."""
+    """A hash of signatures as `describe` makes them, and other plain values; None if there can be none."""
     reader = _Reader()
     try:
         for thing in (*things, torch.__version__, platform.python_version(), str(torch.get_default_dtype()), _own()):

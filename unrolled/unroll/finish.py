@@ -21,7 +21,7 @@ from unrolled.unroll.words import operation
 
 @dataclass(frozen=True)
 class Contraction:
-    """`left^T @ right` over the rows, or the sum of `left` where there is no right."""
+    """`left^T @ right` over the rows, or the sum of `left` if there is no right."""
 
     node: fx.Node
     left: fx.Node
@@ -31,7 +31,7 @@ class Contraction:
 class Finish:
     """Sorts `graph`, a plan's `Gradients.traced`; `fixed` numbers its inputs that have no rows.
 
-    Raises UntraceableError where something in it has no place.
+    Raises UntraceableError if something in it has no place.
     """
 
     def __init__(self, graph: fx.GraphModule, fixed: Sequence[int], of_input: bool) -> None:
@@ -64,7 +64,7 @@ class Finish:
         self.order = self._order(sums)
 
     def _order(self, sums: list[fx.Node]) -> list[int] | None:
-        """The results of `after` as the numbers of contractions, reshaped at most; None where they are more."""
+        """The results of `after` as the numbers of contractions, reshaped at most; None if they are more."""
         given = placeholders(self.after)[-len(sums) :]
         order: dict[int, tuple[int, ...]] = {}
         for node in results(self.after):

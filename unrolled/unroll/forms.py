@@ -33,14 +33,14 @@ Form = Callable[[Any, list[Graph]], Any]
 
 
 def write(value: object) -> bytes:
-    """DamagedError where something has no form."""
+    """DamagedError if something has no form."""
     graphs: dict[str, int] = {}
     value = _written(value, graphs)
     return json.dumps([[json.loads(graph) for graph in graphs], value], separators=(",", ":")).encode()
 
 
 def read(form: Form, content: bytes) -> Any:
-    """What was written, in the form that is expected; DamagedError where it is not."""
+    """What was written, in the form that is expected; DamagedError if it is not."""
     try:
         stored, value = json.loads(content)
         return form(value, [_graph(graph) for graph in stored])

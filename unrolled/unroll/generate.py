@@ -40,7 +40,7 @@ class Generator:
     """Generates tokens by a cell whose output is the logits of the next token.
 
     embedding: `[V, I]`, the cell's input for every token. The weights are taken, and packed, as they are now.
-    Raises UntraceableError or CompilerError where the cell cannot be compiled.
+    Raises UntraceableError or CompilerError if the cell cannot be compiled.
     """
 
     def __init__(self, cell: Cell, embedding: Tensor, batch: int) -> None:

@@ -58,7 +58,7 @@ class Graph:
     """`graph(rows, values...) -> [values...]`."""
 
     def __init__(self, inputs: int, constants: Sequence[Tensor], nodes: Sequence[Node], outputs: Sequence[int]) -> None:
-        """DamagedError where the parts do not fit together."""
+        """DamagedError if the parts do not fit together."""
         self.inputs, self.constants, self.nodes, self.outputs = inputs, list(constants), list(nodes), list(outputs)
         self._space: dict[str, Any] = {"inf": math.inf, "nan": math.nan}
         self._names: dict[str, str] = {}
@@ -67,7 +67,7 @@ class Graph:
 
     @classmethod
     def of(cls, module: fx.GraphModule) -> Graph:
-        """UntraceableError where it holds something that has no form here."""
+        """UntraceableError if it holds something that has no form here."""
         number: dict[fx.Node, int] = {}
         constants: list[Tensor] = []
         nodes: list[Node] = []
@@ -116,7 +116,7 @@ class Graph:
         return Graph, (self.inputs, self.constants, self.nodes, self.outputs)
 
     def check_closed(self) -> None:
-        """DamagedError where it holds more than a file may, or an operation with other arguments than its own."""
+        """DamagedError if it holds more than a file may, or an operation with other arguments than its own."""
         for name, args, kwargs in self.nodes:
             if name not in _OPERATORS and not _is_known(name):
                 raise DamagedError(f"{name} has no place in a file")
@@ -176,7 +176,7 @@ class Graph:
 
 
 def _name(target: Any) -> str:
-    """What an operation is called; UntraceableError where it is none that can be named."""
+    """What an operation is called; UntraceableError if it is none that can be named."""
     for name, function in _OPERATORS.items():
         if target is function:
             return name
@@ -187,7 +187,7 @@ def _name(target: Any) -> str:
 
 @functools.cache
 def _function(name: str) -> Callable[..., Any]:
-    """The operation of a name; DamagedError where there is none."""
+    """The operation of a name; DamagedError if there is none."""
     if name in _OPERATORS:
         return _OPERATORS[name]
     match = _OPERATION.fullmatch(name)

@@ -142,7 +142,7 @@ class Known(Generic[T]):
         return value, list(described.tensors.values()), cell
 
     def _lifted(self, settings: _Settings[T], content: Content, cell, modules, about, make):
-        """As `find`, with numbers that vary as arguments; None where no content that is known is alike but for them."""
+        """As `find`, with numbers that vary as arguments; None if no content that is known is alike but for them."""
         for before in list(settings.kept):
             varying = before.varying_floats(content)
             masked = settings.masked | varying

@@ -214,13 +214,13 @@ class Seen:
     asks_type = False
 
     def add(self, observer: Observer, modules: list[nn.Module], tried: list[nn.Module]) -> None:
-        """After a run over the copy `tried` of `modules`: UntraceableError where it has changed anything."""
+        """After a run over the copy `tried` of `modules`: UntraceableError if it has changed anything."""
         watch = observer.watch(modules)
         _require_unchanged(watch.look(modules), watch.look(tried))
         self.watch, self.asks_type = watch, observer.asks_type
 
     def unchanged(self, modules: list[nn.Module], work: Callable[[], None]) -> Watch:
-        """What is watched from now on: UntraceableError where `work`, which runs the step, changes any of it."""
+        """What is watched from now on: UntraceableError if `work`, which runs the step, changes any of it."""
         assert self.watch is not None
         before = self.watch.look(modules)
         work()

@@ -176,7 +176,7 @@ class Reduction:
 
 
 def _over_columns(node: fx.Node) -> int:
-    """The number of columns; UntraceableError where the reduction is over rows."""
+    """The number of columns; UntraceableError if the reduction is over rows."""
     value = node.args[0].meta["val"]
     dims = node.args[1] if len(node.args) > 1 and node.args[1] else list(range(value.dim()))
     dims = [dims] if isinstance(dims, int) else dims

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unrolled.cells import Cell, State
 from unrolled.errors import CompilerError, ConfigurationError, ShapeError, UntraceableError
-from unrolled.unroll.adapt import Around, Foreign, Form, Held, title
+from unrolled.unroll.adapt import Foreign, Form, Held, WrapperCell, title
 from unrolled.unroll.cpu import NativeExecutor
 from unrolled.unroll.fallback import say_fallback
 from unrolled.unroll.fingerprint import fingerprint
@@ -37,8 +37,8 @@ def unroll_captured(
     lengths: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, State] | None:
-    """As `unroll`, in a graph that is being captured; None where that cannot be done, or not by the operator."""
-    if isinstance(cell, Around) or torch.is_autocast_enabled("cpu"):  # made within the graph, as its dropout is
+    """As `unroll`, in a graph that is being captured; None if that cannot be done, or not by the operator."""
+    if isinstance(cell, WrapperCell) or torch.is_autocast_enabled("cpu"):  # made within the graph, as its dropout is
         return None
     first = [] if state is None else [state] if isinstance(state, Tensor) else list(state)
     tensors = (inputs, *first)
@@ -89,7 +89,7 @@ def runs_own_code(cell: nn.Module) -> bool:
 def _find(
     module: nn.Module, form: tuple[Form, int, tuple[int, ...]] | None, dtype: torch.dtype, held: bool
 ) -> tuple[str, tuple[str, ...], tuple[int, ...], tuple[int, ...]] | None:
-    """A plan's name, its parameters' names, its visible states and all sizes; None where there is no plan.
+    """A plan's name, its parameters' names, its visible states and all sizes; None if there is no plan.
 
     Nor is there one here for a cell whose output is none of its states.
     """
@@ -230,7 +230,7 @@ _unroll.register_autograd(_backward, setup_context=_setup)
 
 @torch.library.custom_op("unrolled::check_lengths", mutates_args=())
 def check_lengths(lengths: Tensor, steps: int) -> Tensor:
-    """`lengths`; ShapeError where one is below 0 or above `steps`."""
+    """`lengths`; ShapeError if one is below 0 or above `steps`."""
     if lengths.numel() and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
         raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {lengths.tolist()}")
     return lengths.clone()

@@ -2,7 +2,7 @@
 
 A cell is called for a whole batch, also where a sequence has ended. The result is thrown away there, and its gradient
 is zero; yet zero times a derivative that is infinite or NaN is NaN. So nothing of the padding is ever read: where a
-sequence has ended, a cell is given that sequence's first step again, of which the derivative is as good as that step's.
+sequence has ended, a cell is given that sequence's first step again, whose derivative is as good as that step's.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def choose(condition: Tensor, state: State, other: State) -> State:
 
 
 def show(outputs: Tensor, inside: Tensor | None, reverse: bool) -> Tensor:
-    """The outputs `[T, B, size]` in the order of the input, zeros where no step counts."""
+    """The outputs `[T, B, size]` in the order of the input, zeros if no step counts."""
     if reverse:
         outputs = outputs.flip(0)
     return outputs if inside is None else torch.where(inside, outputs, torch.zeros_like(outputs))

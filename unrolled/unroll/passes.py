@@ -46,7 +46,7 @@ class Epilogue:
 @dataclass(eq=False)
 class Backward:
     """Slots: the input, what forward kept, gradients of every step's states, of the last and of the first ones; then
-    the input's gradient and the contractions, or, where there is no `epilogue`, the row values that they are made of.
+    the input's gradient and the contractions, or, if there is no `epilogue`, the row values that they are made of.
     """
 
     program: Native

@@ -159,7 +159,7 @@ class Plan:
         )
 
     def _hoisted_sizes(self) -> tuple[int, ...]:
-        """The columns of each hoisted value; none where there is no product among them, for like inputs to share."""
+        """The columns of each hoisted value; none if there is no product among them, for like inputs to share."""
         values = [node.meta["val"] for node in results(self.hoist)]
         multiplied = any(node.target in PRODUCTS for node in self.hoist.graph.nodes)
         return tuple(value.shape[1] for value in values) if multiplied and all(v.dim() == 2 for v in values) else ()
@@ -288,7 +288,7 @@ def _is_real(node: fx.Node) -> bool:
 
 
 def _check_rows(graph: fx.GraphModule) -> None:
-    """UntraceableError where a graph does not treat its rows one by one: it could not be run over those of all steps.
+    """UntraceableError if a graph does not treat its rows one by one: it could not be run over those of all steps.
 
     It is tried: four rows at once must give what they give two by two.
     """

@@ -109,7 +109,7 @@ def _hollow(tensor: Tensor) -> Tensor:
 
 
 def check_values(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device) -> None:
-    """UntraceableError where two steps of the plan are not what the cell computes: it looked at the batch's size."""
+    """UntraceableError if two steps of the plan are not what the cell computes: it looked at the batch's size."""
     if not _agrees(schedule, cell, dtype, device):
         raise UntraceableError("its step depends on the size of the batch, or on something that is no argument of it")
 
@@ -119,7 +119,7 @@ def _is_for(record: Record, cell: Cell, dtype: torch.dtype, device: torch.device
     try:
         return _agrees(record.schedule, cell, dtype, device, seen)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, OverflowError, MemoryError):
-        return False  # it is made anew; what the cell itself raises, it raises again
+        return False  # it is made again; what the cell itself raises, it raises again
 
 
 def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None) -> bool:
@@ -153,7 +153,7 @@ def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.de
 def unroll_planned(
     cell: Cell, inputs: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, native: bool = False
 ) -> tuple[Tensor, State]:
-    """As `unroll_eager`; UntraceableError where the cell's step cannot be planned."""
+    """As `unroll_eager`; UntraceableError if the cell's step cannot be planned."""
     if lengths is not None:
         cell = Held(cell)
     inside, fed = hold(inputs, lengths, reverse)
@@ -236,7 +236,7 @@ class _Unroll(torch.autograd.Function):
         ctx.save_for_backward(*tensors, *kept)
         ctx.planned, ctx.gradients = planned, gradients
         # The outputs share the memory of what is kept, but no view of it is known to autograd, which would forbid to
-        # change them in place. Where they have been, backward makes what is kept anew.
+        # change them in place. Where they have been, backward makes what is kept again.
         shown = [trajectory[1:].data for trajectory in trajectories]
         ctx.versions = [_Version(value) for value in shown]
         return *shown, *final

@@ -67,7 +67,7 @@ class _Pieces(torch.autograd.Function):
     def forward(ctx, pieces: _Cut, inputs: Tensor, *others: Tensor):
         state: State = others[: pieces.states]
         starts: list[Tensor] = []
-        ctx.draws = []  # a stranger's cell may have dropout of its own
+        ctx.draws = []  # a module of the user may have dropout of its own
         outputs = None
         for start, stop in pieces.bounds:
             starts += state
@@ -137,7 +137,7 @@ class _Gate:
 
 
 class _Through(torch.autograd.Function):
-    """A tensor itself, of which the gradient goes on where the gate is open.
+    """The tensor itself; its gradient is passed on where the gate is open.
 
     Where input and state were made with the same parameters, those have a gradient through them, which is not a piece's
     own, and must not be found with it.

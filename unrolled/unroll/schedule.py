@@ -49,7 +49,7 @@ class Schedule:
         return self
 
     def first(self, inputs: Tensor, state: State | None) -> State:
-        """The states to start from: zeros, where there are none."""
+        """The states to start from: zeros, if there are none."""
         if state:
             return tuple(state)
         return tuple(inputs.new_zeros(inputs.size(1), size) for size in self.state_sizes)

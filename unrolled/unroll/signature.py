@@ -86,7 +86,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def check_hooks(modules: list[nn.Module]) -> None:
-    """PassingError where a module has hooks: native code would not call them."""
+    """PassingError if a module has hooks: native code would not call them."""
     for module in modules:
         if has_hooks(module):
             raise PassingError(f"its {type(module).__name__} has a hook, which is called at every step")

@@ -20,7 +20,7 @@ from unrolled.unroll.schedule import Schedule
 
 @dataclass
 class Record:
-    """What is kept of a plan; `key` names its file, None where it is kept for this process alone."""
+    """What is kept of a plan; `key` names its file, None if it is kept for this process alone."""
 
     schedule: Schedule
     key: str | None
@@ -43,7 +43,7 @@ class Record:
 
 
 def load(key: str | None, form: forms.Form = forms.record) -> Any:
-    """What was saved under `key`, of such a form; None where there is nothing, or nothing whole and one's own."""
+    """What was saved under `key`, of such a form; None if there is nothing, or nothing whole and one's own."""
     if key is None:
         return None
     try:
@@ -54,11 +54,11 @@ def load(key: str | None, form: forms.Form = forms.record) -> Any:
             return None
         return forms.read(form, content)
     except (DamagedError, OSError, CompilerError):
-        return None  # it is made anew
+        return None  # it is made again
 
 
 def save(key: str | None, value: object) -> None:
-    """Keep `value` under `key`, in one step; where it or the cache cannot be written, it is made anew next time."""
+    """Keep `value` under `key`, in one step; where it or the cache cannot be written, it is made again next time."""
     if key is None:
         return
     try:

@@ -29,7 +29,7 @@ def shorten_views(graph: fx.GraphModule) -> None:
 
 
 def _axes(node: fx.Node) -> _Axes | None:
-    """The axes of the node's value by those of its argument; None where it is no view, or one of another kind."""
+    """The axes of the node's value by those of its argument; None if it is no view, or one of another kind."""
     if node.target == aten.permute.default:
         dims = len(node.args[1])
         return tuple(axis % dims for axis in node.args[1])

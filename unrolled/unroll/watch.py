@@ -88,7 +88,7 @@ def has_code_of_its_own(modules: Sequence[nn.Module]) -> bool:
 class Watch:
     """What the steps of cells of one structure read.
 
-    names: every name that stands in the code that ran, so every attribute that it can have read; None where it looked
+    names: every name that stands in the code that ran, so every attribute that it can have read; None if it looked
         attributes up by names that it computed.
     spaces: namespaces of functions that ran, and which of their names they may read.
     modules: the cell's own modules, in the order in which `describe` lists them.

@@ -1,4 +1,4 @@
-"""Work on a large text by several processes: each is started anew, imports little, and answers line by line.
+"""Work on a large text by several processes: each is newly started, imports little, and answers line by line.
 
 They are not forks: a process that has used PyTorch has threads, with which a fork may hang. Nor are they
 `multiprocessing`'s: that would import the caller's program again in each.
@@ -106,10 +106,10 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Crew:
+class WorkerPool:
     """As many processes as there are processors, at most 32: `with` it, `map` jobs over them."""
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         self._own = threading.local()
         self._processes: list[subprocess.Popen[str]] = []
         self._threads = ThreadPoolExecutor(min(32, processors()))
@@ -155,7 +155,7 @@ class Crew:
     def _start(self, setup: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}  # there is a process for every processor
         process = subprocess.Popen(
-            [sys.executable, "-c", "from unrolled.data.crew import main; main()"],
+            [sys.executable, "-c", "from unrolled.data.workers import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

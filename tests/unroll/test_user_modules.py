@@ -125,7 +125,7 @@ def test_first_used_by_many_threads_at_once():
 
 
 class Reads(nn.Module):
-    """A stranger's cell: its output is none of its states, and without a state it makes one of its own."""
+    """A cell of the user: its output is none of its states, and without a state it makes one of its own."""
 
     def __init__(self):
         super().__init__()
