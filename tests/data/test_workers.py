@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from unrolled.data import LEVELS, build_vocabulary, encode_files, pool, tokens
+from unrolled.data import LEVELS, build_vocabulary, encode_files, tokens, workers
 from unrolled.data.workers import WorkerPool
 from unrolled.errors import DataError
 
@@ -36,7 +36,7 @@ def test_the_number_of_processes_changes_nothing(many, files, tmp_path, monkeypa
     made = []
     for count in (0, 1, 3):  # 0: none but this
         monkeypatch.setattr(tokens, "ALONE", 2 if count else 10**9)
-        monkeypatch.setattr(pool, "processors", lambda count=count: count)
+        monkeypatch.setattr(workers, "processors", lambda count=count: count)
         monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path / f"cache-{count}"))
         said = []
         vocabulary = build_vocabulary(level, files, size=400 if level in ("word", "bpe") else None)
@@ -70,7 +70,7 @@ def test_what_was_encoded_is_not_encoded_again(many, files, tmp_path):
 
 
 def test_an_interrupted_encoding_goes_on(many, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "processors", lambda: 1)
+    monkeypatch.setattr(workers, "processors", lambda: 1)
     vocabulary = build_vocabulary("char", files)
     running, asked = [], []
     start, ask = WorkerPool._start, WorkerPool._ask
@@ -143,7 +143,7 @@ def test_a_part_that_is_not_the_users_own_is_encoded_anew(put, many, files, tmp_
     vocabulary = build_vocabulary("byte", files)
     first = encode_files(files, vocabulary, tmp_path / "1.bin")
     part = min(many.glob("*.tokens"))
-    size = part.stat().st_size - pool.DIGEST_BYTES
+    size = part.stat().st_size - workers.DIGEST_BYTES
     planted = tmp_path / "planted"
     planted.write_bytes(hashlib.sha256(bytes(size)).digest() + bytes(size))
     part.unlink()
@@ -155,7 +155,7 @@ def test_a_part_that_is_not_the_users_own_is_encoded_anew(put, many, files, tmp_
         part.write_bytes(planted.read_bytes())
         part.chmod(0o666)
     assert encode_files(files, vocabulary, tmp_path / "2.bin").sha256 == first.sha256
-    assert planted.read_bytes()[pool.DIGEST_BYTES :] == bytes(size)
+    assert planted.read_bytes()[workers.DIGEST_BYTES :] == bytes(size)
     assert part.stat().st_mode & 0o077 == 0
 
 
@@ -165,8 +165,8 @@ def test_an_unfinished_part_is_not_written_through_a_link(many, files, tmp_path,
     precious.write_text("precious")
     many.mkdir(parents=True, mode=0o700)
     job = tokens._jobs(files)[0]
-    name = pool.encode_to_cache(job, vocabulary, "uint8", str(many))
+    name = workers.encode_to_cache(job, vocabulary, "uint8", str(many))
     os.unlink(name)
     (many / f"{os.path.basename(name)}.{os.getpid()}.tmp").symlink_to(precious)
-    assert pool.encode_to_cache(job, vocabulary, "uint8", str(many)) == name
+    assert workers.encode_to_cache(job, vocabulary, "uint8", str(many)) == name
     assert precious.read_text() == "precious"
