@@ -5,13 +5,14 @@ import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 import unrolled
+from tests.forms import by_form
 from unrolled.cells import CELLS, ElmanCell, PeepholeLSTMCell
 from unrolled.errors import ConfigurationError, ShapeError
 from unrolled.layers import Recurrent
 from unrolled.layers.noise import RecurrentDropout, Zoneout
 from unrolled.unroll import unroll
 
-MANY = sorted(CELLS)
+MANY = by_form()
 
 
 @pytest.mark.parametrize("name", MANY)

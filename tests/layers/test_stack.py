@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.forms import by_form
 from unrolled.cells import CELLS
 from unrolled.errors import ConfigurationError
 from unrolled.layers import Recurrent
@@ -10,15 +11,12 @@ from unrolled.layers.nest import flatten, unflatten
 from unrolled.layers.stack import by_name
 from unrolled.unroll import unroll
 
-#: One of each form: a cell memory, gates of its own, normalisation, an input of the hidden size.
-FORMS = ("lstm", "gru-swapped", "ln-gru", "mut2")
-
 
 @pytest.mark.parametrize(
     ("name", "backend"),
     [
         *((name, "eager") for name in CELLS),
-        *(pytest.param(name, "native", marks=[] if name in FORMS else pytest.mark.slow) for name in CELLS),
+        *by_form("native"),
     ],
 )
 def test_a_stack_is_its_layers(name, backend):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tests.forms import by_form
 from unrolled.cells import CELLS
 from unrolled.decoding import Sampling, generate
 from unrolled.errors import ConfigurationError
@@ -40,7 +41,7 @@ def test_forget_bias_reaches_the_cells_that_have_one():
 
 
 @pytest.mark.parametrize(
-    ("cell", "embedding_size"), [*((cell, 6) for cell in CELLS), ("elman", 0), ("ln-lstm", 0), ("gru", 0), ("mut1", 0)]
+    ("cell", "embedding_size"), [*by_form(6), ("elman", 0), ("ln-lstm", 0), ("gru", 0), ("mut1", 0)]
 )
 def test_text_written_in_native_code_is_the_eager_text(cell, embedding_size):
     model = LanguageModel(31, cell, embedding_size=embedding_size, hidden_size=[9, 14], zoneout=0.1).eval()

@@ -56,7 +56,9 @@ def test_no_space_for_a_new_run(volume, text_file, capsys, leave):
     assert main(resume or [str(word) for word in words]) == 0
 
 
-@pytest.mark.parametrize("leave", [0, 4096, 8 * 4096, 60 * 4096])
+@pytest.mark.parametrize(
+    "leave", [0, pytest.param(4096, marks=pytest.mark.slow), 8 * 4096, pytest.param(60 * 4096, marks=pytest.mark.slow)]
+)
 def test_a_disk_that_becomes_full(volume, text_file, tmp_path, capsys, leave):
     words = ["train", "lm", "--data", str(text_file), *WORDS]
     assert main([*words, "--max-steps", "60", "--lr-schedule", "constant", "--out", str(tmp_path / "whole")]) == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from tests.programs import completed
+from tests.programs import PRELOADED, completed
 from tests.training.killed import TASKS, die_at_operation
 from unrolled.errors import RunError
 from unrolled.training import Run, open_run
@@ -26,15 +26,15 @@ KILLS = 3  # a task; tests/slow/test_killed_commands.py has many more
 def killed():
     """Of every task: runs of two processes that were not disturbed, and those of the second that were killed.
 
-    The processes hash strings differently, so that nothing can depend on the order of a set.
+    The processes hash strings differently, so that nothing can depend on the order of a set: one as it happens.
     """
     seed = 1 if "CI" in os.environ else random.randrange(1_000_000)  # printed with the command where it fails
     memory = Path("/dev/shm")  # where it is there, so that hundreds of checkpoints need not reach a disk
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        for hashes, kills in ((1, 0), (2, KILLS)):
+        for hashes, kills, python in ((1, 0, PRELOADED), (2, KILLS, sys.executable)):
             words = ["-m", "tests.training.killed", f"{folder}/{hashes}", str(seed), str(kills), *TASKS]
             environment = {**os.environ, "PYTHONHASHSEED": str(hashes)}
-            done = completed([sys.executable, *words], env=environment)
+            done = completed([python, *words], env=environment)
             assert (done.returncode, done.stderr) == (0, ""), words
         yield Path(folder)
 

@@ -80,19 +80,19 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, text_file):
     ("optimizer", "signal_number"), [*((name, signal.SIGINT) for name in OPTIMIZERS), (OPTIMIZERS[-1], signal.SIGTERM)]
 )
 def test_stopped_and_resumed_is_as_never_stopped(tmp_path, text_file, optimizer, signal_number):
-    options = {"optimizer": optimizer, "eval_every": 5, "sample_every": 20, "seq_length": 64, "max_steps": 60}
+    options = {"optimizer": optimizer, "eval_every": 5, "sample_every": 20, "seq_length": 64, "max_steps": 40}
     run(LanguageTask(make(tmp_path / "whole", text_file, **options).run))
     stopped = StoppedAt(make(tmp_path / "parts", text_file, **options).run, 13, signal_number)
     outcome = run(stopped)
     assert (outcome.reason, outcome.position.step) == ("interrupted", 13)
     again = LanguageTask(open_run(tmp_path / "parts"))
     outcome = trainer(again, resume=True).train()
-    assert (outcome.reason, outcome.position.step) == ("finished", 60)
+    assert (outcome.reason, outcome.position.step) == ("finished", 40)
     assert outcome.position.epoch > 0
     whole = LanguageTask(open_run(tmp_path / "whole")).load("last")
     assert torch.equal(weights(again), weights(whole))
     steps = [record["step"] for record in open_run(tmp_path / "parts").metrics() if "loss" in record]
-    assert steps == list(range(1, 61))
+    assert steps == list(range(1, 41))
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])

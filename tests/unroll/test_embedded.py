@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.forms import by_form
 from unrolled.cells import CELLS
 from unrolled.layers import Recurrent
 from unrolled.unroll import unroll
@@ -26,7 +27,7 @@ _dense_cases = given(
     trained=st.booleans(),
     calls=st.lists(_calls, min_size=4, max_size=4),
 )
-test_it_is_the_dense_input = settings(max_examples=7)(_dense_cases(_dense))
+test_it_is_the_dense_input = settings(max_examples=4)(_dense_cases(_dense))
 test_it_is_the_dense_input_often = pytest.mark.slow(settings(max_examples=100)(_dense_cases(_dense)))
 
 
@@ -79,7 +80,7 @@ def test_in_a_layer(cell, noise):
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("name", sorted(CELLS))
+@pytest.mark.parametrize("name", by_form())
 @settings(max_examples=3)
 @given(rows=st.integers(1, 9), batch=st.sampled_from([1, 5]), layers=st.integers(1, 2))
 def test_rows_that_are_kept_give_every_step_of_the_dense_input(name, rows, batch, layers):

@@ -140,8 +140,17 @@ class Reads(nn.Module):
 
 @pytest.mark.parametrize("make_cell", [nn.LSTMCell, nn.GRUCell, nn.RNNCell, lambda *_: Reads()])
 @pytest.mark.parametrize("backend", ["planned", "native"])
-@pytest.mark.parametrize("start", [True, False])
-@pytest.mark.parametrize("options", [{}, {"reverse": True}, {"lengths": [3, 6, 1]}])
+@pytest.mark.parametrize(
+    ("start", "options"),
+    [
+        (True, {"lengths": [3, 6, 1]}),
+        (False, {"reverse": True}),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in [(True, {}), (True, {"reverse": True}), (False, {}), (False, {"lengths": [3, 6, 1]})]
+        ),
+    ],
+)
 def test_other_peoples_cells(make_cell, backend, start, options):
     cell = make_cell(4, 5).double()
     x = torch.randn(6, 3, 4, dtype=torch.float64, requires_grad=True)
