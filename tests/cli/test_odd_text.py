@@ -63,7 +63,7 @@ def test_a_hypothesis_has_a_name_that_can_be_written(trained, tmp_path, monkeypa
     assert "is not UTF-8 text" in error_of(["inspect", trained, "--hypothesis", "a\udcff=Z"], capsys)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_a_terminal_that_cannot_show_a_character(encoding, trained):
     words = [sys.executable, "-m", "unrolled", "sample", str(trained), "--length", "3"]
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
