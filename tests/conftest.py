@@ -26,11 +26,15 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+#: Files that hold native code, compiled as users have it, to the eager loop and to PyTorch.
+NATIVE = {"test_planned", "test_products", "test_native", "test_torch_parity", "test_random_cells", "test_many_calls"}
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Where the engine itself is not tested, steps are compiled without optimisation, four times as fast."""
+    """Unless the numbers of native code are the subject, steps are compiled without optimisation, four times as fast."""
     with pytest.MonkeyPatch.context() as patch:
-        if item.path.parent.name not in ("unroll", "layers", "slow") and not item.get_closest_marker("slow"):
+        if item.path.stem not in NATIVE and not item.get_closest_marker("slow"):
             patch.setenv("UNROLLED_CFLAGS", "-O0")
         return (yield)
 
