@@ -27,7 +27,7 @@ def pytest_collection_finish() -> None:
 
 
 #: Files that hold native code, compiled as users have it, to the eager loop and to PyTorch.
-NATIVE = {"test_planned", "test_products", "test_native", "test_torch_parity", "test_random_cells", "test_many_calls"}
+NATIVE = {"test_planned", "test_products", "test_native", "test_torch_parity", "test_many_calls"}
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.shared import SMALL, error_of, write
+from tests.forms import by_form
 from unrolled.cells import CELLS
 from unrolled.cli import main
 from unrolled.cli.commands import summaries
@@ -32,7 +33,7 @@ def test_training_shows_what_it_does(train, capsys):
     assert "unrolled sample runs/text-lstm-2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", by_form())
 def test_every_cell_trains_by_its_name(train, cell):
     # What a cell reads and writes in native code, the tests of the language model show.
     assert train("--cell", cell, "--max-steps", "2", "--sample-every", "0", "--val-fraction", "0", "--out", "run") == 0

@@ -19,7 +19,7 @@ from unrolled.training.state import read_state
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-KILLS = 3  # a task; tests/slow/test_killed_commands.py has many more
+KILLS = 2  # a task; tests/slow/test_killed_commands.py has many more
 
 
 @pytest.fixture(scope="module")
