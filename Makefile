@@ -8,7 +8,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo       train about two minutes on Python's own source code and sample from the result"
-	@echo "make test       the test suite (about 5 minutes on 2 cores, 8 the first time)"
+	@echo "make test       the test suite (about 5 minutes on 2 cores)"
 	@echo "make test-slow  the checks that take longer, and those that need UNROLLED_DATA"
 	@echo "make test-sanitized  the engine's tests with its C under gcc's address and undefined-behaviour sanitizers"
 	@echo "make fuzz       five minutes of damaged runs and checkpoints, each of which must be a clear error"
