@@ -1,0 +1,186 @@
+"""A linear-chain conditional random field: scores whole sequences of tags over the scores of single ones.
+
+Source: Lafferty, McCallum & Pereira 2001, "Conditional Random Fields"; over recurrent nets: Huang, Xu & Yu 2015.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unrolled.errors import ConfigurationError, ShapeError
+
+#: Stands for minus infinity in sums whose gradient is taken: that of `logsumexp` is NaN if all its values are infinite.
+_NEVER = -1e30
+
+
+class Allowed(NamedTuple):
+    """The tags that may start a sequence, end it, and follow one another, as Booleans.
+
+    starts, ends: `[K]`. transitions: `[K, K]`, from the row's tag to the column's.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    transitions: Tensor
+
+
+class Path(NamedTuple):
+    """A sequence of tags and its score, whose log-probability is `score - log_partition`."""
+
+    tags: list[int]
+    score: float
+
+
+class CRF(nn.Module):
+    """A linear-chain CRF over `K` tags: `P(y | e) = exp(score(e, y)) / Σ_y' exp(score(e, y'))`.
+
+    The score of a sequence is the sum of its emissions `e_t[y_t]`, of `transitions[y_(t-1), y_t]`, and of `starts[y_1]`
+    and `ends[y_T]`. Emissions are any scores of tags, such as the readout of a recurrent layer.
+
+    allowed: the tags that may start, end and follow one another; all by default. A sequence that breaks these rules has
+        the probability 0.
+
+    Shapes: `emissions [T, B, K]`, `tags [T, B]`, `lengths [B]` from 1 to T (all T by default). What follows a sequence's
+    length is never read.
+    """
+
+    def __init__(self, num_tags: int, allowed: Allowed | None = None) -> None:
+        super().__init__()
+        if num_tags < 1:
+            raise ConfigurationError(f"num_tags must be at least 1, got {num_tags}")
+        self.num_tags = num_tags
+        self.starts = nn.Parameter(torch.zeros(num_tags))
+        self.ends = nn.Parameter(torch.zeros(num_tags))
+        self.transitions = nn.Parameter(torch.zeros(num_tags, num_tags))
+        everything = Allowed(*(torch.ones_like(part, dtype=torch.bool) for part in self.parameters()))
+        for name, mask, parameter in zip(Allowed._fields, allowed or everything, self.parameters(), strict=True):
+            if mask.shape != parameter.shape or mask.dtype != torch.bool:
+                raise ShapeError(
+                    f"allowed.{name} must be {list(parameter.shape)} Booleans, got {list(mask.shape)} {mask.dtype}"
+                )
+            self.register_buffer(f"allowed_{name}", mask.clone(), persistent=False)
+
+    def extra_repr(self) -> str:
+        return f"num_tags={self.num_tags}"
+
+    def forward(self, emissions: Tensor, tags: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the negative log-likelihood of each sequence of tags, `[B]`; infinity if it is not allowed."""
+        return self.log_partition(emissions, lengths) - self.score(emissions, tags, lengths)
+
+    def score(self, emissions: Tensor, tags: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the score of each sequence of tags, `[B]`; minus infinity if it is not allowed."""
+        lengths = self._check(emissions, lengths)
+        if tags.shape != emissions.shape[:2]:
+            raise ShapeError(f"tags must be {list(emissions.shape[:2])}, got {list(tags.shape)}")
+        starts, ends, transitions = self._masked()
+        inside = _inside(len(emissions), lengths)
+        tags = tags.where(inside, 0)
+        last = tags.gather(0, (lengths - 1).unsqueeze(0)).squeeze(0)
+        single = emissions.gather(2, tags.unsqueeze(2)).squeeze(2)
+        pairs = transitions[tags[:-1], tags[1:]]
+        # Not times `inside`: minus infinity times 0 is NaN.
+        single, pairs = (value.where(mask, 0) for value, mask in ((single, inside), (pairs, inside[1:])))
+        return starts[tags[0]] + single.sum(0) + pairs.sum(0) + ends[last]
+
+    def log_partition(self, emissions: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the logarithm of the sum of `exp(score)` over all sequences of tags, `[B]`."""
+        lengths = self._check(emissions, lengths)
+        emissions = emissions.to(self.starts.dtype)  # sums in bfloat16 would be too coarse
+        starts, ends, transitions = self._masked(_NEVER)
+        inside = _inside(len(emissions), lengths).unsqueeze(2)
+        by_target = transitions.t().unsqueeze(0)
+        alpha = starts + emissions[0]
+        for now, mask in zip(emissions[1:].unbind(0), inside[1:].unbind(0), strict=True):
+            following = torch.logsumexp(alpha.unsqueeze(1) + by_target, 2) + now
+            alpha = following.where(mask, alpha)
+        total = torch.logsumexp(alpha + ends, 1)
+        return total.where(total > _NEVER / 2, -torch.inf)
+
+    def marginals(self, emissions: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the probability of every tag at every step, `[T, B, K]`; zeros after a sequence's length.
+
+        They are the gradient of the log-partition with respect to the emissions. They carry no gradient themselves.
+        """
+        with torch.enable_grad():
+            emissions = emissions.detach().requires_grad_()
+            (found,) = torch.autograd.grad(self.log_partition(emissions, lengths).sum(), emissions)
+        return found
+
+    @torch.no_grad()
+    def decode(self, emissions: Tensor, lengths: Tensor | None = None) -> list[list[int]]:
+        """Return the best sequence of tags for each of the B sequences, by the algorithm of Viterbi."""
+        return [paths[0].tags for paths in self.best(emissions, lengths)]
+
+    @torch.no_grad()
+    def best(self, emissions: Tensor, lengths: Tensor | None = None, n: int = 1) -> list[list[Path]]:
+        """Return the `n` best sequences of tags for each of the B sequences, the best first.
+
+        There are fewer where fewer sequences are allowed. Source: Seshadri & Sundberg 1994, "List Viterbi decoding".
+        """
+        if n < 1:
+            raise ConfigurationError(f"n must be at least 1, got {n}")
+        lengths = self._check(emissions, lengths)
+        starts, ends, transitions = self._masked()
+        steps, batch, tags = emissions.shape
+        # scores [B, K, n]: of the best ways to arrive at a tag, the best first; those that do not exist are -inf.
+        scores = emissions.new_full((batch, tags, n), -torch.inf)
+        scores[:, :, 0] = starts + emissions[0]
+        history, origins = [scores], []
+        for now in emissions[1:]:
+            arriving = (scores.unsqueeze(3) + transitions.unsqueeze(1)).flatten(1, 2)  # [B, K·n, K]
+            scores, origin = arriving.topk(min(n, arriving.size(1)), 1)
+            scores = nn.functional.pad(scores.transpose(1, 2), (0, n - scores.size(1)), value=-torch.inf)
+            scores = scores + now.unsqueeze(2)
+            history.append(scores)
+            origins.append(origin.transpose(1, 2))
+        return [
+            self._paths(
+                [scores[row] for scores in history], [origin[row] for origin in origins], int(length), ends, n
+            )
+            for row, length in enumerate(lengths.tolist())
+        ]
+
+    @staticmethod
+    def _paths(history: list[Tensor], origins: list[Tensor], length: int, ends: Tensor, n: int) -> list[Path]:
+        """Follow the origins of the best ends of one sequence back to its start."""
+        final = (history[length - 1] + ends.unsqueeze(1)).flatten()
+        scores, places = final.topk(min(n, len(final)))
+        paths = []
+        for score, place in zip(scores.tolist(), places.tolist(), strict=True):
+            if score == -torch.inf:
+                break
+            backwards = []
+            for step in reversed(range(length)):
+                backwards.append(place // n)
+                if step:
+                    place = int(origins[step - 1][place // n, place % n])
+            paths.append(Path(backwards[::-1], score))
+        return paths
+
+    def _masked(self, never: float = -torch.inf) -> tuple[Tensor, Tensor, Tensor]:
+        """Return starts, ends and transitions with `never` for what is not allowed."""
+        return (
+            self.starts.masked_fill(~self.allowed_starts, never),
+            self.ends.masked_fill(~self.allowed_ends, never),
+            self.transitions.masked_fill(~self.allowed_transitions, never),
+        )
+
+    def _check(self, emissions: Tensor, lengths: Tensor | None) -> Tensor:
+        if emissions.dim() != 3 or emissions.size(2) != self.num_tags or not len(emissions):
+            raise ShapeError(f"emissions must be [T, B, {self.num_tags}] with T at least 1, got {list(emissions.shape)}")
+        steps, batch = emissions.shape[:2]
+        if lengths is None:
+            return torch.full((batch,), steps, dtype=torch.int64, device=emissions.device)
+        if lengths.shape != (batch,):
+            raise ShapeError(f"lengths must be [{batch}], got {list(lengths.shape)}")
+        if batch and not (1 <= int(lengths.min()) and int(lengths.max()) <= steps):
+            raise ShapeError(f"lengths must be from 1 to {steps}, got {lengths.tolist()}")
+        return lengths.to(emissions.device, torch.int64)
+
+
+def _inside(steps: int, lengths: Tensor) -> Tensor:
+    """Return which steps are within the lengths, `[T, B]`."""
+    return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
