@@ -315,7 +315,7 @@ def test_layers_of_other_peoples_cells():
         (lambda: Recurrent(Bare(4, 5), 4, 5), "Recurrent takes a class"),
         (lambda: Recurrent(lambda *sizes: None, 4, 5), "a layer is made of cells"),
         (lambda: unroll(lambda x, h: h, X, H), "unroll takes a Cell or a torch.nn.Module, got a function"),
-        (lambda: unroll(Bare, X), r"the class Bare: make one first: Bare\(input_size, hidden_size\)"),
+        (lambda: unroll(Bare, X), r"the class Bare: create an instance first: Bare\(input_size, hidden_size\)"),
     ],
 )
 def test_what_is_no_cell_is_told_what_is_wanted(make, reason):

@@ -1,4 +1,4 @@
-"""The meaning of `unroll`: a Python loop that calls the cell once a step. Every other backend must agree with it."""
+"""The reference for `unroll`: a Python loop that calls the cell once a step. Every other backend must agree with it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from unrolled.unroll.padding import choose, fill_padding, fill_states, show, ste
 def unroll_eager(
     cell: nn.Module, inputs: Tensor, state: State, lengths: Tensor | None, reverse: bool
 ) -> tuple[Tensor, State]:
-    """Arguments as `unroll` has checked them: `inputs [T, B, I]`, a tuple of states, `lengths [B]` on their device.
+    """Run the loop on arguments that `unroll` has checked.
 
-    Where a sequence has ended the cell is given its first step again, input and state, and what it makes of them is
-    thrown away.
+    inputs: `[T, B, I]`. state: a tuple of tensors. lengths: `[B]`, on the device of `inputs`.
+
+    After the end of a sequence, the cell receives the input and the state of its first step again, and the result is
+    discarded.
     """
     inside, first = None, state
     if lengths is not None:
         inside = steps_inside(len(inputs), lengths)
         inputs, first = fill_padding(inputs, lengths, inside, reverse), fill_states(state, lengths)
     counts = None if inside is None else inside.unbind(0)
-    # Backward joins the gradients of unbind once; each of those of inputs[t] is as large as the whole input.
+    # Backward stacks the gradients of unbind once. The gradient of each inputs[t] would be as large as all inputs.
     steps = inputs.unbind(0)
     step = stepper(cell)
     outputs: list[Tensor] = []
