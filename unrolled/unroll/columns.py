@@ -20,7 +20,7 @@ def width(node: fx.Node) -> int:
     """Return the number of columns of a value with rows, 1 if it is `[B]`; UntraceableError if it is not `[B, n]`."""
     shape = node.meta["val"].shape
     if not shape or shape[0] != ROWS or len(shape) > 2:
-        raise operation(f"creates a {shape_title(shape)} ({node.target})", node, "[B, features] compiles")
+        raise operation(f"makes a {shape_title(shape)} ({node.target})", node, "[B, features] compiles")
     return shape[1] if len(shape) == 2 else 1
 
 
@@ -155,7 +155,7 @@ def _broadcasts(node: fx.Node) -> bool:
     """Return whether an alias repeats one value per row as many columns."""
     before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
     if not after or after[0] != ROWS or len(after) > 2:
-        raise operation(f"turns a {shape_title(before)} into a {shape_title(after)}", node, "[B, features] compiles")
+        raise operation(f"makes a {shape_title(after)} of a {shape_title(before)}", node, "[B, features] compiles")
     return before[:1] != after[:1] or math.prod(before[1:]) != math.prod(after[1:])
 
 
