@@ -145,7 +145,7 @@ class Known(Generic[T]):
         return value, list(described.tensors.values()), cell
 
     def _lifted(self, settings: _Settings[T], content: Content, cell, modules, about, make):
-        """Do what `find` does, with varying floats as buffers; return None if no known content differs in floats only."""
+        """Do what `find` does, with varying floats as buffers. Return None if no known content differs only in floats."""
         for before in list(settings.kept):
             varying = before.varying_floats(content)
             masked = settings.masked | varying
@@ -208,8 +208,8 @@ def _content(watch: Watch, modules: list[nn.Module]) -> Content | None:
 
 def _refuse(changed: str) -> NoReturn:
     raise UntraceableError(
-        f"its settings have had {MOST_SETTINGS} different values, each of which needs its own plan; the last change was "
-        f"in {changed or 'its structure'}; a buffer, or a float that is used only in arithmetic, may change freely"
+        f"its settings have had {MOST_SETTINGS} different values, each of which needs its own plan; "
+        f"{changed or 'its structure'} changed last; a buffer, or a float that is used only in arithmetic, may change freely"
     )
 
 

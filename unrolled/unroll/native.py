@@ -150,7 +150,7 @@ def _make(source: str, folder: Folder, name: str, flags: str) -> ctypes.CDLL:
 
 
 def stated_digest(name: str, library: bytes) -> bytes:
-    """Return the digest that is stored with a library or a plan. It shows that the content is whole and has this name."""
+    """Return the digest stored with a library or a plan, which shows that the content is whole and has this name."""
     return digest(name.encode() + b"\n" + library).encode()
 
 
