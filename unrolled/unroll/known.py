@@ -145,7 +145,7 @@ class Known(Generic[T]):
         return value, list(described.tensors.values()), cell
 
     def _lifted(self, settings: _Settings[T], content: Content, cell, modules, about, make):
-        """Do what `find` does, with varying floats as buffers. Return None if no known content differs only in floats."""
+        """Do what `find` does, with varying floats as buffers. None if no known content differs only in floats."""
         for before in list(settings.kept):
             varying = before.varying_floats(content)
             masked = settings.masked | varying
@@ -209,7 +209,8 @@ def _content(watch: Watch, modules: list[nn.Module]) -> Content | None:
 def _refuse(changed: str) -> NoReturn:
     raise UntraceableError(
         f"its settings have had {MOST_SETTINGS} different values, each of which needs its own plan; "
-        f"{changed or 'its structure'} changed last; a buffer, or a float that is used only in arithmetic, may change freely"
+        f"{changed or 'its structure'} changed last; a buffer, or a float that is used only in arithmetic, may change "
+        "freely"
     )
 
 
