@@ -52,7 +52,7 @@ class Backward:
     """The backward pass.
 
     Arguments: the input, values kept by forward, gradients of every step's states, of the last and of the first states;
-    then the input's gradient and the contractions or, without an `epilogue`, the row values that they are computed from.
+    then the input's gradient and the contractions or, without an `epilogue`, the row values that these are made of.
     """
 
     program: Native
