@@ -277,7 +277,7 @@ def _writes(code: types.CodeType, steps: list[dis.Instruction]) -> Iterator[tupl
 def outlives(target: str, code: types.CodeType, copied: tuple[str, ...] | None = None) -> bool:
     """Return whether an expression in a function starts at an object that existed before the call.
 
-    copied: names of objects of which the step was given a copy; by default, the function's first argument.
+    copied: names of objects that are copies for the trial; by default, the function's first argument.
     """
     root = re.split(r"\W", target, maxsplit=1)[0]
     arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

@@ -252,7 +252,7 @@ class Plan:
             raise operation(
                 "uses a parameter in a way whose gradient must be summed step by step",
                 users[0] if users else joint.graph.output_node(),
-                "a product [B, features] @ [features, features], or a product with a vector, compiles",
+                "use a product [B, features] @ [features, features], or a product with a vector",
             )
         backward_results = [*(gradient_of[k] for k in per_step), *deferred]
         backward_nodes = ancestors(backward_results, set(nodes)) & of_incoming
@@ -299,7 +299,7 @@ def _check_rows(graph: fx.GraphModule) -> None:
         value = node.meta["val"]
         shape = (4, *value.shape[1:]) if has_rows(node) else tuple(value.shape)
         if any(size >= ROWS for size in shape):
-            raise operation("mixes the batch with another axis of a tensor", node, "products of [B, features] compile")
+            raise operation("mixes the batch with another axis of a tensor", node, "use products of [B, features]")
         made = torch.randn(shape, generator=generator, dtype=torch.float64).to(value.dtype).to(value.device)
         whole.append(made)
         for half, part in zip(halves, made.split(2) if has_rows(node) else (made, made), strict=True):

@@ -103,7 +103,7 @@ class _Traced:
 def _without_memory(tensor: Tensor) -> Tensor:
     """Return a tensor of the same shape that has one element in memory."""
     if tensor.layout is not torch.strided:
-        raise UntraceableError("it holds a sparse tensor; a dense one compiles")
+        raise UntraceableError("it holds a sparse tensor; use a dense one")
     made = tensor.new_empty(()).expand(tensor.shape)
     return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 

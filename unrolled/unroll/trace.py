@@ -71,15 +71,15 @@ def _trace(
             if torch.Tag.nondeterministic_seeded in node.target.tags:
                 raise operation("draws random numbers", node, "draw them outside, and pass them with the input")
             if node.target is aten.cumprod.default:  # its derivative in PyTorch loops over the rows of the trace
-                raise operation("takes a cumulative product", node, "exp of a cumulative sum of logarithms compiles")
+                raise operation("takes a cumulative product", node, "use exp of a cumulative sum of logarithms")
             if node.target is aten.copy.default:
                 raise operation(
                     "writes into a slice of a tensor, or changes it in place",
                     node,
-                    "torch.cat of the parts, or torch.where, compiles",
+                    "use torch.cat of the parts, or torch.where",
                 )
             if _changes(node):  # one of the function's inputs
-                raise operation("changes a tensor in place", node, "a new tensor compiles")
+                raise operation("changes a tensor in place", node, "create a new tensor instead")
     shorten_views(graph)
     _separate_biases(graph)
     return graph
@@ -158,7 +158,7 @@ def trace_step(
     sizes = (cell.input_size, *cell.state_sizes)
     parameters = list(named.values())
     if any(tensor.layout is not torch.strided for tensor in parameters):
-        raise UntraceableError("it holds a sparse tensor; a dense one compiles")
+        raise UntraceableError("it holds a sparse tensor; use a dense one")
     if seen is None:
         return trace(run, [*parameters, *_rows(ROWS, sizes, dtype, device)]), names
     observer = Observer(uncopied)
@@ -232,7 +232,7 @@ class _StepModule(nn.Module):
         after = describe(self.cell).tensors
         for name in dict.fromkeys([*before, *after]):
             if before.get(name) is not after.get(name):
-                raise UntraceableError(f"it writes its buffer or parameter `{name}`; a state that it returns compiles")
+                raise UntraceableError(f"it writes its buffer or parameter `{name}`; return it as a state instead")
         return made
 
 

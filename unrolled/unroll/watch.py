@@ -65,7 +65,7 @@ INTERNAL = frozenset([*vars(nn.Module()), "origin", "lifted"])
 #: The most elements of one array, and the most values in all, that are compared at a call.
 _MOST_ELEMENTS, MOST_VALUES = 4096, 2000
 _MOST_GETTERS = 16
-NO_BUFFER = "a tensor that is neither a parameter nor a buffer: register_buffer makes it one"
+NO_BUFFER = "a tensor that is neither a parameter nor a buffer: use register_buffer to make it a buffer"
 _ABSENT = object()
 
 Pairs = tuple[tuple[dict, tuple[str, ...]], ...]

@@ -1,4 +1,4 @@
-"""Explains in the user's terms why a step cannot be compiled: what it does, at which line, and what would compile."""
+"""Explains in the user's terms why a step cannot be compiled: what it does, at which line, and what to use instead."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ ROWS = 1_000_003
 _NEAR = 4  # how far from an operation without a line to search for one
 _HERE = Path(__file__).parents[1]
 _PYTHON, _TORCH = Path(os.__file__).parent, Path(torch.__file__).parent
-#: Patterns of PyTorch's messages, with what the step does then and what would compile instead.
+#: Patterns of PyTorch's messages, with what the step does then and what to use instead.
 _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"_local_scalar_dense|data-dependent|DataDependent|GuardOnDataDependent|item\(\)|Boolean value of Tensor",
         "branches on a value, or reads one as a number",
-        "torch.where, or arithmetic with the tensor itself, compiles",
+        "use torch.where, or arithmetic with the tensor itself",
     ),
     (
         r"Please convert all Tensors to FakeTensors|convert all Tensors",
         "reads a tensor that is neither a parameter nor a buffer",
-        "register_buffer makes it one",
+        "use register_buffer to make it a buffer",
     ),
     (
         r"derivative for aten::(copy|slice_scatter|select_scatter|scatter)|aten\.(copy|slice_scatter|select_scatter)\b",
         "writes into a slice of a tensor, or changes it in place",
-        "torch.cat of the parts, or torch.where, compiles",
+        "use torch.cat of the parts, or torch.where",
     ),
     (
         r"nonzero|DynamicOutputShape",
         "makes a tensor whose shape depends on values",
-        "a mask of zeros and ones compiles",
+        "use a mask of zeros and ones",
     ),
-    (r"[Ss]parse", "computes with a sparse tensor", "a dense one compiles"),
-    (r"numpy", "calls NumPy", "the torch function of the same name compiles"),
+    (r"[Ss]parse", "computes with a sparse tensor", "use a dense one"),
+    (r"numpy", "calls NumPy", "use the torch function of the same name"),
 )
 
 
