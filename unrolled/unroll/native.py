@@ -192,7 +192,9 @@ def compiler() -> tuple[str, ...]:
     words = shlex.split(given) if given else next(([name] for name in ("cc", "gcc", "clang") if shutil.which(name)), [])
     if not words or not shutil.which(words[0]):
         raise CompilerError(
-            f"there is no C compiler CC={given!r}" if given else "there is no C compiler: install cc, gcc or clang"
+            f"CC={given!r} is no installed command; set CC to a C compiler"
+            if given
+            else "there is no C compiler; install one, or set CC to it"
         )
     try:
         result = subprocess.run([*words, "--version"], capture_output=True, text=True, timeout=30, check=False)

@@ -1,4 +1,4 @@
-// Matrix products and sums over rows, for the programs that include kernel.h. kernel.h is included before this file.
+// Matrix products and sums over rows, for every compiled program. Included after kernel.h.
 #define TILE 6 // maximum rows of a register tile
 #define DEPTH 384 // rows that `contract` packs at a time
 #define COLUMNS (16 * TILE) // columns of the left operand that `contract` packs at a time

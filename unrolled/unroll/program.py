@@ -27,10 +27,10 @@ SAMPLE = Path(__file__).with_name("sample.h")
 _WORTH_SHARING = 150_000  # the number of weights from which a product of one row is divided among threads by columns
 
 EVERY_STEP = "{0} + (t * B + r) * {1}"  # row `r` of an array [T, B, columns], or of the states before step t
-AFTER = "{0} + ((t + 1) * B + r) * {1}"  # of the states [T + 1, B, columns] after step t
-OLD = "{0} + ((t & 1) * B + r) * {1}"  # of a double buffer [2, B, columns]
+AFTER = "{0} + ((t + 1) * B + r) * {1}"  # row `r` of the states [T + 1, B, columns] after step t
+OLD = "{0} + ((t & 1) * B + r) * {1}"  # row `r` of a double buffer [2, B, columns]
 NEW = "{0} + ((~t & 1) * B + r) * {1}"
-ONE_STEP = "{0} + r * {1}"  # of [B, columns]
+ONE_STEP = "{0} + r * {1}"  # row `r` of an array [B, columns]
 Rows = tuple[str, str]  # an array's name, and the pattern of its rows
 
 
@@ -104,7 +104,7 @@ class Program:
         self._double_buffers: list[int] = []
         self._temporaries: list[int] = []
         self._phases: list[str] = []
-        self._contractions: list[str] = []  # after all phases
+        self._contractions: list[str] = []  # run after all phases
         self._packed: dict[str, tuple[int, int, int]] = {}  # depth, width, start
         self._packed_size = 0
         self._scratch = [0, 0]  # elements for each row of the batch, and for each row of all steps
