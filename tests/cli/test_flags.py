@@ -23,7 +23,7 @@ from unrolled.training.optimisation import find_device
 PACKAGE = Path(unrolled.__file__).parent
 
 #: What other programs take.
-OTHERS = {"unroll/native.py": {"--version", " --version fails: it is no C compiler"}}
+OTHERS = {"unroll/native.py": {"--version", " --version fails: it is not a C compiler"}}
 
 
 def test_no_room_below_the_command_line_spells_a_flag():
