@@ -223,7 +223,7 @@ def test_another_source_under_a_trusted_name_is_not_trusted(foreign, forget, cap
     source = (foreign.run / "cell.py").read_bytes() + b"print('other')\n"
     (foreign.run / "cell.py").write_bytes(source)
     for words in (["sample", "run"], ["sample", "run", "--trust"]):
-        assert "cell.py: is not the source that the run's cell was made from" in error_of(words, capsys)
+        assert "cell.py: has changed since the run was created" in error_of(words, capsys)
     stored = json.loads((foreign.run / CELLS_FILE).read_text())
     stored["cells.py:Leaky"]["sha256"] = sha256(source).hexdigest()
     (foreign.run / CELLS_FILE).write_text(json.dumps(stored))
@@ -235,7 +235,7 @@ def test_info_and_runs_run_nothing_and_need_no_pytorch(foreign):
     lines = [["info", str(foreign.run)], ["runs", str(foreign.path)]]
     assert imported_by(lines) == {" ".join(words): [] for words in lines}
     (foreign.run / "facts.json").unlink()
-    with pytest.raises(RunError, match=r"holds no facts\.json"):
+    with pytest.raises(RunError, match=r"facts\.json is missing"):
         open_info(foreign.run).facts()
     assert foreign.executed() == 0
 
@@ -386,7 +386,7 @@ def test_a_folder_that_others_can_write_says_nothing_of_trust(foreign, forget, c
     state.mkdir()
     forget(state)
     state.chmod(0o777)
-    with pytest.warns(RecoveryWarning, match="cannot be remembered .*which can be written by anybody"):
+    with pytest.warns(RecoveryWarning, match="cannot be stored .*which can be written by anybody"):
         open_task(foreign.run, trust=True)
     forget()
     assert "add --trust" in error_of(["sample", "run"], capsys)
