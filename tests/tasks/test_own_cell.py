@@ -284,7 +284,7 @@ def test_two_classes_of_one_name(place, forget):
     [
         ("none.py:Leaky", "none.py: no such file"),
         ("cells.py:Leeky", "did you mean 'Leaky'?"),
-        ("cells.py", "name the class in that file as well, cells.py:CLASS"),
+        ("cells.py", "also name the class in that file, cells.py:CLASS"),
         ("broken.py:Leaky", "broken.py, line 2: NameError"),
         ("broken.py:Raising", "broken.py, line 2: NameError"),
         ("raising.py:Raising", "raising.py, line 5: KeyError: 'no such key'"),
