@@ -29,7 +29,7 @@ class Recurrent(nn.Module):
     zoneout: the probability that a unit keeps its value for a step: one rate, or one for each of the cell's states.
     input_projection: put a linear layer before every layer whose input size differs from its hidden size. MUT1 and MUT2
         need it.
-    recompute_every: for long sequences, see `unrolled.unroll`: less memory for a third more time.
+    recompute_every: for long sequences, see `unrolled.unroll`: less memory in exchange for some time.
     options: passed to the cell's constructor (`forget_bias=1.0`, `full=True`, `device=`, `dtype=`).
 
     `forward(input, hx=None, *, lengths=None)` takes `[T, B, I]` (`[B, T, I]` with `batch_first`), `[T, I]`, a

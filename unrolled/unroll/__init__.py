@@ -58,7 +58,7 @@ def unroll(
     reverse: read from the last step to the first; with lengths, from each sequence's own last step.
     backend: one of `BACKENDS`.
     recompute_every: keep states for the backward pass only every k steps and recompute the others there. This needs
-        memory for T/k states and k steps instead of T steps, and takes a third more time. √T is a good choice.
+        memory for T/k states and k steps instead of T steps, and computes the forward pass twice. √T is a good choice.
 
     Returns `(outputs [T, B, state_sizes[0]], state)`. Each output is at the step of its input, also in reverse.
     Raises ShapeError if a tensor does not fit the cell, ConfigurationError if the backend cannot run it.
