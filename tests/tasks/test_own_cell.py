@@ -416,3 +416,22 @@ def test_a_run_that_starts_from_it_keeps_the_same_source(foreign, forget, capsys
     assert (foreign.path / "next" / "cell.py").read_bytes() == (foreign.run / "cell.py").read_bytes()
     forget()
     assert outputs(open_task(foreign.path / "next", which="last")).shape == outputs(open_task(foreign.run)).shape
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (
+            "a = h @ self.u.T; h.add_(1.0); return (a,)",
+            "cells.py: a step changes a tensor in place that backward needs",
+        ),
+        ("raise SystemExit(0)", "cells.py, line 20: SystemExit: 0"),
+        ("return (torch.cat([h, h], -1),)", "Leaky.forward must not change the size of its states"),
+    ],
+)
+def test_a_step_that_cannot_be_trained(step, said, place, capsys):
+    source = place.file.read_text()
+    place.file.write_text(source.replace("(h,) = state\n", f"(h,) = state\n        {step}\n"))
+    words = ["train", "lm", "--data", "text.txt", *SMALL, "--cell", "cells.py:Leaky", "--out", "run"]
+    assert main(words) == 2
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]

@@ -16,7 +16,7 @@ from torch import nn
 from tests.unroll.plain_loop import H, Two, X, agree, loop, said
 from unrolled.cache import cache_directory
 from unrolled.cells import Cell
-from unrolled.errors import ConfigurationError, FallbackWarning
+from unrolled.errors import ConfigurationError, FallbackWarning, ShapeError
 from unrolled.layers import Recurrent
 from unrolled.unroll import fallback, known, planned, unroll
 
@@ -282,6 +282,21 @@ def test_a_cell_that_returns_a_bare_tensor_has_one_state():
 def test_a_cell_of_two_states_that_returns_one_is_told_what_is_wanted():
     with pytest.raises(ConfigurationError, match=r"BareOfTwo.forward must return its new state as a tuple \(h, c\)"):
         Recurrent(BareOfTwo, 4, 5)(X)
+
+
+class Growing(Bare):
+    """A slip of the hand: its state has another size after every step."""
+
+    def forward(self, x, state):
+        return (torch.cat([state[0], super().forward(x, (state[0][:, :5],))], -1),)
+
+
+@pytest.mark.parametrize("lengths", [None, [2, 1]])
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_a_cell_whose_state_changes_its_size(backend, lengths):
+    said = r"Growing.forward must not change the size of its states: h was \[2, 5\] and became \[2, 10\]"
+    with pytest.raises(ShapeError, match=said):
+        unroll(Growing(4, 5), torch.ones(3, 2, 4), backend=backend, lengths=lengths)
 
 
 def test_layers_of_other_peoples_cells():

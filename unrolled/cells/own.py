@@ -235,7 +235,11 @@ def telling_lines() -> Iterator[None]:
         yield
     except (UnrolledError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if _made and "modified by an inplace operation" in str(error):  # the backward pass does not say in which step
+            names = ", ".join(str(module.__file__) for module in _made.values())
+            said = f"{names}: a step changes a tensor in place that backward needs: write h = h + 1, not h.add_(1)"
+            raise ConfigurationError(said, setting="cell") from error
         files = {module.__file__ for module in _made.values()}
         passed = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
         if not passed or "allocate memory" in str(error) or "out of memory" in str(error):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unrolled.cells import State
-from unrolled.errors import ConfigurationError
-from unrolled.unroll.adapt import stepper, title
+from unrolled.cells import Cell, State
+from unrolled.errors import ConfigurationError, ShapeError
+from unrolled.unroll.adapt import Foreign, stepper, title
 from unrolled.unroll.padding import choose, fill_padding, fill_states, show, steps_inside
 
 
@@ -32,11 +32,16 @@ def unroll_eager(
     outputs: list[Tensor] = []
     if counts is None:
         for x in reversed(steps) if reverse else steps:
-            output, state = step(x, state)
+            output, new = step(x, state)
+            if not outputs:
+                _check_sizes(cell, state, new)
+            state = new
             outputs.append(output)
     else:
         for t in reversed(range(len(steps))) if reverse else range(len(steps)):
             output, new = step(steps[t], choose(counts[t], state, first))
+            if not outputs:
+                _check_sizes(cell, state, new)
             state = choose(counts[t], new, state)
             outputs.append(output)
     if not isinstance(outputs[0], Tensor):
@@ -44,3 +49,18 @@ def unroll_eager(
             f"the output of {title(cell)} must be a tensor [B, size], got a {type(outputs[0]).__name__}"
         )
     return show(torch.stack(outputs[::-1] if reverse else outputs), inside, False), state
+
+
+def _check_sizes(cell: nn.Module, before: State, after: State) -> None:
+    """Raise ShapeError if a cell's first step changes the size of its state, which would grow without bound.
+
+    A user's module may do so: the sizes of its states are not declared.
+    """
+    if not isinstance(cell, Cell) or isinstance(cell, Foreign):
+        return
+    for name, one, other in zip(cell.state_names, before, after, strict=False):
+        if one.shape[1:] != other.shape[1:]:
+            raise ShapeError(
+                f"{title(cell)}.forward must not change the size of its states: {name} was {list(one.shape)} and "
+                f"became {list(other.shape)}"
+            )
