@@ -1,4 +1,4 @@
-"""A cell of one's own, trained on a text: the minimal gated unit of Zhou et al. 2016, which has one gate.
+"""Train a cell of your own on a text: the minimal gated unit of Zhou et al. 2016, which has one gate.
 
 .venv/bin/python examples/own_cell.py
 """

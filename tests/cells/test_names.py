@@ -72,7 +72,7 @@ def test_what_may_be_a_name(name):
     ("name", "said"),
     [
         ("lstmm", r"did you mean 'lstm'.*choose from elman, .*, mut3, or FILE.py:CLASS of your own"),
-        ("cells.py", r"name the class in that file as well, cells.py:CLASS"),
+        ("cells.py", r"also name the class in that file, cells.py:CLASS"),
         ("cells.py:", "unknown cell"),
         ("a/cells.txt:Leaky", "unknown cell"),
         ("cells.py:a.b", "unknown cell"),
@@ -134,7 +134,10 @@ def test_a_class_of_a_package_is_the_cell(cells, monkeypatch):
             "cells.py:Leeky",
             r"cells.py: there is no class 'Leeky' in it \(did you mean 'Leaky'\?\); it has Leaky, Joined, Greedy",
         ),
-        ("cells.py:Greedy", r"cells.py:Greedy: its constructor must take \(input_size, hidden_size\) alone: .*'rate'"),
+        (
+            "cells.py:Greedy",
+            r"cells.py:Greedy: its constructor must take \(input_size, hidden_size\) and need nothing else: .*'rate'",
+        ),
         ("cells.py:Plain", "cells.py:Plain: is not the class of a cell"),
         ("cells.py:leaky", "cells.py:leaky: is not the class of a cell"),
         ("cells.py:torch", "cells.py:torch: is not the class of a cell"),
@@ -183,7 +186,7 @@ def test_a_module_that_fails_names_the_file_and_the_line(cells, monkeypatch):
 
 def test_a_file_beyond_all_bounds_is_refused(cells):
     cells.write_bytes(b"#" * (1 << 20) + b"\n")
-    with pytest.raises(ConfigurationError, match="longer than a cell's source may be, 1 MiB"):
+    with pytest.raises(ConfigurationError, match="a cell's source may have at most 1 MiB"):
         find_cell("cells.py:Leaky")
 
 

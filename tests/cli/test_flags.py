@@ -23,7 +23,7 @@ from unrolled.training.optimisation import find_device
 PACKAGE = Path(unrolled.__file__).parent
 
 #: What other programs take.
-OTHERS = {"unroll/native.py": {"--version", " --version fails: it is no C compiler"}}
+OTHERS = {"unroll/native.py": {"--version", " --version fails: it is not a C compiler"}}
 
 
 def test_no_room_below_the_command_line_spells_a_flag():
@@ -61,13 +61,13 @@ def raised(kind, act):
             ConfigurationError,
             lambda: TrainingConfig(accumulate=99),
             "accumulate",
-            "--accumulate must be from 1 to --batch-size's number, got 99",
+            "--accumulate must be from 1 to the value of --batch-size, got 99",
         ),
         (
             ConfigurationError,
             lambda: ModelConfig(fix_vectors=True),
             "fix_vectors",
-            "--fix-vectors fixes what --vectors gives",
+            "--fix-vectors needs word vectors: name a file with --vectors",
         ),
         (ConfigurationError, lambda: TextConfig(vocab_size=9), "vocab_size", "--vocab-size is for words and BPE"),
         (ConfigurationError, lambda: find_device("cuda:77"), "device", "not on this machine; use --device cpu"),
@@ -126,7 +126,7 @@ def test_help_spells_flags(capsys):
     with pytest.raises(SystemExit):
         main(["train", "lm", "--help"])
     said = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
-    assert "as many as --seq-length." in said
+    assert "0: --seq-length." in said
     assert not re.search(r"`\w+[`=]", said)
 
 

@@ -157,4 +157,4 @@ def test_a_run_whose_vocabulary_is_of_another_text(trained, tmp_path, capsys):
     run = tmp_path / "copy"
     shutil.copytree(trained, run)
     write(run / "vocabulary.json", '{"level": "char", "characters": "abc"}')
-    assert "not the one that its weights were trained with" in error_of(["sample", run], capsys)
+    assert "not the vocabulary that the weights were trained with" in error_of(["sample", run], capsys)

@@ -148,7 +148,7 @@ def test_vectors_to_start_from(trees, capsys):
         ([], "name the folder"),
         (["--data", "none"], "train.txt: no such file"),
         (["--data", "bad"], "train.txt:1: a label"),
-        (["--data", "six"], "label 6, where they go from 0 to 4"),
+        (["--data", "six"], "label 6 is not from 0 to 4"),
         (["--data", ".", "--cell", "tree"], "--cell: unknown value"),
         (["--data", ".", "--vectors", "none.txt"], "none.txt: no such file"),
         (["--resume", "none"], "no such run"),

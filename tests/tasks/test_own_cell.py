@@ -223,7 +223,7 @@ def test_another_source_under_a_trusted_name_is_not_trusted(foreign, forget, cap
     source = (foreign.run / "cell.py").read_bytes() + b"print('other')\n"
     (foreign.run / "cell.py").write_bytes(source)
     for words in (["sample", "run"], ["sample", "run", "--trust"]):
-        assert "cell.py: is not the source that the run's cell was made from" in error_of(words, capsys)
+        assert "cell.py: has changed since the run was created" in error_of(words, capsys)
     stored = json.loads((foreign.run / CELLS_FILE).read_text())
     stored["cells.py:Leaky"]["sha256"] = sha256(source).hexdigest()
     (foreign.run / CELLS_FILE).write_text(json.dumps(stored))
@@ -235,7 +235,7 @@ def test_info_and_runs_run_nothing_and_need_no_pytorch(foreign):
     lines = [["info", str(foreign.run)], ["runs", str(foreign.path)]]
     assert imported_by(lines) == {" ".join(words): [] for words in lines}
     (foreign.run / "facts.json").unlink()
-    with pytest.raises(RunError, match=r"holds no facts\.json"):
+    with pytest.raises(RunError, match=r"facts\.json is missing"):
         open_info(foreign.run).facts()
     assert foreign.executed() == 0
 
@@ -284,7 +284,7 @@ def test_two_classes_of_one_name(place, forget):
     [
         ("none.py:Leaky", "none.py: no such file"),
         ("cells.py:Leeky", "did you mean 'Leaky'?"),
-        ("cells.py", "name the class in that file as well, cells.py:CLASS"),
+        ("cells.py", "also name the class in that file, cells.py:CLASS"),
         ("broken.py:Leaky", "broken.py, line 2: NameError"),
         ("broken.py:Raising", "broken.py, line 2: NameError"),
         ("raising.py:Raising", "raising.py, line 5: KeyError: 'no such key'"),
@@ -386,7 +386,7 @@ def test_a_folder_that_others_can_write_says_nothing_of_trust(foreign, forget, c
     state.mkdir()
     forget(state)
     state.chmod(0o777)
-    with pytest.warns(RecoveryWarning, match="cannot be remembered .*which can be written by anybody"):
+    with pytest.warns(RecoveryWarning, match="cannot be stored .*which can be written by anybody"):
         open_task(foreign.run, trust=True)
     forget()
     assert "add --trust" in error_of(["sample", "run"], capsys)
@@ -416,3 +416,22 @@ def test_a_run_that_starts_from_it_keeps_the_same_source(foreign, forget, capsys
     assert (foreign.path / "next" / "cell.py").read_bytes() == (foreign.run / "cell.py").read_bytes()
     forget()
     assert outputs(open_task(foreign.path / "next", which="last")).shape == outputs(open_task(foreign.run)).shape
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (
+            "a = h @ self.u.T; h.add_(1.0); return (a,)",
+            "cells.py: a step changes a tensor in place that backward needs",
+        ),
+        ("raise SystemExit(0)", "cells.py, line 20: SystemExit: 0"),
+        ("return (torch.cat([h, h], -1),)", "Leaky.forward must not change the size of its states"),
+    ],
+)
+def test_a_step_that_cannot_be_trained(step, said, place, capsys):
+    source = place.file.read_text()
+    place.file.write_text(source.replace("(h,) = state\n", f"(h,) = state\n        {step}\n"))
+    words = ["train", "lm", "--data", "text.txt", *SMALL, "--cell", "cells.py:Leaky", "--out", "run"]
+    assert main(words) == 2
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]

@@ -104,7 +104,7 @@ def test_the_average_is_that_of_the_last_validations(task):
         torch.testing.assert_close(parameter, (last[name] + before[name]) / 2)
     vocabulary = task.run.path / "vocabulary.json"
     vocabulary.write_text(vocabulary.read_text(encoding="utf-8").replace("drei", "vier"), encoding="utf-8")
-    with pytest.raises(RunError, match=r"vocabulary\.json: not the one that its weights were trained with"):
+    with pytest.raises(RunError, match=r"vocabulary\.json: not the vocabulary that the weights were trained with"):
         task.load("average")
 
 

@@ -151,7 +151,7 @@ def test_damage_is_named_and_the_checkpoint_before_is_used(saved, name, how):
     assert checkpoints.load("last", model)["step"] == 5
     damage(checkpoints.folder / "step-00000005" / name, how)
     for refuse in (checkpoints.set_aside_damaged, lambda: checkpoints.load("last", model)):
-        with pytest.raises(RunError, match=rf"step-00000005/{name}: .*; no other checkpoint of this run is whole"):
+        with pytest.raises(RunError, match=rf"step-00000005/{name}: .*; no other checkpoint of this run is intact"):
             refuse()
     assert torch.equal(model.weight, before)
     assert names(checkpoints) == ["damaged-step-00000006", "step-00000005"]
@@ -193,7 +193,7 @@ def test_weights_belong_to_their_vocabulary(saved):
     (run.path / "vocabulary.json").write_text('{"level": "char", "characters": "abc"}')
     Checkpoints(run).save(model, {"step": 6}, best=True)
     (run.path / "vocabulary.json").write_text('{"level": "char", "characters": "abd"}')
-    with pytest.raises(RunError, match=r"vocabulary\.json: not the one that its weights were trained with"):
+    with pytest.raises(RunError, match=r"vocabulary\.json: not the vocabulary that the weights were trained with"):
         Checkpoints(run).load_weights("best", model)
     (run.path / "vocabulary.json").unlink()
     with pytest.raises(RunError, match=r"vocabulary\.json: missing"):

@@ -74,7 +74,7 @@ def test_a_migration_that_was_interrupted_is_done_again(old, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "write_config", full)
-        with pytest.raises(RunError, match=r"cannot be brought up to date \(no space\)"):
+        with pytest.raises(RunError, match=r"cannot be migrated \(no space\)"):
             open_run(old)
     assert json.loads((old / "config.json").read_text())["format"] == 1
     Checkpoints(open_run(old)).set_aside_damaged()
@@ -95,7 +95,7 @@ def test_a_run_that_cannot_be_migrated_stays_as_it_is(old, damage):
     for file in old.glob("checkpoints/*/training.pt" if damage == "all" else "checkpoints/index.json"):
         file.write_bytes(b"GIF89a")
     before = content(old)
-    with pytest.raises(RunError, match="cannot be brought up to date"):
+    with pytest.raises(RunError, match="cannot be migrated"):
         open_run(old)
     assert content(old) == before
 

@@ -44,7 +44,7 @@ def test_two_processes_train_as_one_and_a_lost_one_ends_the_job(tmp_path, text_f
     said = [line for line in err.splitlines() if line.startswith("unrolled: error:")]
     assert len(said) == 1
     assert "another process of this training was lost at step" in said[0]
-    assert f"go on with --resume {tmp_path / 'two'}" in said[0]
+    assert f"continue with --resume {tmp_path / 'two'}" in said[0]
     assert out.count("2 processes") == 1
     one, two = ([r for r in open_run(tmp_path / name).metrics() if r["step"] <= 100] for name in ("one", "two"))
     assert len(one) == len(two) == 101
@@ -114,5 +114,5 @@ def test_more_processes_than_streams(tmp_path, text_file):
     task = make(tmp_path / "run", text_file)
     many = Processes()
     many.size = 3
-    with pytest.raises(ConfigurationError, match="`batch_size=2`: 3 processes need a stream each"):
+    with pytest.raises(ConfigurationError, match="`batch_size=2`: each of the 3 processes needs at least one"):
         Trainer(task, task.config.training, task.run, processes=many)

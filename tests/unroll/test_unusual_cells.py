@@ -16,7 +16,7 @@ from torch import nn
 from tests.unroll.plain_loop import H, Two, X, agree, loop, said
 from unrolled.cache import cache_directory
 from unrolled.cells import Cell
-from unrolled.errors import ConfigurationError, FallbackWarning
+from unrolled.errors import ConfigurationError, FallbackWarning, ShapeError
 from unrolled.layers import Recurrent
 from unrolled.unroll import fallback, known, planned, unroll
 
@@ -284,6 +284,21 @@ def test_a_cell_of_two_states_that_returns_one_is_told_what_is_wanted():
         Recurrent(BareOfTwo, 4, 5)(X)
 
 
+class Growing(Bare):
+    """A slip of the hand: its state has another size after every step."""
+
+    def forward(self, x, state):
+        return (torch.cat([state[0], super().forward(x, (state[0][:, :5],))], -1),)
+
+
+@pytest.mark.parametrize("lengths", [None, [2, 1]])
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_a_cell_whose_state_changes_its_size(backend, lengths):
+    said = r"Growing.forward must not change the size of its states: h was \[2, 5\] and became \[2, 10\]"
+    with pytest.raises(ShapeError, match=said):
+        unroll(Growing(4, 5), torch.ones(3, 2, 4), backend=backend, lengths=lengths)
+
+
 def test_layers_of_other_peoples_cells():
     layer, plain = Recurrent(nn.LSTMCell, 4, 5), nn.LSTM(4, 5)
     names = {name: f"cells.0.0.module.{name}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
@@ -315,7 +330,7 @@ def test_layers_of_other_peoples_cells():
         (lambda: Recurrent(Bare(4, 5), 4, 5), "Recurrent takes a class"),
         (lambda: Recurrent(lambda *sizes: None, 4, 5), "a layer is made of cells"),
         (lambda: unroll(lambda x, h: h, X, H), "unroll takes a Cell or a torch.nn.Module, got a function"),
-        (lambda: unroll(Bare, X), r"the class Bare: make one first: Bare\(input_size, hidden_size\)"),
+        (lambda: unroll(Bare, X), r"the class Bare: create an instance first: Bare\(input_size, hidden_size\)"),
     ],
 )
 def test_what_is_no_cell_is_told_what_is_wanted(make, reason):

@@ -1,6 +1,6 @@
-"""The maths of one step: every cell of the lectures, a class each.
+"""The maths of one step: every cell of the lectures, one class for each.
 
-The classes are imported when they are first used; the names in `CELLS` need no PyTorch.
+The classes are imported when they are first used. The names in `CELLS` do not need PyTorch.
 """
 
 from __future__ import annotations

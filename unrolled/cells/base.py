@@ -1,4 +1,4 @@
-"""What every cell shares: its sizes, the names of its states, its parameters."""
+"""The base class of all cells: sizes, names of the states, parameters."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ State = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Gate:
-    """A gate of a cell, or the candidate that gates let in, which has a part of the packed weights as they have.
+    """A gate of a cell, or the candidate that gates let in. Each has its own part of the packed weights.
 
-    activation: "sigmoid" of a gate, "tanh" of a candidate.
-    keeps: 1 where an open gate keeps the state, -1 where an open one overwrites it, 0 where it does neither.
-    bias: the parameter that holds its bias: all gates that name the same one have equal parts of it, in their order.
+    activation: "sigmoid" for a gate, "tanh" for a candidate.
+    keeps: 1 if the open gate keeps the state, -1 if it overwrites the state, 0 if it does neither.
+    bias: the parameter that holds the bias. All gates that name the same parameter have equal parts of it, in order.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Gate:
 
 
 class Cell(nn.Module):
-    """One step of a recurrence, `(x, state) -> state`; the output of the step is `state[0]`.
+    """One step of a recurrence, `(x, state) -> state`. The output of the step is `state[0]`.
 
     A subclass names its states, adds its parameters and writes its formula in `forward`:
 
@@ -48,13 +48,13 @@ class Cell(nn.Module):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("h",)
-    #: The gates and candidates, in the order of the packed weights; none in vanilla cells.
+    #: The gates and candidates, in the order of the packed weights. Vanilla cells have none.
     gates: tuple[Gate, ...] = ()
-    #: Names of the gates in the order in which `forward` computes them, where that is not the order of `gates`.
+    #: The gates' names in the order in which `forward` computes them, if this is not the order of `gates`.
     gate_order: ClassVar[tuple[str, ...]] = ()
-    #: Which state the recurrent weights see: what recurrent dropout acts on.
+    #: The number of the state that the recurrent weights see. Recurrent dropout acts on it.
     recurring: ClassVar[int] = 0
-    #: True where the formula adds `x` itself to a hidden-sized vector (MUT1, MUT2).
+    #: True if the formula adds `x` itself to a hidden-sized vector (MUT1, MUT2).
     needs_equal_sizes: ClassVar[bool] = False
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -66,7 +66,7 @@ class Cell(nn.Module):
         if self.needs_equal_sizes and input_size != hidden_size:
             raise ConfigurationError(
                 f"{type(self).__name__} adds its input to a hidden-sized vector: input_size ({input_size}) must equal "
-                f"hidden_size ({hidden_size}); give them one size, or let the layer project the input: "
+                f"hidden_size ({hidden_size}); make them equal, or let the layer project the input: "
                 f"Recurrent(..., input_projection=True)"
             )
         self.input_size = input_size
@@ -74,20 +74,20 @@ class Cell(nn.Module):
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
-        """Width of each state, in the order of `state_names`."""
+        """The width of each state, in the order of `state_names`."""
         return (self.hidden_size,) * len(self.state_names)
 
     def gate_bias(self, name: str) -> Tensor | None:
-        """The part `[H]` of a parameter that is the bias of the gate called `name`; None in a cell without biases."""
+        """Return the part `[H]` of a parameter that is the bias of the gate `name`; None in a cell without biases."""
         (gate,) = (gate for gate in self.gates if gate.name == name)
         whole = getattr(self, gate.bias)
         together = [other.name for other in self.gates if other.bias == gate.bias]
         return None if whole is None else whole.chunk(len(together))[together.index(name)]
 
     def add_parameters(self, options: dict, /, **shapes: tuple[int, ...]) -> None:
-        """Register one parameter a shape and initialise them all.
+        """Register one parameter for each shape and initialise all of them.
 
-        `options` are the keywords every cell takes: `bias=True` (False leaves out each parameter whose name starts
+        `options` are the keywords that every cell takes: `bias=True` (False leaves out each parameter whose name starts
         with "bias"), `device=None`, `dtype=None`.
         """
         options = dict(options)
@@ -107,11 +107,11 @@ class Cell(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def initial_state(self, batch_size: int, *, like: Tensor) -> State:
-        """Zeros, `[batch_size, size]` for each state, of the dtype and on the device of `like`."""
+        """Return zeros, `[batch_size, size]` for each state, with the dtype and device of `like`."""
         return tuple(like.new_zeros(batch_size, size) for size in self.state_sizes)
 
     def bind(self, **parameters: Tensor | None) -> Self:
-        """A shallow copy of this cell that computes with other tensors in place of the named parameters."""
+        """Return a shallow copy of this cell that uses other tensors in place of the named parameters."""
         clone = type(self).__new__(type(self))
         clone.__dict__.update(self.__dict__, origin=getattr(self, "origin", self))
         clone.__dict__["_parameters"] = {**self._parameters, **parameters}

@@ -1,4 +1,4 @@
-"""Vanilla recurrent cells: Elman's, and the form in which Pascanu writes it."""
+"""Vanilla recurrent cells: Elman's cell, and Pascanu's form of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _nonlinearity(name: str):
 
 
 class ElmanCell(Cell):
-    """`h = f(W_ih x + W_hh h' + b)`, f being tanh or ReLU.
+    """`h = f(W_ih x + W_hh h' + b)`, where f is tanh or ReLU.
 
     Parameters: `weight_ih [H, I]`, `weight_hh [H, H]`, `bias [H]`. State: `h [B, H]`.
     Source: Elman 1990, "Finding Structure in Time"; with ReLU as in Li's gradient demo.
@@ -49,9 +49,9 @@ class ElmanCell(Cell):
 
 
 class PascanuCell(ElmanCell):
-    """`h = W_hh f(h') + W_ih x + b`, read out through `f(h)`.
+    """`h = W_hh f(h') + W_ih x + b`; the output is `f(h)`.
 
-    The first state is what a reader of the cell sees, `f(h)`; the second is `h`, which alone recurs.
+    The first state is the cell's output, `f(h)`. The second is `h`, the only state that recurs.
     Parameters: `weight_ih [H, I]`, `weight_hh [H, H]`, `bias [H]`. States: `output [B, H]`, `h [B, H]`.
     Source: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", eq. 2.
     """

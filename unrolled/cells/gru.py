@@ -1,4 +1,4 @@
-"""Gated recurrent units: the reset gate before or after the recurrent product, and layer-normalised."""
+"""Gated recurrent units: with the reset gate before or after the recurrent product, and with layer normalisation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from unrolled.cells.base import Cell, Gate, State
 
 
 class GRUCell(Cell):
-    """`r, z = σ(W_x x + U h' + b)`, `n = tanh(W_n x + U_n (r∘h') + b_n)`, `h = z∘h' + (1-z)∘n`: the reset gate before.
+    """`r, z = σ(W_x x + U h' + b)`, `n = tanh(W_n x + U_n (r∘h') + b_n)`, `h = z∘h' + (1-z)∘n`.
 
-    `update_keeps=False` swaps the roles of z and 1-z, as Batra's deck has it: `h = (1-z)∘h' + z∘n`.
+    The reset gate acts before the recurrent product. `update_keeps=False` swaps the roles of z and 1-z, as in Batra's
+    deck: `h = (1-z)∘h' + z∘n`.
 
     Parameters: `weight_ih [3H, I]` and `bias [3H]` in the order r, z, n; `weight_hh [2H, H]` for r and z;
     `weight_hn [H, H]`. State: `h [B, H]`.
@@ -50,13 +51,14 @@ class GRUCell(Cell):
 
 
 class GRUResetAfterCell(Cell):
-    """`r, z = σ(W_x x + U h' + b)`, `n = tanh(W_n x + b_n + r∘(U_n h' + b_hn))`, `h = z∘h' + (1-z)∘n`: reset after.
+    """`r, z = σ(W_x x + U h' + b)`, `n = tanh(W_n x + b_n + r∘(U_n h' + b_hn))`, `h = z∘h' + (1-z)∘n`.
 
-    This is the form of cuDNN and of `torch.nn.GRU`: one product with h' in place of two in series.
+    The reset gate acts after the recurrent product. This is the form of cuDNN and of `torch.nn.GRU`: one product with
+    h' in place of two in series.
 
     Parameters: `weight_ih [3H, I]`, `weight_hh [3H, H]`, `bias [3H]` in the order r, z, n; `bias_hn [H]`.
     State: `h [B, H]`.
-    Source: Kovashka's deck; Cho et al. 2014 in its first version (arXiv 1406.1078v1), and cuDNN.
+    Source: Kovashka's deck; the first version of Cho et al. 2014 (arXiv 1406.1078v1); cuDNN.
     """
 
     gates = (Gate("r"), Gate("z", keeps=1), Gate("n", "tanh"))
@@ -90,8 +92,8 @@ class GRUResetAfterCell(Cell):
 class LayerNormGRUCell(Cell):
     """A reset-after GRU with norms: `r, z = σ(LN(W x) + LN(U h') + b)`, `n = tanh(LN(W_n x) + b_n + r∘LN(U_n h'))`.
 
-    Parameters: `weight_ih [3H, I]`, `weight_hh [3H, H]`, `bias [3H]` in the order r, z, n; `bias_hn [H]`; gains of
-    the norms, `gain_ih [3H]` and `gain_hh [3H]`, of which r and z share one norm and n has its own. State: `h [B, H]`.
+    Parameters: `weight_ih [3H, I]`, `weight_hh [3H, H]`, `bias [3H]` in the order r, z, n; `bias_hn [H]`; the norms'
+    gains `gain_ih [3H]` and `gain_hh [3H]`. r and z share one norm, and n has its own. State: `h [B, H]`.
     Source: Ba, Kiros & Hinton 2016, "Layer Normalization", eq. 25 to 27.
     """
 

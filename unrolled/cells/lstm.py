@@ -11,7 +11,7 @@ from unrolled.errors import ConfigurationError
 
 
 class GatedCell(Cell):
-    """What the LSTMs share: two states, and a forget gate whose bias can be set at construction."""
+    """The base class of LSTMs: two states, and a forget gate whose bias can be set at construction."""
 
     state_names = ("h", "c")
     gates: tuple[Gate, ...] = (Gate("i", keeps=-1), Gate("f", keeps=1), Gate("g", "tanh"), Gate("o"))
@@ -32,12 +32,12 @@ class GatedCell(Cell):
 class LSTMCell(GatedCell):
     """`i, f, g, o = σ, σ, tanh, σ(W_ih x + W_hh h' + b)`, `c = f∘c' + i∘g`, `h = o∘tanh(c)`.
 
-    `proj_size=P` shortens the output to P units, `h = W_hr (o∘tanh(c))` (Sak et al. 2014).
-    `forget_bias=1.0` starts with an open forget gate; None draws it like the rest.
+    `proj_size=P` projects the output to P units, `h = W_hr (o∘tanh(c))` (Sak et al. 2014).
+    `forget_bias=1.0` starts with an open forget gate. None draws this bias like the other parameters.
 
     Parameters: `weight_ih [4H, I]`, `weight_hh [4H, H]`, `bias [4H]` in the order i, f, g, o; with a projection
     `weight_hh [4H, P]` and `weight_hr [P, H]`. States: `h [B, H]` (or `[B, P]`), `c [B, H]`.
-    Source: Hochreiter & Schmidhuber 1997; forget gate by Gers et al. 2000.
+    Source: Hochreiter & Schmidhuber 1997; the forget gate is from Gers et al. 2000.
     """
 
     gate_order = ("f", "i", "o")
@@ -81,12 +81,12 @@ class LSTMCell(GatedCell):
 
 
 class PeepholeLSTMCell(GatedCell):
-    """An LSTM whose gates see the cell state: i and f the previous `c'`, o the new `c`.
+    """An LSTM whose gates see the cell state: i and f see the previous `c'`, and o sees the new `c`.
 
     `i = σ(W_xi x + W_hi h' + W_ci c' + b_i)`, `f` likewise, `g = tanh(W_xg x + W_hg h' + b_g)`, `c = f∘c' + i∘g`,
     `o = σ(W_xo x + W_ho h' + W_co c + b_o)`, `h = o∘tanh(c)`.
 
-    The peepholes are diagonal (`full=False`, Graves 2013) or whole matrices (`full=True`, Batra's and Li's decks).
+    The peepholes are diagonal (`full=False`, Graves 2013) or full matrices (`full=True`, Batra's and Li's decks).
     Parameters: `weight_ih [4H, I]`, `weight_hh [4H, H]`, `bias [4H]` in the order i, f, g, o; `weight_ci`,
     `weight_cf`, `weight_co`, each `[H]` or `[H, H]`. States: `h [B, H]`, `c [B, H]`.
     Source: Gers & Schmidhuber 2000, "Recurrent nets that time and count".
@@ -160,7 +160,7 @@ class CoupledLSTMCell(GatedCell):
 
 
 class LayerNormLSTMCell(GatedCell):
-    """An LSTM normalised inside: `i, f, g, o = σ, σ, tanh, σ(LN(W_ih x) + LN(W_hh h') + b)`, `h = o∘tanh(LN(c))`.
+    """An LSTM with layer norms: `i, f, g, o = σ, σ, tanh, σ(LN(W_ih x) + LN(W_hh h') + b)`, `h = o∘tanh(LN(c))`.
 
     Parameters: `weight_ih [4H, I]`, `weight_hh [4H, H]`, `bias [4H]` in the order i, f, g, o; the norms' gains
     `gain_ih [4H]`, `gain_hh [4H]`, `gain_c [H]` and shift `bias_c [H]`. States: `h [B, H]`, `c [B, H]`.

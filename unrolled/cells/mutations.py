@@ -17,7 +17,7 @@ _GATES = (Gate("z", keeps=-1, bias="bias_z"), Gate("r", bias="bias_r"), Gate("h"
 class MUT1Cell(Cell):
     """`z = σ(W_xz x + b_z)`, `r = σ(W_xr x + W_hr h' + b_r)`, `h = tanh(W_hh (r∘h') + tanh(x) + b_h)∘z + h'∘(1-z)`.
 
-    The input itself enters the sum, so `input_size` must equal `hidden_size`.
+    The formula adds the input itself, so `input_size` must equal `hidden_size`.
     Parameters: `weight_xz [H, I]`, `weight_xr [H, I]`, `weight_hr [H, H]`, `weight_hh [H, H]`, `bias_z`, `bias_r`,
     `bias_h`, each `[H]`. State: `h [B, H]`. Source: Jozefowicz et al. 2015.
     """
@@ -57,7 +57,7 @@ class MUT1Cell(Cell):
 class MUT2Cell(Cell):
     """`z = σ(W_xz x + W_hz h' + b_z)`, `r = σ(x + W_hr h' + b_r)`, `h = tanh(W_hh (r∘h') + W_xh x + b_h)∘z + h'∘(1-z)`.
 
-    The input itself enters the reset gate, so `input_size` must equal `hidden_size`.
+    The reset gate adds the input itself, so `input_size` must equal `hidden_size`.
     Parameters: `weight_xz [H, I]`, `weight_hz [H, H]`, `weight_hr [H, H]`, `weight_hh [H, H]`, `weight_xh [H, I]`,
     `bias_z`, `bias_r`, `bias_h`, each `[H]`. State: `h [B, H]`. Source: Jozefowicz et al. 2015.
     """

@@ -1,4 +1,4 @@
-"""The cells by the plain names that users give; a class is imported when it is looked up."""
+"""The names that users give to cells. A class is imported when it is looked up."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def _at(place: str, **options: Any) -> Any:
-    """`module:Class` of this room, and the options that make it the cell of that name."""
+    """Return where a class of this package is, `module:Class`, with the options for the constructor."""
     return Place(f"unrolled.cells.{place}", options)
 
 
-#: Cells: `gru`.
+#: Cells by name, such as `gru`.
 CELLS: Table[Callable[..., Cell]] = Table(
     {
         "elman": _at("elman:ElmanCell"),
@@ -41,34 +41,34 @@ CELLS: Table[Callable[..., Cell]] = Table(
     }
 )
 
-#: Cells of recursive nets, over binary trees.
+#: Cells of recursive nets over binary trees, by name.
 TREE_CELLS: Table[type[TreeCell]] = Table(
     {"composed": _at("tree:ComposedTreeCell"), "tree-lstm": _at("tree:TreeLSTMCell")}
 )
 
 
-#: What a cell may be called, for help.
+#: The names that a cell may have, for help texts.
 CELL_NAMES = f"{', '.join(CELLS)}, or {FORM} of your own"
 
 
 def require_cell(name: str) -> None:
-    """ConfigurationError, listing the names, where `name` cannot be a cell's.
+    """Raise ConfigurationError, which lists the names, if `name` cannot be a cell's name.
 
-    Nothing is imported, and of a class of the user's own nothing is looked at but the form of its name.
+    This imports nothing. Of a user's class it checks only the form of the name.
     """
     if name in CELLS or parse_own(name) is not None:
         return
     if name.endswith(".py"):
-        raise ConfigurationError(f"cell {name!r}: name the class in that file as well, {name}:CLASS", setting="cell")
+        raise ConfigurationError(f"cell {name!r}: also name the class in that file, {name}:CLASS", setting="cell")
     close = difflib.get_close_matches(name.lower(), CELLS, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ConfigurationError(f"unknown cell {name!r}{hint}: choose from {CELL_NAMES}", setting="cell")
 
 
 def find_cell(name: str) -> Callable[..., Any]:
-    """The constructor of the cell called `name`, which makes a `Cell`, or, of the user's own, perhaps another module.
+    """Return the constructor of the cell `name`. It makes a `Cell`; a user's class may also be another module.
 
-    ConfigurationError, listing the names, if there is none.
+    Raises ConfigurationError, which lists the names, if there is no such cell.
     """
     require_cell(name)
     own = parse_own(name)

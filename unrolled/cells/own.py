@@ -1,7 +1,7 @@
-"""Cells of the user's own by name: `FILE.py:CLASS`, a path, or `package.module:CLASS`.
+"""The user's own cells by name: `FILE.py:CLASS`, where FILE.py is a path, or `package.module:CLASS`.
 
-A name is checked without its class, and without PyTorch. The class is made from source that was read once, as a module
-of its own: two classes of one name from two files, or from two versions of a file, do not meet.
+A name is checked without its class and without PyTorch. The class is made from source that is read once and executed as
+a separate module. So two classes of one name from two files, or from two versions of a file, do not conflict.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from typing import Any
 
 from unrolled.errors import ConfigurationError, UnrolledError
 
-#: How such a name is written.
+#: The form of such a name.
 FORM = "FILE.py:CLASS"
-#: Bytes of a source, at most.
+#: The largest size of a source, in bytes.
 _LONGEST = 1 << 20
 
 
 @dataclass(frozen=True)
 class OwnName:
-    """`place:title`: a file or a module, and a class in it."""
+    """`place:title`: a file or a module, and the name of a class in it."""
 
     place: str
     title: str
@@ -46,7 +46,7 @@ class OwnName:
 
 
 def parse_own(name: str) -> OwnName | None:
-    """The parts of such a name; None if it is a name of another kind."""
+    """Return the parts of such a name; None if it is a name of another kind."""
     place, colon, title = name.rpartition(":")
     if not colon or not title.isidentifier():
         return None
@@ -56,16 +56,16 @@ def parse_own(name: str) -> OwnName | None:
 
 
 def cell_label(name: str) -> str:
-    """A cell's name as a part of a file's: of one of the user's own, its class in lower case."""
+    """Return a cell's name for use in a file's name. For a user's cell this is its class in lower case."""
     own = parse_own(name)
     return name if own is None else own.title.lower()
 
 
 @dataclass(frozen=True)
 class Source:
-    """Python source in which a class stands.
+    """Python source that defines a class.
 
-    path: the name of the file in Python's error messages. package: where its relative imports start, if any.
+    path: the file's name in Python's error messages. package: where its relative imports start, if any.
     """
 
     content: bytes = field(repr=False)
@@ -79,12 +79,12 @@ class Source:
 
     @property
     def key(self) -> str:
-        """A digest of what the source does: the same text does something else in another package."""
+        """A digest of what the source does. It includes the package, because relative imports depend on it."""
         return hashlib.sha256(f"{self.package}\n{self.sha256}".encode()).hexdigest() if self.package else self.sha256
 
 
 def read_bytes(path: Path) -> bytes:
-    """A source file's content; ConfigurationError if it cannot be read, or is too long for one."""
+    """Return a source file's content; raise ConfigurationError if it cannot be read or is too long."""
     try:
         with path.open("rb") as file:
             content = file.read(_LONGEST + 1)
@@ -93,14 +93,14 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror})", setting="cell") from error
     if len(content) > _LONGEST:
-        raise ConfigurationError(f"{path}: longer than a cell's source may be, {_LONGEST >> 20} MiB", setting="cell")
+        raise ConfigurationError(f"{path}: a cell's source may have at most {_LONGEST >> 20} MiB", setting="cell")
     return content
 
 
 def read_source(name: OwnName) -> Source:
-    """The source that a name means now. A module is imported to find it; a file is not run.
+    """Return the current source of a name. To find it, a module is imported; a file is not executed.
 
-    ConfigurationError if there is none.
+    Raises ConfigurationError if there is no source.
     """
     if name.is_file:
         return Source(read_bytes(Path(name.place)), name.title, str(Path(name.place).absolute()))
@@ -113,18 +113,18 @@ def read_source(name: OwnName) -> Source:
     except (TypeError, OSError):
         path = None
     if path is None or home is None or found.__qualname__ != found.__name__:
-        raise ConfigurationError(f"{name}: its source, which a run keeps, is not found", setting="cell")
+        raise ConfigurationError(f"{name}: cannot find its source, which a run must keep", setting="cell")
     return Source(read_bytes(Path(path)), found.__name__, path, home.__package__ or "")
 
 
-#: Modules by what they were made from: a class that is looked up twice is one class.
+#: Modules by the key of their source, so that a class that is looked up twice is one class.
 _made: dict[str, ModuleType] = {}
 
 
 def load_class(source: Source) -> type:
-    """The class that stands in a source, which is executed for it.
+    """Execute a source and return the class that it defines.
 
-    ConfigurationError if that fails, or the class is missing or no cell.
+    Raises ConfigurationError if this fails, or if the class is missing or is not a cell's class.
     """
     module = _made.get(source.key)
     if module is None:
@@ -139,7 +139,7 @@ def _execute(source: Source) -> ModuleType:
     if source.package:
         module.__package__ = source.package
     text = source.content.decode("utf-8", "replace")
-    # Without a time it is never compared with the file: what is shown is what was run.
+    # Without a modification time, linecache never compares this with the file: tracebacks show what was executed.
     lines = io.StringIO(text, newline=None).readlines()
     linecache.cache[source.path] = (len(text), None, lines, source.path)
     sys.modules[module.__name__] = module
@@ -154,17 +154,17 @@ def _execute(source: Source) -> ModuleType:
 
 @contextmanager
 def _running(path: str) -> Iterator[None]:
-    """Whatever the user's code raises becomes a ConfigurationError that names it, and the line in `path`."""
+    """Turn whatever the user's code raises into a ConfigurationError that names it and the line in `path`."""
     try:
         yield
-    except (Exception, SystemExit) as error:  # any kind may come
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise as_error(error, path) from error
 
 
 def as_error(error: BaseException, path: str) -> ConfigurationError:
-    """An error of the user's code as one of this package, with the last line of it that was run.
+    """Turn an error of the user's code into an error of this package, with the last line of that code that ran.
 
-    path: the file, or a module that could not be imported: then the line may be in any file that it imports.
+    path: the file, or a module that could not be imported. In a module the line may be in any file that it imports.
     """
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
@@ -195,29 +195,29 @@ def _attribute(module: ModuleType, title: str, place: str) -> Any:
 
 
 def check_cell(found: Any, name: str) -> type:
-    """The class, if it can be that of a cell; ConfigurationError, by `name`, where it is something else."""
+    """Return the class if it can be a cell's class; otherwise raise ConfigurationError, which uses `name`."""
     from torch import nn
 
     if not isinstance(found, type) or not issubclass(found, nn.Module):
         raise ConfigurationError(
-            f"{name}: is not the class of a cell: derive one from unrolled.Cell, or from torch.nn.Module",
+            f"{name}: is not the class of a cell: derive it from unrolled.Cell or from torch.nn.Module",
             setting="cell",
         )
     try:
         inspect.signature(found).bind(1, 1)
     except TypeError as error:
-        said = f"{name}: its constructor must take (input_size, hidden_size) alone: {error}"
+        said = f"{name}: its constructor must take (input_size, hidden_size) and need nothing else: {error}"
         raise ConfigurationError(said, setting="cell") from error
     return found
 
 
-#: The sources that names are looked up in, those of a run; None: where the names say.
+#: The sources of the run that is being opened, in which names are looked up; None: look where the names say.
 _kept: ContextVar[Mapping[str, Source] | None] = ContextVar("kept sources", default=None)
 
 
 @contextmanager
 def looked_up_in(sources: Mapping[str, Source]) -> Iterator[None]:
-    """Within it, names of own cells mean what stands in `sources`, and nothing is read from where they say."""
+    """Inside this context, look up the user's cells only in `sources`, and read nothing from where their names say."""
     before = _kept.set(sources)
     try:
         yield
@@ -227,15 +227,19 @@ def looked_up_in(sources: Mapping[str, Source]) -> Iterator[None]:
 
 @contextmanager
 def telling_lines() -> Iterator[None]:
-    """What an own cell raises, when it is made or when it is called, becomes a ConfigurationError that names the line.
+    """Turn what a user's cell raises, when it is made or called, into a ConfigurationError that names the line.
 
-    A lack of memory, and errors of this package, stay what they are.
+    Out-of-memory errors and errors of this package are passed on unchanged.
     """
     try:
         yield
     except (UnrolledError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if _made and "modified by an inplace operation" in str(error):  # the backward pass does not say in which step
+            names = ", ".join(str(module.__file__) for module in _made.values())
+            said = f"{names}: a step changes a tensor in place that backward needs: write h = h + 1, not h.add_(1)"
+            raise ConfigurationError(said, setting="cell") from error
         files = {module.__file__ for module in _made.values()}
         passed = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
         if not passed or "allocate memory" in str(error) or "out of memory" in str(error):
@@ -244,7 +248,7 @@ def telling_lines() -> Iterator[None]:
 
 
 def find_own(name: OwnName) -> Callable[..., Any]:
-    """The class of that name: of the run that is being opened, or else from where the name says."""
+    """Return the class of that name: from the run that is being opened, or else from where the name says."""
     kept = _kept.get()
     if kept is None:
         return load_class(read_source(name))

@@ -1,4 +1,4 @@
-"""Cells of recursive nets: the maths of one node of a binary tree, in place of one step of a chain."""
+"""Cells of recursive nets: the maths of one node of a binary tree."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from unrolled.errors import ConfigurationError
 
 
 class TreeCell(nn.Module):
-    """A node of a recursive net: `leaf(x) -> state` and `forward(left, right) -> state`; the output is `state[0]`.
+    """A node of a recursive net: `leaf(x) -> state` and `forward(left, right) -> state`. The output is `state[0]`.
 
-    Shapes: `x` is `[B, input_size]`, every state `[B, hidden_size]`.
+    Shapes: `x` is `[B, input_size]`, and every state is `[B, hidden_size]`.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("h",)
@@ -30,7 +30,7 @@ class TreeCell(nn.Module):
         self.input_size, self.hidden_size = input_size, hidden_size
 
     def add_parameters(self, **shapes: tuple[int, ...]) -> None:
-        """Register one parameter a shape: biases zero, matrices from U(-1/√columns, 1/√columns)."""
+        """Register one parameter for each shape: biases are zero, matrices are from U(-1/√columns, 1/√columns)."""
         for name, shape in shapes.items():
             parameter = nn.Parameter(torch.zeros(shape))
             if len(shape) == 2:
@@ -45,7 +45,7 @@ class TreeCell(nn.Module):
 
 
 class ComposedTreeCell(TreeCell):
-    """`h = tanh(W [h_left; h_right] + b)`; a leaf is `h = tanh(W_x x + b_x)`.
+    """`h = tanh(W [h_left; h_right] + b)`. For a leaf, `h = tanh(W_x x + b_x)`.
 
     Parameters: `weight [H, 2H]`, `bias [H]`, `weight_leaf [H, I]`, `bias_leaf [H]`. State: `h [B, H]`.
     Source: Socher et al. 2011, "Parsing Natural Scenes and Natural Language with Recursive Neural Networks".
@@ -71,7 +71,7 @@ class ComposedTreeCell(TreeCell):
 class TreeLSTMCell(TreeCell):
     """`i, f_l, f_r, o, u = σ, σ, σ, σ, tanh(W [h_l; h_r] + b)`, `c = i∘u + f_l∘c_l + f_r∘c_r`, `h = o∘tanh(c)`.
 
-    A leaf is `i, o, u = σ, σ, tanh(W_x x + b_x)`, `c = i∘u`, `h = o∘tanh(c)`.
+    For a leaf, `i, o, u = σ, σ, tanh(W_x x + b_x)`, `c = i∘u`, `h = o∘tanh(c)`.
     Parameters: `weight [5H, 2H]`, `bias [5H]` in the order i, f_l, f_r, o, u; `weight_leaf [3H, I]`, `bias_leaf [3H]`
     in the order i, o, u. The forget gates' biases start at 1. States: `h [B, H]`, `c [B, H]`.
     Source: Tai, Socher & Manning 2015, "Improved Semantic Representations From Tree-Structured Long Short-Term Memory

@@ -1,4 +1,4 @@
-"""Layers over the engine: any cell stacked and in both directions, drop-ins for `torch.nn`'s, and highway layers."""
+"""Layers over the engine: any cell, stacked or bidirectional; drop-ins for `torch.nn`'s layers; highway layers."""
 
 from unrolled.layers.highway import Highway
 from unrolled.layers.recurrent import Recurrent

@@ -1,6 +1,6 @@
-"""Dropout as `torch.nn` has it, with masks that are drawn several times as fast on the CPU.
+"""Dropout as in `torch.nn`, with masks that are drawn several times as fast on the CPU.
 
-PyTorch draws a double for every element; 16 of a random integer's bits are enough.
+PyTorch draws a double for every element. 16 bits of a random integer are enough.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ _LEVELS = 1 << 16
 
 
 def dropout(values: Tensor, rate: float) -> Tensor:
-    """Zeros with probability `rate`, to the next of 65,536 levels, and the other values scaled to the same mean."""
+    """Set values to zero with probability `rate`, rounded to 1/65,536, and scale the others to the same mean."""
     level = max(1, round(rate * _LEVELS)) if rate else 0
-    plain = is_exporting()  # a program that is saved is another process's, and of any size
+    plain = is_exporting()  # a saved program must run in any process and with any size
     if plain or values.device.type != "cpu" or not 0 < level < _LEVELS:
         return nn.functional.dropout(values, rate)
     count = values.numel()
@@ -26,7 +26,7 @@ def dropout(values: Tensor, rate: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` by `dropout`."""
+    """`torch.nn.Dropout` that uses the function `dropout`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return dropout(input, self.p) if self.training else input

@@ -1,4 +1,4 @@
-"""The highway layer: gating without recurrence, the step between a ResNet and an LSTM."""
+"""The highway layer: gates without recurrence, between a ResNet and an LSTM."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class Highway(nn.Module):
     """`g = σ(W_T x + b_T)`, `y = g∘tanh(W_H x + b_H) + (1-g)∘x`.
 
-    A layer over features, not a recurrent cell: `[..., size] -> [..., size]`. `gate_bias` starts the transform gate,
-    negative so that a fresh layer passes its input on.
+    A layer over features, not a recurrent cell: `[..., size] -> [..., size]`. `gate_bias` is the initial bias of the
+    transform gate. It is negative so that a new layer passes its input on.
     Source: Srivastava, Greff & Schmidhuber 2015, "Highway Networks", eq. 3.
     """
 

@@ -1,4 +1,4 @@
-"""States of any nesting: a tensor, a tuple of states, or None for a state that is not there yet."""
+"""States of any nesting: a tensor, a tuple of states, or None for a state that does not exist yet."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: A tensor `[..., B, H]` with a row a sequence, a tuple of nests, or None; lists come back as tuples.
+#: A tensor `[..., B, H]` with one row per sequence, a tuple of nests, or None. Lists are returned as tuples.
 Nest = Any
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: Nest) -> Nest:
-    """Apply `function` to every tensor of a state: to detach it, or to move it."""
+    """Apply `function` to every tensor of a state, for example to detach or move it."""
     if state is None:
         return None
     if isinstance(state, Tensor):
@@ -22,17 +22,17 @@ def map_state(function: Callable[[Tensor], Tensor], state: Nest) -> Nest:
 
 
 def take_state(state: Nest, first: int, end: int) -> Nest:
-    """The states of sequences `first` to `end` of a batch."""
+    """Return the states of the sequences from `first` to before `end` of a batch."""
     return map_state(lambda part: part.narrow(-2, first, end - first).contiguous(), state)
 
 
 def pick_state(state: Nest, rows: Tensor) -> Nest:
-    """The states of the sequences numbered `rows [N]`, in that order; one may come several times."""
+    """Return the states of the sequences numbered `rows [N]`, in that order. A number may occur several times."""
     return map_state(lambda part: part.index_select(-2, rows), state)
 
 
 def join_states(parts: Sequence[Nest]) -> Nest:
-    """The reverse of `take_state`: the state of a batch from those of its parts, in order."""
+    """Join the states of a batch's parts, in order: the reverse of `take_state`."""
     if len(parts) == 1 or parts[0] is None:
         return parts[0]
     if isinstance(parts[0], Tensor):
@@ -41,16 +41,16 @@ def join_states(parts: Sequence[Nest]) -> Nest:
 
 
 def flatten(state: Nest) -> tuple[Any, ...]:
-    """All that the tuples of a state hold, in order; `flatten(x) == (x,)` for what is no tuple."""
+    """Return everything that the tuples of a state hold, in order; `(x,)` for an `x` that is not a tuple."""
     if not isinstance(state, tuple | list):
         return (state,)
     return tuple(leaf for part in state for leaf in flatten(part))
 
 
 def unflatten(leaves: Sequence[Any], like: Nest) -> Nest:
-    """The reverse of `flatten`: the leaves nested as those of `like` are, whatever these are.
+    """Nest the leaves in the form of `like`, whose own leaves may be anything: the reverse of `flatten`.
 
-    ValueError if there are more or fewer of them.
+    Raises ValueError if `like` has a different number of leaves.
     """
     count = len(flatten(like))
     if count != len(leaves):

@@ -1,4 +1,4 @@
-"""Regularisers that act inside the recurrence, as cells around a cell."""
+"""Regularisers that act inside the recurrence, as cells that wrap another cell."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from unrolled.unroll.adapt import WrapperCell, new_state
 
 
 class RecurrentDropout(WrapperCell):
-    """Drops units of the state that recurs before the cell sees them, with one mask for the whole sequence.
+    """Dropout on the state that recurs, before the cell sees it, with one mask for the whole sequence.
 
-    Units are dropped with probability `rate` and the others scaled by 1/(1-rate). The mask is appended to the input, so
-    that the step itself stays a plain function: `x` is `[B, I + size]`, made by `with_draws`.
+    Units are dropped with probability `rate`, and the others are scaled by 1/(1-rate). `with_draws` appends the mask to
+    the input, so that the step stays a plain function of `x [B, I + size]`.
     Source: Gal & Ghahramani 2016, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks".
     """
 
@@ -24,7 +24,7 @@ class RecurrentDropout(WrapperCell):
         self.input_size += cell.state_sizes[cell.recurring]
 
     def with_draws(self, inputs: Tensor) -> Tensor:
-        """`[T, B, I]` with the mask of its sequence after every step."""
+        """Append its sequence's mask to every input of `inputs [T, B, I]`."""
         keep = inputs.new_full((inputs.size(1), self.state_sizes[self.cell.recurring]), 1 - self.rate)
         mask = torch.bernoulli(keep) / (1 - self.rate)
         return torch.cat([inputs, mask.expand(inputs.size(0), -1, -1)], -1)
@@ -36,10 +36,10 @@ class RecurrentDropout(WrapperCell):
 
 
 class Zoneout(WrapperCell):
-    """Keeps each unit of each state at its previous value with probability `rates[k]` a step.
+    """Zoneout: each unit of state k keeps its previous value with probability `rates[k]` in each step.
 
-    The draws of a step are appended to its input, so that the step itself stays a plain function: `x` is
-    `[B, I + sum(state_sizes)]`, made by `with_draws`. Outside training each state moves by its expected value.
+    `with_draws` appends a step's draws to its input, so that the step stays a plain function of
+    `x [B, I + sum(state_sizes)]`. Outside training each new state is the expected value.
     Source: Krueger et al. 2017, "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations".
     """
 
@@ -50,7 +50,7 @@ class Zoneout(WrapperCell):
         self.input_size += sum(cell.state_sizes) if self.training else 0
 
     def with_draws(self, inputs: Tensor) -> Tensor:
-        """`[T, B, I]` with one uniform draw a unit and step after it, in training."""
+        """In training, append one uniform draw for each unit and step to `inputs [T, B, I]`."""
         if not self.training:
             return inputs
         draws = torch.rand(*inputs.shape[:2], sum(self.state_sizes), dtype=inputs.dtype, device=inputs.device)
@@ -69,14 +69,14 @@ class Zoneout(WrapperCell):
 
 
 def probability(name: str, value: float) -> float:
-    """`value` where it is a probability below one, else ConfigurationError."""
+    """Return `value` if it is a probability below one; otherwise raise ConfigurationError."""
     if isinstance(value, bool) or not 0 <= value < 1:
         raise ConfigurationError(f"{name} must be a probability from 0 to below 1, got {value!r}")
     return float(value)
 
 
 def zoneout_rates(zoneout: float | tuple[float, ...], states: int) -> tuple[float, ...]:
-    """One rate a state: a single number counts for all of them."""
+    """Return one rate for each state. A single number applies to all of them."""
     rates = zoneout if isinstance(zoneout, tuple | list) else (zoneout,) * states
     if len(rates) != states:
         raise ConfigurationError(f"zoneout takes one rate, or {states} for this cell's states; got {len(rates)}")
@@ -84,7 +84,7 @@ def zoneout_rates(zoneout: float | tuple[float, ...], states: int) -> tuple[floa
 
 
 def with_noise(cell: Cell, inputs: Tensor, recurrent_dropout: float, zoneout: tuple[float, ...]) -> tuple[Cell, Tensor]:
-    """The cell and the inputs `[T, B, I]` to unroll it over, with the noise that is switched on."""
+    """Return the cell and the inputs `[T, B, I]` to unroll it over, with the enabled noise."""
     if recurrent_dropout and cell.training:
         dropping = RecurrentDropout(cell, recurrent_dropout)
         cell, inputs = dropping, dropping.with_draws(inputs)

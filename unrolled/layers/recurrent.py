@@ -20,22 +20,22 @@ from unrolled.unroll.embedded import Embedded, Hoisted, KeptRows, keep_rows
 class Recurrent(nn.Module):
     """Layers of any cell: `Recurrent(PeepholeLSTMCell, 64, 256, num_layers=2)`, or `Recurrent("peephole", 64, 256)`.
 
-    cell_class: a `Cell` class, a function `(input_size, hidden_size, **options) -> Cell`, or a name, from
-        `CELLS` or of the user's own: `"leaky.py:Leaky"`. Any other `torch.nn` module that maps `(x, state)` to a state
-        or to `(output, state)` does too: `torch.nn.LSTMCell`.
-    hidden_size: one width for all layers, or one a layer: `[512, 256]`.
-    dropout: on the outputs of every layer but the last, as in `torch.nn`.
-    recurrent_dropout: on the previous output inside the recurrence, one mask a sequence.
-    zoneout: the chance that a unit keeps its value for a step; one rate, or one for each state of the cell.
-    input_projection: put a linear layer before every layer whose input has another size than its hidden size; MUT1
-        and MUT2 need it.
-    recompute_every: for long sequences, see `unrolled.unroll`: less memory for a third more time.
+    cell_class: a `Cell` class, a function `(input_size, hidden_size, **options) -> Cell`, or a name. The name is from
+        `CELLS`, or names a user's cell: `"leaky.py:Leaky"`. The class may also be any other `torch.nn` module that maps
+        `(x, state)` to a state or to `(output, state)`: `torch.nn.LSTMCell`.
+    hidden_size: one width for all layers, or one for each layer: `[512, 256]`.
+    dropout: on the outputs of every layer except the last, as in `torch.nn`.
+    recurrent_dropout: on the previous output inside the recurrence, one mask per sequence.
+    zoneout: the probability that a unit keeps its value for a step: one rate, or one for each of the cell's states.
+    input_projection: put a linear layer before every layer whose input size differs from its hidden size. MUT1 and MUT2
+        need it.
+    recompute_every: for long sequences, see `unrolled.unroll`: less memory in exchange for some time.
     options: passed to the cell's constructor (`forget_bias=1.0`, `full=True`, `device=`, `dtype=`).
 
     `forward(input, hx=None, *, lengths=None)` takes `[T, B, I]` (`[B, T, I]` with `batch_first`), `[T, I]`, a
-    PackedSequence, rows of a table, `Embedded(table, tokens)`, or what `keep_rows` keeps of them. It returns
-    `(output, hx)`: `output [T, B, D·H]` in the form of the input; `hx` is one tensor `[L·D, B, H]`, or a tuple of one a
-    state for cells with several, each a tuple over layers where widths differ.
+    PackedSequence, rows of a table as `Embedded(table, tokens)`, or what `keep_rows` caches of them. It returns
+    `(output, hx)`. `output [T, B, D·H]` has the form of the input. `hx` is one tensor `[L·D, B, H]`, or for cells with
+    several states a tuple with one for each state. Where widths differ, each tensor is a tuple over layers.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Recurrent(nn.Module):
         make = find_cell(cell_class) if isinstance(cell_class, str) else cell_class
         if isinstance(make, nn.Module) or not callable(make):
             raise ConfigurationError(
-                "Recurrent takes a class, or a function (input_size, hidden_size) -> cell, since every layer and "
-                f"direction has weights of its own; got a {type(make).__name__}"
+                "Recurrent takes a class, or a function (input_size, hidden_size) -> cell, because every layer and "
+                f"direction has its own weights; got a {type(make).__name__}"
             )
         widths = [hidden_size] * (num_layers or 1) if isinstance(hidden_size, int) else list(hidden_size)
         if not widths or (num_layers is not None and num_layers != len(widths)):
@@ -108,30 +108,30 @@ class Recurrent(nn.Module):
         states: Sequence[State | None] | None = None,
         lengths: Tensor | None = None,
     ) -> tuple[Tensor, list[State]]:
-        """As `forward`, of time-major `inputs [T, B, I]`, with the states layer by layer, `[B, size]` each."""
+        """Run as `forward` does, on time-major `inputs [T, B, I]`, with states listed by layer, each `[B, size]`."""
         cells: Any = list(self.cells)
         first = by_layer(None, self.state_names, sum(map(len, cells))) if states is None else states
         projections = list(self.projections)
         return run_stack(cells, inputs, first, lengths, self.noise, self.backend, projections, self.recompute_every)
 
     def by_layer(self, hx: Stacked | Sequence[Stacked] | None) -> list[State | None]:
-        """The state that `forward` takes and returns as `run` does: that of each layer, and each direction in it."""
+        """Convert a state from `forward`'s form to `run`'s form: one state for each layer and direction."""
         return by_layer(hx, self.state_names, sum(map(len, self.cells)))  # type: ignore[arg-type]
 
     def stack(self) -> Stack:
-        """The layers as one cell, outside of training, with these parameters.
+        """Return the layers as one cell, for use outside training, with the same parameters.
 
-        ConfigurationError if they are bidirectional: the one reads the sequence from its end.
+        Raises ConfigurationError if they are bidirectional, because one direction reads the sequence from its end.
         """
         if self.bidirectional:
             raise ConfigurationError("a bidirectional layer reads a sequence from both ends: it cannot be one cell")
         return Stack([directions[0] for directions in self.cells], self.projections, self.noise.zoneout)  # type: ignore[index]
 
     def keep_rows(self, table: Tensor, scale: float = 1.0) -> KeptRows | None:
-        """Keeps what the first layer computes of each row of `scale * table`, for steps that want no gradient.
+        """Cache what the first layer computes from each row of `scale * table`, for steps that need no gradient.
 
-        `layer(kept.at(tokens), state)` is then `layer(scale * table[tokens], state)`. None for bidirectional layers,
-        and where native code does not serve.
+        `layer(kept.at(tokens), state)` then equals `layer(scale * table[tokens], state)`. Returns None for
+        bidirectional layers, and where native code cannot be used.
         """
         if self.bidirectional:
             return None

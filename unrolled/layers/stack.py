@@ -1,4 +1,4 @@
-"""Cells stacked in depth and run in both directions: the part that every layer shares."""
+"""Cells stacked in depth and run in both directions: the code that all layers share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unrolled.unroll.fallback import is_followed
 from unrolled.unroll.padding import without_padding
 from unrolled.unroll.versions import is_exporting
 
-#: What a layer takes and returns for one state name: `[L·D, B, H]`, or one `[B, H_l]` a layer where widths differ.
+#: What a layer takes and returns for one state name: `[L·D, B, H]`, or one `[B, H_l]` per layer where widths differ.
 Stacked = Tensor | tuple[Tensor, ...]
 Layer = TypeVar("Layer")
 Final = TypeVar("Final")
@@ -30,7 +30,7 @@ Final = TypeVar("Final")
 
 @dataclass(frozen=True)
 class Regularisation:
-    """What a stack drops while it trains: between layers, inside the recurrence, and of each update."""
+    """The regularisation of a stack in training: dropout between layers and in the recurrence, and zoneout rates."""
 
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
@@ -43,9 +43,10 @@ def through(
     inputs: Tensor | Embedded | Hoisted,
     run: Callable[[int, Layer, Any], tuple[Tensor, Final]],
 ) -> tuple[Tensor, list[Final]]:
-    """From layer to layer: `run(number, layer, inputs)` gives a layer's outputs, which the next one reads, and its end.
+    """Run layer after layer: `run(number, layer, inputs)` returns a layer's outputs and its final state.
 
-    projections: what each layer's inputs go through first; none: nothing.
+    The next layer reads the outputs. Returns the last layer's outputs and all final states.
+    projections: the modules that each layer's inputs go through first; empty for none.
     """
     finals = []
     for number, layer in enumerate(layers):
@@ -59,12 +60,14 @@ def through(
 
 
 class Stack(WithOutput):
-    """Cells one above the other as one cell, outside of training: each reads the output of the one below.
+    """A stack of cells as one cell, for use outside training. Each cell reads the output of the one below.
 
-    cells: from the lowest up. projections: what the input of each goes through first. zoneout: its rates, one a state.
+    cells: from the lowest to the highest. projections: the modules that each cell's input goes through first.
+    zoneout: one rate for each state.
 
-    The state is that of all layers in one tuple, the lowest layer's first: `state_names` are ("h1", "c1", "h2", "c2").
-    `sizes` has a tuple of sizes a layer: `unflatten(state, stack.sizes)` is the state layer by layer.
+    The state is one tuple with the states of all layers, the lowest layer's first: `state_names` are
+    ("h1", "c1", "h2", "c2"). `sizes` has one tuple of sizes per layer: `unflatten(state, stack.sizes)` gives the state
+    layer by layer.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Stack(WithOutput):
 
 
 def output_size(cell: Cell) -> int:
-    """The width of a cell's output, which is its first state unless it is another module's own."""
+    """Return the width of a cell's output: that of its first state, unless a user module has its own output."""
     return (isinstance(cell, Foreign) and cell.own_output) or cell.state_sizes[0]
 
 
@@ -113,7 +116,7 @@ def run_stack(
     projections: Sequence[nn.Module] = (),
     recompute_every: int | None = None,
 ) -> tuple[Tensor, list[State]]:
-    """Run `cells[layer][direction]` over `inputs [T, B, I]`; states in and out are listed layer by layer."""
+    """Run `cells[layer][direction]` over `inputs [T, B, I]`. The states taken and returned are listed by layer."""
     projects = len(projections) > 0 and not isinstance(projections[0], nn.Identity)
     if isinstance(inputs, Embedded):
         lengths = check_lengths(inputs.tokens, lengths)
@@ -127,7 +130,7 @@ def run_stack(
         for direction, cell in enumerate(directions):
             start = states[layer * len(directions) + direction]
             inner, fed = (cell, inputs) if isinstance(inputs, Tensor) else feed(cell, inputs, backend)
-            check_inputs(inner, fed)  # before draws lie after them
+            check_inputs(inner, fed)  # before draws are appended to them
             noisy, fed = with_noise(inner, fed, noise.recurrent_dropout, noise.zoneout)
             output, final = unroll(
                 *(noisy, fed, start),
@@ -148,9 +151,9 @@ def run_stack(
 
 
 def by_name(states: Sequence[State]) -> Stacked | tuple[Stacked, ...]:
-    """States of layers and directions as a layer returns them: a tensor or tuple for each of the state's names.
+    """Convert the states of layers and directions to what a layer returns: a tensor or tuple for each state name.
 
-    A single state has no tuple around it.
+    If there is only one state name, the result is not wrapped in a tuple.
     """
     found = tuple(
         torch.stack(parts) if len({part.size(-1) for part in parts}) == 1 else parts
@@ -160,7 +163,7 @@ def by_name(states: Sequence[State]) -> Stacked | tuple[Stacked, ...]:
 
 
 def by_layer(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...], count: int) -> list[State | None]:
-    """The reverse of `by_name`, for `count` layers and directions; None for each if there is no state."""
+    """List a state by layer and direction, `count` of them: the reverse of `by_name`. If `hx` is None, so is each."""
     if hx is None:
         return [None] * count
     named = (hx,) if len(names) == 1 else tuple(hx)
@@ -174,9 +177,9 @@ def by_layer(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...], cou
 
 @dataclass
 class Batch:
-    """Inputs in the engine's layout, and how to give results back in the caller's.
+    """Inputs in the engine's layout, and methods that return results in the caller's layout.
 
-    `inputs` is `[T, B, I]`, or embedded, or hoisted; `lengths [B]` or None.
+    `inputs` is `[T, B, I]`, embedded, or hoisted. `lengths` is `[B]` or None.
     """
 
     inputs: Tensor | Embedded | Hoisted
@@ -201,15 +204,15 @@ class Batch:
         if isinstance(given, PackedSequence):
             if is_exporting():
                 raise ConfigurationError(
-                    "torch.export cannot keep a PackedSequence: give the padded input, and its lengths as `lengths`"
+                    "torch.export cannot keep a PackedSequence: pass the padded input, and its lengths as `lengths`"
                 )
             if lengths is not None:
-                raise ShapeError("a PackedSequence carries its own lengths; give one or the other")
+                raise ShapeError("a PackedSequence has its own lengths; do not pass `lengths` with it")
             inputs, lengths = pad_packed_sequence(given)
             return cls(inputs, lengths, batch_first, True, given)
         if given.dim() == 2:
             if lengths is not None:
-                raise ShapeError("lengths belong to a batch; the input is one sequence, [T, I]")
+                raise ShapeError("lengths need a batch, but the input is one sequence, [T, I]")
             return cls(given.unsqueeze(1), None, batch_first, False, None)
         return cls(given.transpose(0, 1) if batch_first else given, lengths, batch_first, True, None)
 
@@ -217,7 +220,7 @@ class Batch:
         if self.packed is not None:
             order = self.packed.sorted_indices
             sequences = outputs if order is None else outputs.index_select(1, order)
-            if is_followed([sequences]):  # packing has no forward-mode derivative, picking has
+            if is_followed([sequences]):  # packing has no forward-mode derivative, indexing has one
                 inside = torch.arange(sequences.size(1)) < self.packed.batch_sizes.unsqueeze(-1)
                 return self.packed._replace(data=sequences[inside.nonzero(as_tuple=True)])
             assert self.lengths is not None
@@ -228,7 +231,7 @@ class Batch:
         return outputs.transpose(0, 1) if self.batch_first else outputs
 
     def open_state(self, hx: Nest) -> Nest:
-        """The state of an unbatched sequence has no batch axis; put one in."""
+        """Add a batch axis to the state of an unbatched sequence."""
         return hx if self.batched else map_state(lambda part: part.unsqueeze(-2), hx)
 
     def close_state(self, hx: Nest) -> Nest:
@@ -244,7 +247,7 @@ def run_layer(
     projections: Sequence[nn.Module] = (),
     recompute_every: int | None = None,
 ) -> tuple[Tensor | PackedSequence, Stacked | tuple[Stacked, ...]]:
-    """`run_stack` between a caller's forms of input and state and the engine's."""
+    """Call `run_stack`, and convert input and state between the caller's forms and the engine's."""
     states = by_layer(batch.open_state(hx), cells[0][0].state_names, sum(map(len, cells)))
     outputs, finals = run_stack(
         cells, batch.inputs, states, batch.lengths, noise, backend, projections, recompute_every

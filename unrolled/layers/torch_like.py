@@ -1,7 +1,7 @@
 """`RNN`, `LSTM` and `GRU`: `torch.nn`'s layers, run by this engine.
 
-Each is a subclass of its original, so parameters, their names and initial values, argument checks and `isinstance` are
-PyTorch's own. Only the run through time is replaced, and options that `torch.nn` lacks are added.
+Each is a subclass of PyTorch's layer. So parameters, their names and initial values, argument checks and `isinstance`
+are PyTorch's own. Only the run through time is replaced, and options that `torch.nn` lacks are added.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["GRU", "LSTM", "RNN"]
 
 
 class _EngineLayer(nn.RNNBase):
-    """What the three share. `_template` says which cell the parameters belong to, `_tensors` how they fit into it."""
+    """The base class of the three. `_template` gives the cell, and `_tensors` its parameters from the layer's."""
 
     _state_names: ClassVar[tuple[str, ...]] = ("h",)
 
@@ -59,7 +59,7 @@ class _EngineLayer(nn.RNNBase):
         raise NotImplementedError
 
     def _tensors(self, suffix: str) -> dict[str, Tensor | None]:
-        """The cell's parameters made of the layer's; `torch.nn` keeps two biases where the formula has one."""
+        """Build the cell's parameters from the layer's. `torch.nn` has two biases where the formula has one."""
         own = {name: getattr(self, f"{name}{suffix}") for name in ("weight_ih", "weight_hh")}
         bias = getattr(self, f"bias_ih{suffix}") + getattr(self, f"bias_hh{suffix}") if self.bias else None
         return {**own, "bias": bias}
@@ -83,7 +83,7 @@ class _EngineLayer(nn.RNNBase):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        if getattr(self, "layer_norm", False):  # absent while torch.nn's constructor draws the first values
+        if getattr(self, "layer_norm", False):  # not set yet when torch.nn's constructor draws the initial values
             self._reset_norms()
 
     def _cell(self, suffix: str) -> Cell:
@@ -95,7 +95,7 @@ class _EngineLayer(nn.RNNBase):
         return cell
 
     def _check(self, input: Tensor | PackedSequence, hx: tuple[Tensor, ...] | None) -> None:
-        """The checks and error classes of `torch.nn`."""
+        """Check the arguments as `torch.nn` does, with the same error classes."""
         name, batched, batch_sizes = type(self).__name__, True, None
         if isinstance(input, PackedSequence):
             tensor, batch_sizes = input.data, input.batch_sizes
@@ -123,16 +123,16 @@ class _EngineLayer(nn.RNNBase):
         *,
         lengths: Tensor | None = None,
     ) -> tuple[Any, Any]:
-        """As `torch.nn`; `lengths [B]`, on any device, may stand in for a PackedSequence (outputs after it are 0)."""
+        """Run as in `torch.nn`. `lengths [B]`, on any device, may replace a PackedSequence (later outputs are 0)."""
         given = None if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
         self._check(input, given)
         cells = [[self._cell(suffix) for suffix in suffixes] for suffixes in self._suffixes]
-        noise = replace(self._noise, dropout=self.dropout)  # which a caller may have changed, as in torch.nn
+        noise = replace(self._noise, dropout=self.dropout)  # the caller may have changed `dropout`, as in torch.nn
         return run_layer(cells, Batch.open(input, self.batch_first, lengths), hx, noise, self.backend)
 
 
 class RNN(_EngineLayer, nn.RNN):
-    """`torch.nn.RNN` by this engine, with `recurrent_dropout`, `zoneout` and `backend` besides."""
+    """`torch.nn.RNN` on this engine, with the additional options `recurrent_dropout`, `zoneout` and `backend`."""
 
     def _template(self, input_size: int) -> Cell:
         if self.layer_norm:
@@ -141,9 +141,9 @@ class RNN(_EngineLayer, nn.RNN):
 
 
 class LSTM(_EngineLayer, nn.LSTM):
-    """`torch.nn.LSTM` by this engine, with `recurrent_dropout`, `zoneout`, `layer_norm` and `backend` besides.
+    """`torch.nn.LSTM` on this engine, with the options `recurrent_dropout`, `zoneout`, `layer_norm` and `backend`.
 
-    With `layer_norm` each layer has more parameters: `gain_ih_l0 [4H]`, `gain_hh_l0 [4H]`, `gain_c_l0 [H]` and
+    With `layer_norm` each layer also has the parameters `gain_ih_l0 [4H]`, `gain_hh_l0 [4H]`, `gain_c_l0 [H]` and
     `bias_c_l0 [H]`; see `LayerNormLSTMCell`.
     """
 
@@ -153,7 +153,7 @@ class LSTM(_EngineLayer, nn.LSTM):
         if not self.layer_norm:
             return LSTMCell(input_size, self.hidden_size, proj_size=self.proj_size, bias=self.bias, device="meta")
         if self.proj_size:
-            raise ConfigurationError("layer_norm and proj_size do not go together")
+            raise ConfigurationError("layer_norm and proj_size cannot be combined; use one of them")
         return LayerNormLSTMCell(input_size, self.hidden_size, bias=self.bias, device="meta")
 
     def _tensors(self, suffix: str) -> dict[str, Tensor | None]:
@@ -162,9 +162,10 @@ class LSTM(_EngineLayer, nn.LSTM):
 
 
 class GRU(_EngineLayer, nn.GRU):
-    """`torch.nn.GRU` (reset after) by this engine, with `recurrent_dropout`, `zoneout`, `layer_norm` and `backend`.
+    """`torch.nn.GRU` (reset after) on this engine, with `recurrent_dropout`, `zoneout`, `layer_norm` and `backend`.
 
-    With `layer_norm` each layer has more parameters: `gain_ih_l0 [3H]` and `gain_hh_l0 [3H]`; see `LayerNormGRUCell`.
+    With `layer_norm` each layer also has the parameters `gain_ih_l0 [3H]` and `gain_hh_l0 [3H]`; see
+    `LayerNormGRUCell`.
     """
 
     def _template(self, input_size: int) -> Cell:

@@ -1,4 +1,4 @@
-"""A recursive layer: any tree cell over a batch of trees, a height at a time."""
+"""A recursive layer: any tree cell over a batch of trees, one height at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from unrolled.cells.tree import TreeCell
 
 
 def run_trees(cell: TreeCell, leaves: Tensor, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The states of all nodes, `[N, H]` for each of the cell's states: leaves first, then level by level.
+    """Compute the states of all nodes, `[N, H]` for each of the cell's states: leaves first, then level by level.
 
-    leaves: their inputs, `[L, I]`. levels: the places of left and right children, `[2, n]` each (see
+    leaves: the leaves' inputs, `[L, I]`. levels: the indices of left and right children, `[2, n]` for each level (see
     `unrolled.data.trees.TreeBatch`). Gradients go back through the structure (BPTS).
     """
     states = cell.leaf(leaves)

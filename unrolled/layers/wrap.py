@@ -1,4 +1,4 @@
-"""A user's module as the cell of a layer: the form of its state is found by trying it."""
+"""A user's module as the cell of a layer. Its state's form is found by calling it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from unrolled.errors import ConfigurationError, UnrolledError
 from unrolled.unroll.adapt import Foreign, first_step, title, unpack
 from unrolled.unroll.trial import trial_copy
 
-#: What a module may raise at a state that it does not take.
+#: The errors that a module may raise for a state that it does not accept.
 _REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, UnrolledError)
 
 
 def as_cell(made: Any, input_size: int, hidden_size: int) -> Cell:
-    """What a layer's `cell_class` has made, as a cell.
+    """Return what a layer's `cell_class` has made as a cell.
 
-    A module that is no Cell is tried with inputs `[1, input_size]`: without a state, then with one `[1, hidden_size]`,
-    then with two. In a layer it starts from zeros.
-    Raises ConfigurationError if it is no module, or takes none of these.
+    A module that is not a Cell is tried with inputs `[1, input_size]`: without a state, then with one state
+    `[1, hidden_size]`, then with two. In a layer it starts from zeros.
+    Raises ConfigurationError if `made` is not a module, or accepts none of these.
     """
     if isinstance(made, Cell):
         return made
     if not isinstance(made, nn.Module):
-        raise ConfigurationError(f"a layer is made of cells, or torch.nn modules (x, state) -> state, not of {made!r}")
+        raise ConfigurationError(f"a layer is made of cells or torch.nn modules (x, state) -> state; got {made!r}")
     first = next((parameter for parameter in made.parameters() if parameter.is_floating_point()), torch.empty(0))
     x = first.new_zeros(1, input_size)
     refused: list[str] = []
@@ -52,12 +52,13 @@ def as_cell(made: Any, input_size: int, hidden_size: int) -> Cell:
             return found
     raise ConfigurationError(
         f"{title(made)} cannot be the cell of a layer: its forward must take (x [B, {input_size}], state) and return "
-        f"the new state, or (output, state), a state being one or two tensors [B, {hidden_size}]; it says: {refused[1]}"
+        f"the new state, or (output, state), where a state is one or two tensors [B, {hidden_size}]. "
+        f"Its error is: {refused[1]}"
     )
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, dtype: torch.dtype | None = None) -> Cell:
-    """A fresh cell of that name, one of the user's own among them (`find_cell`), in `dtype`."""
+    """Build a new cell of that name, which may be a user's cell (`find_cell`), in `dtype`."""
     make = find_cell(name)
     if dtype is None:
         return as_cell(make(input_size, hidden_size), input_size, hidden_size)
@@ -68,6 +69,6 @@ def make_cell(name: str, input_size: int, hidden_size: int, dtype: torch.dtype |
 
 
 def _check(state: Any) -> None:
-    """ValueError if a module starts with something other than rows of features."""
+    """Raise ValueError if a module's first state is not made of tensors `[B, size]`."""
     if not all(isinstance(part, Tensor) and part.dim() == 2 for part in unpack(state)[0]):
         raise ValueError("its state is not made of tensors [B, size]")

@@ -34,7 +34,14 @@ def bleu(outputs: Sequence[str], references: Sequence[str], resamples: int = 0) 
 
 def chrf(outputs: Sequence[str], references: Sequence[str], resamples: int = 0) -> CorpusScore:
     """chrF2 (Popović 2015)."""
-    return _score(CHRF(), outputs, references, resamples)
+    return _score(_CHRF(), outputs, references, resamples)
+
+
+class _CHRF(CHRF):
+    """chrF whose scores are Python numbers: `statistics.mean` does not accept NumPy's next to the 0.0 of no match."""
+
+    def _compute_f_score(self, statistics: list[int]) -> float:
+        return float(super()._compute_f_score(statistics))
 
 
 def _score(metric: BLEU | CHRF, outputs: Sequence[str], references: Sequence[str], resamples: int) -> CorpusScore:

@@ -1,8 +1,8 @@
-"""The tasks: a registry that every command asks, and one place for each task.
+"""The tasks, and the registry that every command asks for them.
 
-Of a task there is what needs no PyTorch (`TaskInfo`: its settings, what its runs are) and the task itself (`Task`).
-A task of this package is a line of `TASKS`. Another package names its own in its entry points, in the group
-`unrolled.tasks`; a program registers one with `register`, and is then a command line of its own by `unrolled.cli.main`.
+A task has two classes: `TaskInfo`, its settings and the facts about its runs, which needs no PyTorch, and `Task`, the
+task itself. Each task of this package is a line of `TASKS`. Another package names its tasks in its entry points, in
+the group `unrolled.tasks`. A program registers a task with `register` and then calls `unrolled.cli.main`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Opened = TypeVar("Opened", bound="Task")
 
 @dataclass(frozen=True)
 class Entry:
-    """A task before it is imported: its name, what its runs are marked with, what it trains, where its classes are."""
+    """A task that is not imported yet: its name, the kind of its runs, a summary, and the places of its classes."""
 
     name: str
     kind: str
@@ -75,10 +75,10 @@ _registered: dict[str, type[Task]] = {}
 
 
 def register(task: Kind) -> Kind:
-    """Make a task known to this process: a decorator. One of a name that is taken is a ConfigurationError."""
+    """Register a task in this process, as a decorator; ConfigurationError if its name or kind is taken."""
     known = _registered.get(task.name)
     if any(task.name == entry.name or task.kind == entry.kind for entry in TASKS) or known not in (None, task):
-        raise ConfigurationError(f"there is a task {task.name!r} already; choose another name or kind")
+        raise ConfigurationError(f"there is already a task {task.name!r}; choose another name or kind")
     _registered[task.name] = task
     return task
 
@@ -91,7 +91,7 @@ def _installed() -> dict[str, Any]:
 
 
 def names() -> dict[str, str]:
-    """The names of all tasks, as they are typed, with what each trains."""
+    """Return the names of all tasks, as the user types them, with a summary of each."""
     found = {entry.name: entry.summary for entry in TASKS}
     found |= {name: _summary(task) for name, task in _registered.items()}
     return found | {
@@ -102,19 +102,19 @@ def names() -> dict[str, str]:
 
 
 def _summary(task: type[Task]) -> str:
-    """The first line of a task's help in the form of the other summaries."""
+    """Return the first line of a task's help, in the form of the other summaries."""
     line = task.help.partition("\n")[0].rstrip(".")
     return line[:1].lower() + line[1:]
 
 
 def find_task(name: str) -> type[Task]:
-    """The task that is called `name`; ConfigurationError, with the names there are, if there is none."""
+    """Return the task `name`; ConfigurationError, which lists the known names, if there is none."""
     entry = _entry(name)
     return entry.load() if entry else _from_elsewhere(name)
 
 
 def find_info(name: str) -> type[TaskInfo]:
-    """What is known of the task `name` without PyTorch; the task itself, where it is not of this package."""
+    """Return the `TaskInfo` of the task `name`; for another package's task this is the task itself."""
     entry = _entry(name)
     return entry.load_info() if entry else _from_elsewhere(name)
 
@@ -145,14 +145,14 @@ def _from_package(name: str) -> type[Task]:
 
 
 def all_infos() -> Iterator[type[TaskInfo]]:
-    """Every task that can be imported: a broken one of another package is an error for those alone who ask for it."""
+    """Iterate over every task that can be imported; a broken one is an error only for commands that ask for it."""
     for name in names():
         with suppress(ConfigurationError):
             yield find_info(name)
 
 
 def info_of(run: Run) -> type[TaskInfo]:
-    """What is known of a run's task without PyTorch; RunError if no package that is installed has the task."""
+    """Return the `TaskInfo` of a run's task; RunError if no installed package has the task."""
     for entry in TASKS:
         if entry.kind == run.task:
             return entry.load_info()
@@ -163,14 +163,14 @@ def info_of(run: Run) -> type[TaskInfo]:
 
 
 def task_of(run: Run) -> type[Task]:
-    """The task of a run; RunError if no package that is installed has it."""
+    """Return the task of a run; RunError if no installed package has it."""
     return find_task(info_of(run).name)
 
 
 def open_info(path: str | Path) -> TaskInfo:
-    """A run without its model, if it holds its facts; runs of older versions are opened with their model.
+    """Open a run without its model if its facts are stored in it, otherwise, as for old runs, with its model.
 
-    RunError if there is no such run.
+    Raises RunError if there is no such run.
     """
     from unrolled.tasks.base import Task
     from unrolled.tasks.info import stored_counts
@@ -179,24 +179,24 @@ def open_info(path: str | Path) -> TaskInfo:
 
     run = open_run(path)
     info = info_of(run)
-    # A model with a cell of somebody's own is not made here: to report on a run is not to run it.
+    # A model with a user's cell is not built here, because reporting on a run must not execute code from it.
     if not issubclass(info, Task) and stored_counts(run, info.numbers) is None and not names_in(run.config):
         info = task_of(run)
     return info(run, "cpu")
 
 
 def load(path: str | Path, checkpoint: str = "best", device: str | None = "cpu", *, trust: bool = False) -> Any:
-    """Open a trained run: its task, with `model`, `config`, `run`, `score()` and what else it can do.
+    """Open a trained run and return its task, with `model`, `config`, `run`, `score()` and the task's own methods.
 
-    A language model has `vocabulary` and `sample()`, a translator `vocabulary` and `translate()`, a run of
-    `train reply` also `reply()`; docs/python.md shows each. The model is in evaluation mode.
+    A language model has `vocabulary` and `sample()`, a translator has `vocabulary` and `translate()`, and a run of
+    `train reply` also has `reply()`; docs/python.md shows each. The model is in evaluation mode.
 
-    checkpoint: "best", "last", or of a translator "average", the mean of the last validations' weights.
-    device: "cpu", "cuda", "cuda:1", "mps"; None: that of the run's settings.
-    trust: run the source of a cell that is kept in the run, although you did not train it; read it before.
+    checkpoint: "best", "last", or, for a translator, "average": the mean of the weights at the last validations.
+    device: "cpu", "cuda", "cuda:1", "mps"; None: the device in the run's settings.
+    trust: run the source of a cell that is kept in the run although you did not train the run. Read the source first.
 
-    RunError if there is no such run, no checkpoint yet or none that is whole; ConfigurationError if the task
-    has no such checkpoint, or the machine no such device.
+    Raises RunError if there is no such run or it has no intact checkpoint, and ConfigurationError if the task has no
+    such checkpoint or the machine has no such device.
     """
     return open_task(path, device, checkpoint, trust=trust)
 
@@ -209,11 +209,12 @@ def open_task(
     *,
     trust: bool = False,
 ) -> Opened:
-    """A run's task, with the weights of checkpoint `which`, or fresh ones where None.
+    """Open a run's task, with the weights of checkpoint `which`, or with fresh weights if it is None.
 
-    trust: run the source of a cell that lies in the run, now and from now on, though it may be somebody else's.
-    RunError if there is no such run or checkpoint, the task is none of `kind`, or there is such source, which this
-    user neither trained with nor has trusted.
+    trust: run the source of a cell that is kept in the run, now and in later calls, whoever wrote it.
+
+    Raises RunError if there is no such run or checkpoint, if the task is not a `kind`, or if the run keeps source that
+    this user has neither trained with nor trusted.
     """
     from unrolled.tasks.own_cells import trust_cells
     from unrolled.training import open_run

@@ -1,4 +1,4 @@
-"""What a task is: settings, data, a model, its loss and its score in one class, which every command can use."""
+"""The contract of a task: its settings, data, model, loss and score in one class that every command can use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class FirstWeights(Protocol):
-    """Another run's weights, which a new run starts from."""
+    """The weights of another run, from which a new run starts."""
 
     @property
     def origin(self) -> Origin: ...
@@ -35,21 +35,21 @@ class FirstWeights(Protocol):
     def cells(self) -> Mapping[str, Source]: ...
 
     def give(self, task: Any) -> None:
-        """Put them into the new task's model."""
+        """Copy the weights into the new task's model."""
 
     def keep(self, task: Any) -> None:
-        """Write them into the new run."""
+        """Write the weights into the new run."""
 
 
 class Task(TaskInfo, ABC):
     """A run's model with its data: what the training loop and the commands work on.
 
-    A subclass sets `name` and `Settings`, a dataclass of sections, of which `training` is a `TrainingConfig`, and
-    defines `build`, `epoch`, `loss` and `validate`; everything else has a default. `docs/new-task.md` shows one.
-    What needs no model is in `TaskInfo`, of which a task may have a subclass of its own, in a file without PyTorch.
+    A subclass sets `name` and `Settings`, a dataclass of sections whose `training` is a `TrainingConfig`. It defines
+    `build`, `epoch`, `loss` and `validate`; everything else has a default. `docs/new-task.md` shows an example.
+    Everything that needs no model is in `TaskInfo`. A task may subclass `TaskInfo` in a file without PyTorch.
     """
 
-    #: Whether the model reads running text, in which `inspect` can look at every step.
+    #: Whether the model reads running text, so that `inspect` can show every step.
     reads_text: ClassVar[bool] = False
     device: torch.device
 
@@ -63,9 +63,9 @@ class Task(TaskInfo, ABC):
         progress: Progress = lambda what, share: None,
         start: FirstWeights | None = None,
     ) -> Self:
-        """A new run directory with all that its training needs; nothing is left behind if that fails.
+        """Create a run directory with everything that training needs; nothing remains of it after an error.
 
-        With a `start` (unrolled/tasks/start.py) its first weights are another run's, and the checkpoint of step 0.
+        start: the first weights, from another run (unrolled/tasks/start.py). They become the checkpoint of step 0.
         """
         from unrolled.tasks.own_cells import keep_cells
         from unrolled.training import Run
@@ -87,13 +87,13 @@ class Task(TaskInfo, ABC):
 
     @classmethod
     def prepare(cls, run: Run, settings: Any, progress: Progress) -> None:
-        """Put into a new run's directory what its training needs; nothing, where the data are made as it goes."""
+        """Write the data for training into a new run's directory; by default nothing, for data generated on the fly."""
 
     def __init__(self, run: Run, device: str | None = None) -> None:
-        """Open a run; its weights are fresh, drawn from the run's seed, until a checkpoint is loaded.
+        """Open a run with fresh weights, drawn from the run's seed; `load` loads a checkpoint.
 
-        RunError if its model is made of code that lies in the run, and that this user has not agreed to run;
-        `open_task` can be told so.
+        Raises RunError if the model needs source that is kept in the run and that this user has not trusted
+        (see `open_task`).
         """
         from unrolled.training.optimisation import find_device
         from unrolled.training.randomness import seed_all
@@ -106,32 +106,32 @@ class Task(TaskInfo, ABC):
         self.model: Any = self.fresh_model().to(self.device)
 
     def read(self) -> None:
-        """Take up what `prepare` put into the run, before the model is built."""
+        """Read what `prepare` wrote into the run, before the model is built."""
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """A fresh model; from outside, call `fresh_model`."""
+        """Return a fresh model; callers use `fresh_model`."""
 
     def fresh_model(self) -> nn.Module:
-        """What `build` makes; a cell of the user's own is made from the source that is kept in the run."""
+        """Return the model of `build`; a user's cell is built from the source that is kept in the run."""
         from unrolled.tasks.own_cells import cells_of
 
         with cells_of(self.run):
             return self.build()
 
     def token_keys(self) -> Mapping[str, Sequence[Hashable]]:
-        """The tokens that weights have rows for, by what they are called: of each something that no other has.
+        """Return a unique key for every token that weights have a row for, under the name of each set of tokens.
 
-        Tokens of another run with the same key are the same: a run that starts from the other takes their rows.
+        Tokens of two runs with equal keys are the same token: a run that starts from the other copies their rows.
         """
         return {}
 
     def grown(self, tokens: str) -> nn.Module:
-        """A model as `build` makes it, for one token more of those that `token_keys` calls so."""
-        raise NotImplementedError(f"{type(self).__name__} has token_keys, and must say what a token more adds")
+        """Return the model of `build` for one additional token in the set that `token_keys` names `tokens`."""
+        raise NotImplementedError(f"{type(self).__name__} defines token_keys, so it must define grown as well")
 
     def load(self, which: str = "best") -> Self:
-        """Put a checkpoint's weights in, one of `checkpoints`, and the model into evaluation mode."""
+        """Load the weights of a checkpoint, one of `checkpoints`, and put the model into evaluation mode."""
         from unrolled.training import Checkpoints
 
         require_choice("checkpoint", which, self.checkpoints)
@@ -140,28 +140,28 @@ class Task(TaskInfo, ABC):
         return self
 
     def check(self) -> None:
-        """DataError if a new run's data do not make a batch."""
+        """Raise DataError if the data of a new run are too few for a batch."""
         self.epoch(0)
 
     def verify(self) -> None:
-        """RunError if the run's data cannot be those that were prepared."""
+        """Raise RunError if the run's data are not those that were prepared."""
 
     # -- the loop's view -----------------------------------------------------------------------------------------
 
     @abstractmethod
     def epoch(self, number: int) -> Batches:
-        """Pass `number` over the training data, in an order that depends on that number and the seed alone."""
+        """Return pass `number` over the training data, in an order that depends only on that number and the seed."""
 
     @abstractmethod
     def loss(self, batch: Any, state: Any) -> tuple[Tensor, Any]:
-        """The loss summed over the targets that count, and the state after the last step, None if there is none."""
+        """Return the loss, summed over the targets that count, and the state after the last step, or None."""
 
     def validate(self, step: int | None = None) -> float | None:
-        """The mean loss on held-out data, after `step` updates of training; None if there is none."""
+        """Return the mean loss on held-out data after `step` updates; None if nothing was held out."""
         return None
 
     def preview(self, step: int) -> str:
-        """Something to look at after `step` updates; must not touch the global random generator."""
+        """Return text that shows the model's progress after `step` updates, without using the global random state."""
         return ""
 
     # -- what the commands show ----------------------------------------------------------------------------------
@@ -172,12 +172,12 @@ class Task(TaskInfo, ABC):
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def count(self) -> dict[str, int]:
-        """What the facts count beside the parameters."""
+        """Return the counts in the facts, except the parameters."""
         return {}
 
     @property
     def counts(self) -> dict[str, int]:
-        """What the facts count, by the names in `numbers`."""
+        """The counts in the facts, by the names in `numbers`."""
         return {**self.count(), "parameters": self.parameters}
 
     def keep_counts(self) -> None:
@@ -185,19 +185,21 @@ class Task(TaskInfo, ABC):
         keep_counts(self.run, self.counts)
 
     def closing(self) -> Sequence[str]:
-        """What is said at the end of training where a checkpoint was written; the task is no longer trained."""
+        """Return lines to print at the end of training if there is a checkpoint; the task may load another one."""
         return ()
 
     def examined(self) -> tuple[Any, str]:
-        """The batch on which `inspect` looks at the model, and what it is, in words."""
+        """Return the batch on which `inspect` examines the model, and a description of the batch."""
         return self.epoch(0).batch(0), "a batch of the training data"
 
     def score(self, data: Any = None, **options: Any) -> Report:
-        """What the model is worth on `data`, a file or several, or where None on what the run held out.
+        """Score the model on `data`, one file or several, or, if it is None, on the run's held-out data.
 
-        options: the fields of the task's `Evaluation`, which are the flags of `unrolled eval`; an `Evaluation` may
-        also be given as a whole, as `data`. Nothing is written into the run. ConfigurationError, with its name, where
-        the task has no such option; RunError or ConfigurationError if nothing was held out.
+        options: the fields of the task's `Evaluation`, which are the flags of `unrolled eval`. `data` may also be a
+            whole `Evaluation`.
+
+        Nothing is written into the run. Raises ConfigurationError, which names the option, if the task has no such
+        option, and RunError or ConfigurationError if nothing was held out.
         """
         if isinstance(data, self.Evaluation) and not options:
             return self.evaluate(data)
@@ -212,7 +214,7 @@ class Task(TaskInfo, ABC):
         return self.evaluate(from_options(self.Evaluation, options))
 
     def evaluate(self, asked: Any) -> Report:
-        """The report of `score`, on the data that `asked`, an `Evaluation`, names."""
+        """Return the report of `score` for `asked`, an `Evaluation`."""
         loss = self.validate()
         if loss is None:
             raise RunError(f"{self.run.path}: nothing was held out to score the run on")
@@ -222,7 +224,7 @@ class Task(TaskInfo, ABC):
         )
 
     def require_number(self, loss: float, data: str) -> None:
-        """DivergenceError if a loss is NaN: the other scores mean nothing then."""
+        """Raise DivergenceError if a loss is NaN, because then the other scores are meaningless."""
         if math.isnan(loss):
             raise DivergenceError(
                 f"{self.run.path}: the loss on {data} is NaN: the model's values overflow on this text"

@@ -1,4 +1,4 @@
-"""A task's name, its settings and what can be reported about its runs, without its model and without PyTorch."""
+"""A task's name and settings, and the facts about its runs, without its model and without PyTorch."""
 
 from __future__ import annotations
 
@@ -20,27 +20,29 @@ if TYPE_CHECKING:
     from unrolled.training import Run
 
 FACTS_FILE = "facts.json"
-#: As much of a file is looked at to see whether it is still the one that was counted.
-_LOOKED_AT = 1 << 20
+#: The number of bytes of a file that are hashed to see whether it has changed since it was counted.
+_HASHED = 1 << 20
 
 
 @dataclass(frozen=True)
 class NoFlags:
-    """The flags for `eval` of a task that has none."""
+    """The flags of `eval` for a task without flags of its own."""
 
 
 class TaskInfo:
-    """What the help of `train` and `info` report about a task and one of its runs.
+    """What the help of `train`, and `info`, report about a task and one of its runs.
 
-    name: as it is typed, `train NAME`. kind: what its runs are marked with (as `name`).
-    help: what the help of `train NAME` says first (the docstring of the class that sets `name`).
-    Settings: a dataclass of sections, of which `training` is a `TrainingConfig`.
+    name: the NAME in `train NAME`.
+    kind: the mark of its runs. Default: `name`.
+    help: the first text in the help of `train NAME`. Default: the docstring of the class that sets `name`.
+    Settings: a dataclass of sections, whose `training` is a `TrainingConfig`.
     Evaluation: a dataclass of the flags that `eval` takes for its runs.
-    checkpoints: the weights that can be asked for.
-    unit, counted: what a batch is made of, and what its targets are called, in the plural.
-    resumable: whether a stopped run can go on.
-    inherited: what a run that starts from another's weights takes of its settings, by section, or by setting as
-        "section.name": "fixed", and must take; "default", where the user gives no other; "new", not at all.
+    checkpoints: the names of the checkpoints that can be loaded.
+    unit, counted: what a batch consists of, and what its targets are called, in the plural.
+    resumable: whether a stopped run can be resumed.
+    inherited: which settings a run takes from the run whose weights it starts from, by section, or by setting as
+        "section.name". "fixed": it must take the setting. "default": it takes it unless the user gives another value.
+        "new": it does not take it.
     numbers: the names in `counts`.
     """
 
@@ -70,60 +72,60 @@ class TaskInfo:
 
     @classmethod
     def run_name(cls, settings: Any) -> str:
-        """What a new run is called where the user does not say."""
+        """Return the default name of a new run."""
         cell = getattr(getattr(settings, "model", None), "cell", None)
         return f"{cls.name}-{cell_label(str(cell))}" if cell else cls.name
 
     @classmethod
     def settings_of(cls, run: Run) -> Any:
-        """The settings of a run; RunError if it is a run of another task, or its settings make no sense."""
+        """Return the settings of a run; RunError if it is a run of another task or its settings are invalid."""
         if run.task != cls.kind:
             raise RunError(f"{run.path}: a run of task {run.task!r}, not of {cls.kind!r}")
         return from_json(cls.Settings, cls.upgrade(run.config), str(run.path / "config.json"))
 
     @classmethod
     def upgrade(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """A run's stored settings as this version has them, from those of any version before."""
+        """Convert a run's stored settings, from any earlier version, to the settings of this version."""
         return config
 
     def __init__(self, run: Run, device: str | None = None) -> None:
-        """Of a run, without its model."""
+        """Open a run without its model."""
         self.run, self.config, self.device = run, self.settings_of(run), device or "cpu"
 
     @property
     def counts(self) -> dict[str, int]:
-        """What the facts count, by the names in `numbers`, as it was kept; RunError if it is not."""
+        """The stored counts in the facts, by the names in `numbers`; RunError if they are not stored."""
         stored = stored_counts(self.run, self.numbers)
         if stored is None:
-            raise RunError(f"{self.run.path}: holds no {FACTS_FILE}, or one of other files")
+            raise RunError(f"{self.run.path}: {FACTS_FILE} is missing, or does not fit the run's files")
         return stored
 
     def facts(self) -> list[tuple[str, str]]:
-        """What a user may want to know of the run, by name."""
+        """Return what `info` reports about the run, as names and texts."""
         return [("model", f"{self.counts['parameters']:,} parameters, on {self.device}")]
 
     @property
     def batches(self) -> str:
-        """What an update is computed from, in words."""
+        """The description of the batch for one update."""
         return f"{self.config.training.batch_size} {self.unit}"
 
     def uses(self) -> list[tuple[str, str]]:
-        """Commands that use a trained run, each after one word; `{run}` stands for its path."""
+        """Return commands that use a trained run, each with a word for it; `{run}` stands for the run's path."""
         return [("score", "unrolled eval {run}")]
 
     def describe(self, loss: float) -> str:
-        """A loss in the words of the task."""
+        """Return a loss as text, in the units of the task."""
         return f"loss {loss:.4f}"
 
 
 def sections(settings: type) -> dict[str, Any]:
-    """The sections of a task's settings, by name, each with its defaults."""
-    made = settings()
-    return {each.name: getattr(made, each.name) for each in fields(settings)}
+    """Return the sections of a task's settings, by name, each with its defaults."""
+    defaults = settings()
+    return {each.name: getattr(defaults, each.name) for each in fields(settings)}
 
 
 def without_streams(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings without those of streams, which every run had before December 2026."""
+    """Return a run's settings without those of streams, which every task had before December 2026."""
     training = config.get("training")
     if not isinstance(training, dict):
         return config
@@ -132,7 +134,7 @@ def without_streams(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep_counts(run: Run, counts: dict[str, int]) -> None:
-    """Write into a run what was counted of its files as they are; RunError if it cannot be written."""
+    """Write the counts into a run, with digests of the files that were counted; RunError if that fails."""
     prepared = [path for path in sorted(run.path.iterdir()) if path.suffix in (".json", ".bin", ".safetensors")]
     known = {path.name: _stamp(path) for path in prepared if path.name not in ("config.json", FACTS_FILE)}
     stored = {"counts": counts, "settings": _settings(run), "files": known}
@@ -140,7 +142,7 @@ def keep_counts(run: Run, counts: dict[str, int]) -> None:
 
 
 def stored_counts(run: Run, names: tuple[str, ...]) -> dict[str, int] | None:
-    """What `keep_counts` wrote; None if it is missing, damaged, or of other files or settings than the run's."""
+    """Return what `keep_counts` wrote; None if it is missing or damaged, or if the files or settings have changed."""
     try:
         stored = read_json(run.path / FACTS_FILE)
         counts, files = stored["counts"], stored["files"]
@@ -155,12 +157,12 @@ def stored_counts(run: Run, names: tuple[str, ...]) -> dict[str, int] | None:
 
 
 def _stamp(path: Path) -> list[Any]:
-    """A file's size, and a digest of how it begins."""
+    """Return a file's size and a digest of its beginning."""
     with path.open("rb") as file:
-        return [path.stat().st_size, hashlib.sha256(file.read(_LOOKED_AT)).hexdigest()]
+        return [path.stat().st_size, hashlib.sha256(file.read(_HASHED)).hexdigest()]
 
 
 def _settings(run: Run) -> str:
-    """A digest of the settings that a resumed run keeps."""
+    """Return a digest of the settings that a resumed run keeps."""
     kept = {name: value for name, value in run.config.items() if name != "training"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

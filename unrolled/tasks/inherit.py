@@ -1,4 +1,4 @@
-"""What a run that starts from another's weights takes of the other's settings."""
+"""The settings that a run takes from the run whose weights it starts from."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from unrolled.tasks.info import TaskInfo
 
 
 def inherited(info: type[TaskInfo], stored: Any) -> Any:
-    """The settings of a new run that starts from one with the settings `stored`, as far as the user gives no others."""
-    made = info.Settings()
+    """Return the default settings of a new run that starts from a run with the settings `stored`."""
+    defaults = info.Settings()
     sections = {}
-    for section in (each.name for each in dataclasses.fields(made)):
-        ours, theirs = getattr(made, section), getattr(stored, section)
+    for section in (each.name for each in dataclasses.fields(defaults)):
+        ours, theirs = getattr(defaults, section), getattr(stored, section)
         names = [each.name for each in dataclasses.fields(ours) if _fate(info, section, each.name) != "new"]
         sections[section] = dataclasses.replace(ours, **{name: getattr(theirs, name) for name in names})
     return info.Settings(**sections)
 
 
 def contradictions(info: type[TaskInfo], before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
-    """The settings that `after` may not have different from `before`, which `inherited` gave, and has: both values."""
+    """Return the fixed settings that differ between `before`, from `inherited`, and `after`, with both values."""
     return {
         each.name: values
         for section in (one.name for one in dataclasses.fields(before))

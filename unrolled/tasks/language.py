@@ -1,4 +1,4 @@
-"""Language modelling: text in streams, a recurrent model, sampling, and cross-entropy."""
+"""Language modelling: streams of text, a recurrent model, sampling, and cross-entropy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Run
 
 VOCABULARY_FILE, TOKENS_FILE = "vocabulary.json", "tokens.bin"
-#: Tokens, read and written, for which the eager loop is faster than to plan, or to look for a plan that is kept.
+#: Up to this many tokens, read and generated, the eager loop takes less time than planning or loading a cached plan.
 _FEW = 200
 
 
@@ -56,11 +56,11 @@ def prepare(run: Run, config: TextConfig, progress: Progress = lambda what, shar
 
 
 def prepare_vectors(run: Run, config: LanguageConfig) -> None:
-    """Copy the vectors of the vocabulary's words into a new run's directory, where they were asked for."""
+    """Copy the vectors of the vocabulary's words into a new run's directory, if the settings name vectors."""
     if config.model.vectors is None:
         return
     if config.text.level != "word":
-        said = f"`vectors` are of words; the text's level is {config.text.level}: add `level=word`"
+        said = f"`vectors` need the level word, but the text's level is {config.text.level}: add `level=word`"
         raise ConfigurationError(said, setting=("vectors", "level"))
     vocabulary = load_vocabulary(run.path / VOCABULARY_FILE)
     number = {name: k for k, name in enumerate(vocabulary.names())}
@@ -97,17 +97,17 @@ class LanguageTask(LanguageInfo, Task):
     # -- text ----------------------------------------------------------------------------------------------------
 
     def split(self) -> Split:
-        """The run's tokens in three parts."""
+        """Return the run's tokens in three parts."""
         text = self.config.text
         tokens = TokenFile.open(self.run.path / TOKENS_FILE).tokens
         return split_tokens(tokens, text.val_fraction, text.test_fraction)
 
     def verify(self) -> None:
-        """RunError if the run's tokens are not those that were encoded."""
+        """Raise RunError if the run's tokens are not those that were encoded."""
         TokenFile.open(self.run.path / TOKENS_FILE).verify()
 
     def epoch(self, number: int) -> Streams:
-        """Pass `number` over the training text; later ones skip a few tokens, so that chunks fall differently."""
+        """Return pass `number` over the training text; later passes skip a few tokens, to cut it at other places."""
         training = self.config.training
         offset = int(np.random.default_rng([training.seed, number]).integers(training.seq_length)) if number else 0
         return Streams(
@@ -123,7 +123,7 @@ class LanguageTask(LanguageInfo, Task):
     # -- the loop's view -----------------------------------------------------------------------------------------
 
     def loss(self, batch: Stretch, state: Any) -> tuple[Tensor, Any]:
-        """Cross-entropy summed over the targets that count, in nats."""
+        """Return the cross-entropy, summed over the targets that count, in nats."""
         logits, state = self.model(batch.inputs, state)
         return cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum", ignore_index=-1), state
 
@@ -145,13 +145,13 @@ class LanguageTask(LanguageInfo, Task):
         return {**{name: len(part) for name, part in parts.items()}, "vocabulary": len(self.vocabulary)}
 
     def unknown_note(self, unknown: Sequence[str]) -> str:
-        """What becomes of text that the vocabulary lacks, for the person who gave it; empty if there is none."""
+        """Return a note on what happens to text that the vocabulary lacks; empty if there is none."""
         return unknown_note(self.config.text.level, unknown)
 
     # -- use -----------------------------------------------------------------------------------------------------
 
     def prompt(self, text: str, count: int = 1) -> Tensor:
-        """`text` as tokens `[T, count]`; where nothing of it is in the vocabulary, the first token of all."""
+        """Return `text` as tokens `[T, count]`, or token 0 if the vocabulary has none of it."""
         tokens = self.vocabulary.encode(text)
         if not len(tokens):
             tokens = np.zeros(1, dtype=np.int64)
@@ -169,12 +169,15 @@ class LanguageTask(LanguageInfo, Task):
         seed: int | None = None,
         stop: str = "",
     ) -> str | list[str]:
-        """Text that goes on from `prompt`, which it begins with; with `count`, a list of so many texts.
+        """Return text that starts with `prompt` and continues it; with `count`, return a list of that many texts.
 
-        length: tokens to generate, of the run's level. temperature, top_k, top_p: as in `Sampling`. seed: the same one
-        gives the same text, that of `unrolled sample`; None: another each time. stop: a text ends before this string.
-        What the vocabulary lacks of the prompt, `vocabulary.unknown(prompt)`, is left out or read as <unk>.
-        ConfigurationError if a number is out of its range, DecodingError if the model gives NaN.
+        length: the number of tokens to generate, at the run's level.
+        temperature, top_k, top_p: see `Sampling`.
+        seed: equal seeds give equal text, the same as `unrolled sample`; None: a new text in each call.
+        stop: a text ends before this string.
+
+        Parts of the prompt that the vocabulary lacks, `vocabulary.unknown(prompt)`, are left out or read as <unk>.
+        Raises ConfigurationError if a number is out of range, DecodingError if the model's output is NaN.
         """
         parts = self.stream(
             prompt,
@@ -201,9 +204,9 @@ class LanguageTask(LanguageInfo, Task):
         seed: int | None = None,
         stop: str = "",
     ) -> Iterator[list[str]]:
-        """What `sample` gives, while it grows: first `prompt`, then what each of `count` texts gains by a token.
+        """Generate the texts of `sample` in parts: first `prompt`, then what each token adds to each of `count` texts.
 
-        A part may be empty: a character that is not complete, or what may be the beginning of `stop`, is held back.
+        A part may be empty, because an incomplete character, or a possible beginning of `stop`, is held back.
         """
         require(length >= 1, "length", "at least 1", length)
         require(1 <= count <= 10_000, "count", "from 1 to 10,000", count)
@@ -214,7 +217,7 @@ class LanguageTask(LanguageInfo, Task):
             generator.seed()
         else:
             generator.manual_seed(seed)
-        # Bytes that are not UTF-8 are no text to go on from.
+        # A prompt with bytes that are not UTF-8 cannot be continued.
         return self._stream(readable(prompt), count, length, sampling, generator, readable(stop))
 
     def _stream(
@@ -226,7 +229,7 @@ class LanguageTask(LanguageInfo, Task):
         steps = generate(self.model, tokens, sampling, generator)
         streams = [TextStream(self.vocabulary, stop, self.vocabulary.encode(prompt).tolist()) for _ in range(count)]
         for _ in range(length):
-            with _backend(self.model.recurrent, backend):  # not around the loop: its caller may use the model meanwhile
+            with _backend(self.model.recurrent, backend):  # per step, since the caller may use the model between steps
                 chosen = next(steps).tolist()
             yield [stream.feed(token) for stream, token in zip(streams, chosen, strict=True)]
             if all(stream.stopped for stream in streams):
@@ -235,10 +238,10 @@ class LanguageTask(LanguageInfo, Task):
 
     @torch.no_grad()
     def total_nats(self, tokens: np.ndarray, streams: int = 16, steps: int = 256) -> float:
-        """`-Σ ln P` of `tokens[1:]`, each given all that precedes it, as one text.
+        """Return `-Σ ln P` of `tokens[1:]`, each given all the tokens before it, as one text.
 
-        To be fast the text is read as several streams in step. Each but the first starts `steps` tokens early,
-        uncounted, so that no stream begins without memory.
+        For speed, the text is read as several parallel streams. Each stream except the first starts `steps` tokens
+        early, without counting these, so that no stream starts without memory.
         """
         inputs, targets = tokens[:-1], tokens[1:]
         text = WarmStreams(len(inputs), streams, steps)
@@ -256,7 +259,7 @@ class LanguageTask(LanguageInfo, Task):
         return torch.from_numpy(tokens.astype(np.int64)).to(self.device)
 
     def score_tokens(self, tokens: np.ndarray) -> LanguageScore:
-        """How well the model predicts a text of at least two tokens."""
+        """Return how well the model predicts a text of at least two tokens."""
         check_tokens(tokens, len(self.vocabulary))
         characters = sum(
             len(self.vocabulary.decode(part)) for part in np.array_split(tokens[1:], 1 + len(tokens) // 100_000)
@@ -265,11 +268,11 @@ class LanguageTask(LanguageInfo, Task):
         return LanguageScore(self.total_nats(tokens), len(tokens) - 1, characters, unknown)
 
     def evaluate(self, asked: TextEvaluation) -> Report:
-        """How well the model predicts the text that `asked` names, or what its training held out."""
+        """Report how well the model predicts the text that `asked` names, or the held-out text."""
         with tempfile.TemporaryDirectory() as scratch:
             data, tokens, notes = self._asked(asked, Path(scratch) / "tokens.bin")
             if len(tokens) < 2:
-                raise DataError(f"{data}: too short to score, it takes two tokens")
+                raise DataError(f"{data}: too short to score: at least two tokens are needed")
             score = self.score_tokens(tokens)
         self.require_number(score.nats, data)
         counted = f"{score.unknown:,} of them <unk>" if score.unknown else f"{score.characters:,} characters"
@@ -287,7 +290,7 @@ class LanguageTask(LanguageInfo, Task):
         return Report(data, f"{data}: {score.tokens:,} tokens, {counted}", values, notes)
 
     def _asked(self, asked: TextEvaluation, scratch: Path) -> tuple[str, np.ndarray, tuple[str, ...]]:
-        """What the text is called, its tokens, and what is to be said of it."""
+        """Return the name of the text to score, its tokens, and notes about it."""
         if not asked.data:
             if asked.glob is not None:
                 said = "`glob` chooses files of a folder: give the folder with `data`"
@@ -308,7 +311,7 @@ class LanguageTask(LanguageInfo, Task):
 
 @contextmanager
 def _backend(layers: Recurrent, name: str) -> Iterator[None]:
-    """Run the layers by another backend within the block."""
+    """Run the layers with another backend within the block."""
     before, layers.backend = layers.backend, name
     try:
         yield
@@ -317,7 +320,7 @@ def _backend(layers: Recurrent, name: str) -> Iterator[None]:
 
 
 class MinCharRNN(MinCharRNNInfo, LanguageTask):
-    """The lectures' model; a loop of its own trains it."""
+    """The lectures' model, which has its own training loop."""
 
     def check(self) -> None:
         tokens, needed = len(self.split().train), self.config.training.seq_length + 2
@@ -332,5 +335,5 @@ def create_run(
     *,
     task: type[LanguageTask] = LanguageTask,
 ) -> LanguageTask:
-    """A new run directory with its text; nothing is left behind if that fails, or the text is too short."""
+    """Create a run directory with its text; nothing remains of it after an error, such as a text that is too short."""
     return task.create(path, config, progress)

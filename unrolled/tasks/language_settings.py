@@ -1,4 +1,4 @@
-"""The settings of a language model's run, and what can be reported without the model."""
+"""The settings of a language model's run, and the facts about it that need no model."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class TextConfig:
     data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
     """Files, plain or gzip, folders, or - for standard input; none: the source code of Python's standard library."""
     glob: Annotated[str | None, arg(metavar="PATTERN")] = None
-    """Which files of a folder: '*.py'."""
+    """The files to read in a folder, such as '*.py'."""
     level: str = "char"
     """char, word, byte or bpe."""
     vocab_size: Annotated[int | None, arg(metavar="N")] = None
-    """Most words to keep (word: all), or size of the BPE vocabulary (2000)."""
+    """Maximum number of words (word: all), or size of the BPE vocabulary (2000)."""
     min_count: int = 2
     """Words that occur less often become <unk>."""
     val_fraction: float = 0.1
-    """Share of the text, after the training part, to validate on."""
+    """Fraction of the text, after the training part, for validation."""
     test_fraction: float = 0.0
-    """Share of the text, at its end, to keep for `unrolled eval`."""
+    """Fraction of the text, at its end, for `unrolled eval`."""
     val_tokens: int = 200_000
-    """Validate, while training, on the first N tokens of that part; 0: on all."""
+    """During training, validate on the first N tokens of the validation part; 0: on all of it."""
 
     def __post_init__(self) -> None:
         require_choice("level", self.level, LEVELS)
@@ -61,25 +61,25 @@ class ModelConfig:
 
     cell: Annotated[str, arg(metavar="NAME", help=f"One of {CELL_NAMES}.")] = "lstm"
     hidden_size: Annotated[tuple[int, ...], arg(metavar="N...")] = (256,)
-    """Units a layer; several numbers give each layer its own."""
+    """Units per layer; several numbers give one size per layer."""
     num_layers: Annotated[int | None, arg(metavar="N")] = None
-    """Layers (2, or as many as `hidden_size` has numbers)."""
+    """Number of layers (2, or the number of sizes in `hidden_size`)."""
     embedding_size: Annotated[int | None, arg(metavar="N")] = None
     """Width of the embedding; 0: one-hot input (128; with `tie_weights` the last layer's size)."""
     dropout: float = 0.1
-    """Between layers and before the readout."""
+    """Dropout between layers and before the readout."""
     recurrent_dropout: float = 0.0
-    """On the previous output inside the recurrence, one mask a sequence."""
+    """Dropout on the previous output inside the recurrence, with one mask per sequence."""
     zoneout: float = 0.0
-    """Chance that a unit keeps its value for a step."""
+    """Probability that a unit keeps its value for a step."""
     forget_bias: float = 1.0
-    """First bias of the forget gate, in cells that have one."""
+    """Initial bias of the forget gate, in cells that have one."""
     tie_weights: bool = False
-    """Share the embedding's matrix with the readout."""
+    """Use one matrix for the embedding and the readout."""
     vectors: Annotated[str | None, arg(metavar="FILE")] = None
-    """Start the embedding from word vectors, as text; needs `level=word`, and their width as `embedding_size`."""
+    """Start the embedding from a text file of word vectors; needs `level=word` and their width as `embedding_size`."""
     fix_vectors: bool = False
-    """Leave the embedding as it was started from `vectors`."""
+    """Do not train the embedding that starts from `vectors`."""
 
     def __post_init__(self) -> None:
         require_cell(self.cell)
@@ -98,11 +98,11 @@ class ModelConfig:
             require(0 <= value < 1, name, "from 0 to below 1", value)
         if self.fix_vectors and self.vectors is None:
             raise ConfigurationError(
-                "`fix_vectors` fixes what `vectors` gives: name the file", setting=("fix_vectors", "vectors")
+                "`fix_vectors` needs word vectors: name a file with `vectors`", setting=("fix_vectors", "vectors")
             )
         if self.vectors is not None and self.tie_weights:
             raise ConfigurationError(
-                "`vectors` and `tie_weights` want the same matrix to start differently",
+                "`vectors` and `tie_weights` cannot be combined: they start the same matrix differently",
                 setting=("vectors", "tie_weights"),
             )
 
@@ -115,7 +115,7 @@ class ModelConfig:
 
     @property
     def embedding_width(self) -> int:
-        """The width of the embedding; 0 where the input is one-hot."""
+        """The width of the embedding; 0 if the input is one-hot."""
         default = self.widths[-1] if self.tie_weights else 128
         return default if self.embedding_size is None else self.embedding_size
 
@@ -140,13 +140,13 @@ class StreamTraining(TrainingConfig):
     """Training."""
 
     batch_size: int = 32
-    """Streams read side by side, by all processes together."""
+    """Number of streams of text that all processes together read in parallel."""
     accumulate: int = 1
-    """Parts in which a process reads its streams, one after the other: less memory for the same gradients."""
+    """Number of parts in which a process reads its streams: needs less memory for the same gradients."""
     seq_length: int = 64
-    """Steps a stream advances between two updates."""
+    """Steps of a stream per update."""
     backward_length: int = 0
-    """Steps that gradients flow back, at most; 0: as many as `seq_length`."""
+    """Maximum number of steps that gradients flow back; 0: `seq_length`."""
     carry_state: bool = True
     """Carry the hidden state from one update to the next."""
 
@@ -170,16 +170,16 @@ class LanguageConfig:
 
 @dataclass(frozen=True)
 class TextEvaluation:
-    """What a language model is scored on."""
+    """The text to score a language model on."""
 
     data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
-    """Files, folders, or - for standard input; none: the run's test part, or else its validation part."""
+    """Files, folders, or - for standard input; none: the run's test part, or its validation part."""
     glob: Annotated[str | None, arg(metavar="PATTERN")] = None
-    """Which files of a folder: '*.py'."""
+    """The files to read in a folder, such as '*.py'."""
 
 
 def text_name(data: Sequence[str]) -> str:
-    """A short name of the text, for its runs: that of the first file or folder."""
+    """Return a short name of the text, for the names of runs: the name of the first file or folder."""
     if not data:
         return "stdlib"
     return "stdin" if data[0] == "-" else Path(data[0]).resolve().stem or "text"
@@ -241,7 +241,7 @@ class LanguageInfo(TaskInfo):
 class MinCharRNNInfo(LanguageInfo):
     """Train the lectures' 112-line model with the lectures' settings, on one file of text.
 
-    A loop of its own trains it, which cannot go on; its runs are those of any language model else.
+    It has its own training loop and cannot be resumed. Otherwise its runs are like those of any language model.
     """
 
     name = kind = "min-char-rnn"

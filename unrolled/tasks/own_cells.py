@@ -1,7 +1,7 @@
-"""Cells of the user's own in a run: their source is kept there, and run only where this user trusts it.
+"""Users' own cells in a run: their source is kept in the run, and executed only if this user trusts it.
 
-`cells.json` says which file holds the cell of each name in the settings, and its digest. A setting is a cell's name if
-it is called `cell`, or something that ends in `_cell`.
+For each own cell in the settings, `cells.json` gives the file that holds its source, and the digest. The settings that
+name cells are `cell` and those whose names end in `_cell`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from unrolled.cells.own import Source, load_class, looked_up_in, parse_own, read_bytes, read_source, telling_lines
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.settings import to_json
-from unrolled.tasks.trust import allow, is_trusted, remember
+from unrolled.tasks.trust import allow, is_trusted, trust
 from unrolled.training.run import Run, one_line, write_atomically
 
 CELLS_FILE = "cells.json"
@@ -23,7 +23,7 @@ _SOURCE = re.compile(r"cell(?:-[2-9])?\.py")
 
 
 def names_in(config: Any) -> list[str]:
-    """The names of own cells among settings, as JSON has them."""
+    """Return the names of own cells in settings that were read from JSON."""
     found: dict[str, None] = {}
     for name, value in config.items() if isinstance(config, dict) else ():
         if isinstance(value, dict):
@@ -34,9 +34,9 @@ def names_in(config: Any) -> list[str]:
 
 
 def read_cell(name: str) -> Source:
-    """The source that a name means now, run once to see that it gives a cell; ConfigurationError if it does not.
+    """Return the current source of a cell, after running it once; ConfigurationError if it does not define the cell.
 
-    The user has named it to be run, so this process may run it from now on.
+    The user named the file in order to run it, so this process may run it from now on.
     """
     own = parse_own(name)
     assert own is not None
@@ -47,12 +47,14 @@ def read_cell(name: str) -> Source:
 
 
 def keep_cells(run: Run, settings: Any, known: Mapping[str, Source]) -> None:
-    """Put the source of the settings' own cells into a new run, and trust it; `known` is that of some names.
+    """Write the source of the own cells in the settings into a new run, and trust it.
 
-    ConfigurationError if a name leads to no cell.
+    known: the source of those cells that come from another run.
+
+    Raises ConfigurationError if a name does not lead to a cell.
     """
     listed: dict[str, dict[str, str]] = {}
-    files: dict[str, str] = {}  # of one digest there is one file
+    files: dict[str, str] = {}  # one file for each digest
     for name in names_in(to_json(settings)):
         source = known.get(name) or read_cell(name)
         if source.sha256 not in files:
@@ -61,15 +63,15 @@ def keep_cells(run: Run, settings: Any, known: Mapping[str, Source]) -> None:
         listed[name] = {"file": files[source.sha256], "class": source.title, "sha256": source.sha256}
         if source.package:
             listed[name]["package"] = source.package
-        remember(source.key, source.path)
+        trust(source.key, source.path)
     if listed:
         write_atomically(run.path / CELLS_FILE, json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
 
 
 def kept_cells(run: Run) -> dict[str, Source]:
-    """The kept source of each own cell in the settings of a run, by its name; it is not run.
+    """Return the source that a run keeps of each own cell in its settings, by name, without executing it.
 
-    RunError if one is missing, or is not what was kept.
+    Raises RunError if a source is missing or has changed.
     """
     names = names_in(run.config)
     return {name: _kept(run, name, listed) for listed in ([_listed(run)] if names else []) for name in names}
@@ -79,7 +81,7 @@ def _listed(run: Run) -> Any:
     try:
         return json.loads((run.path / CELLS_FILE).read_text("utf-8", "surrogateescape"))
     except FileNotFoundError:
-        raise RunError(f"{run.path}: {CELLS_FILE} is missing, which says where the source of its cell is") from None
+        raise RunError(f"{run.path}: {CELLS_FILE} is missing, so the source of its cell cannot be found") from None
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{run.path / CELLS_FILE}: damaged ({one_line(error)})") from error
 
@@ -99,23 +101,23 @@ def _kept(run: Run, name: str, listed: Any) -> Source:
         raise RunError(f"{error}; it is the source of the run's cell") from error
     if source.sha256 != digest:
         raise RunError(
-            f"{run.path / file}: is not the source that the run's cell was made from (its SHA-256 differs from that in "
+            f"{run.path / file}: has changed since the run was created (its SHA-256 differs from the one in "
             f"{CELLS_FILE})"
         )
     return source
 
 
 def trust_cells(run: Run, *, keep: bool = True) -> None:
-    """Agree to run the source that a run keeps, which may be somebody else's: now and, where `keep`, from now on."""
+    """Trust the source that a run keeps, whoever wrote it: in this process and, if `keep`, in later ones."""
     for source in kept_cells(run).values():
         if keep:
-            remember(source.key, source.path)
+            trust(source.key, source.path)
         else:
             allow(source.key)
 
 
 def require_trusted(run: Run) -> dict[str, Source]:
-    """What `kept_cells` gives; RunError if this user has not agreed to run it."""
+    """Return the result of `kept_cells`; RunError if this user has not trusted one of the sources."""
     sources = kept_cells(run)
     for source in sources.values():
         if not is_trusted(source.key):
@@ -129,9 +131,9 @@ def require_trusted(run: Run) -> dict[str, Source]:
 
 @contextmanager
 def cells_of(run: Run) -> Iterator[None]:
-    """Within it, the names of own cells mean what the run keeps.
+    """Resolve the names of own cells to the source that the run keeps, within the block.
 
-    RunError if this user has not agreed to run it, or where it does not work.
+    Raises RunError if this user has not trusted the source, or if it does not define the cell.
     """
     sources = require_trusted(run)
     with looked_up_in(sources), telling_lines():

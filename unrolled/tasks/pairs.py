@@ -1,4 +1,4 @@
-"""Settings and facts of the tasks that learn from pairs: translation and smart reply."""
+"""The settings and facts of the tasks that learn from sentence pairs: translation and smart reply."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unrolled.training import TrainingConfig
 if TYPE_CHECKING:
     from unrolled.models import EncoderDecoder
 
-#: The weights of a run that can be asked for; average: the mean of the last validations'.
+#: The checkpoints of a run that can be loaded; average: the mean of the weights at the last validations.
 Which = Literal["best", "last", "average"]
 
 
@@ -30,25 +30,25 @@ class PairsConfig:
     default_size: ClassVar[int] = 4000
 
     source: Annotated[str, arg(metavar="FILE")] = ""
-    """Sentences to translate, one a line; plain text or gzip."""
+    """Sentences to translate, one per line; plain text or gzip."""
     target: Annotated[str, arg(metavar="FILE")] = ""
     """Their translations, line by line."""
     val_source: Annotated[str, arg(metavar="FILE")] = ""
-    """Sentences to validate on; none: the last `val_fraction` of the pairs."""
+    """Sentences for validation; none: the last `val_fraction` of the pairs."""
     val_target: Annotated[str, arg(metavar="FILE")] = ""
     """Their translations."""
     val_fraction: float = 0.02
-    """Share of the pairs to validate on, where no `val_source` is given; 0: none."""
+    """Fraction of the pairs for validation if no `val_source` is given; 0: none."""
     level: str = "bpe"
     """bpe, word, char or byte."""
     vocab_size: Annotated[int | None, arg(metavar="N")] = None
-    """Size of the BPE vocabulary with the end of a sentence (4000), or most words to keep (word: all)."""
+    """Size of the BPE vocabulary with the end of a sentence (4000), or maximum number of words (word: all)."""
     min_count: int = 2
     """Words that occur less often become <unk>."""
     separate: bool = False
-    """A vocabulary and an embedding for each side, in place of one for both."""
+    """Use a vocabulary and an embedding for each side instead of one for both."""
     max_length: int = 100
-    """Pairs with a longer sentence, in tokens, are not trained on."""
+    """Maximum number of tokens in a sentence; pairs with a longer one are not used for training."""
 
     def __post_init__(self) -> None:
         require_choice("level", self.level, LEVELS)
@@ -61,17 +61,17 @@ class PairsConfig:
                 said = f"`vocab_size` is for words and BPE; at level {self.level} it has no meaning"
                 raise ConfigurationError(said, setting="vocab_size")
             if self.level == "bpe":
-                require(self.vocab_size > 257, "vocab_size", "above 257, the bytes and the end", self.vocab_size)
+                require(self.vocab_size > 257, "vocab_size", "above 257 (the bytes and the end)", self.vocab_size)
         if bool(self.val_source) != bool(self.val_target):
             said = "`val_source` and `val_target` belong together: give both or none"
             raise ConfigurationError(said, setting=("val_source", "val_target"))
 
     @property
     def size(self) -> int | None:
-        """The bound on the vocabulary's own tokens, without the end of a sentence."""
+        """The maximum size of the vocabulary, without the end of a sentence."""
         if self.level != "bpe":
             return self.vocab_size
-        # Products with a round number of columns are a third faster than with one more.
+        # A product with a round number of columns is a third faster than one with a column more.
         return (self.vocab_size or self.default_size) - 1
 
 
@@ -81,26 +81,27 @@ class ModelConfig:
 
     cell: Annotated[str, arg(metavar="NAME", help=f"The encoder's cell, one of {CELL_NAMES}.")] = "gru"
     decoder_cell: Annotated[str | None, arg(metavar="NAME")] = None
-    """The decoder's cell (as `cell`)."""
+    """The decoder's cell (same as `cell`)."""
     hidden_size: int = 256
-    """Units a layer, in each direction of the encoder and in the decoder."""
+    """Units per layer, in each direction of the encoder and in the decoder."""
     num_layers: int = 1
-    """Layers of the encoder, and of the decoder."""
+    """Number of layers of the encoder, and of the decoder."""
     embedding_size: int = 256
     """Width of the embeddings."""
     attention: bool = True
-    """Let the decoder attend to the whole source (Bahdanau); without, one vector a layer joins the two (Sutskever)."""
+    """Let the decoder attend to the whole source (Bahdanau). Without attention, the decoder starts from the encoder's
+    last states (Sutskever)."""
     bidirectional: bool | None = None
-    """Read the source both ways; `no_bidirectional`: one (with `attention` both, without one)."""
+    """Read the source in both directions; `no_bidirectional`: in one (both with `attention`, one without it)."""
     reverse: bool = False
     """Read the source's words from the last to the first."""
     dropout: float = 0.3
-    """On embeddings, between layers, on what is attended to, and before the readout."""
+    """Dropout on embeddings, between layers, on the attended memory, and before the readout."""
     forget_bias: float = 1.0
-    """First bias of the forget gate, in cells that have one."""
+    """Initial bias of the forget gate, in cells that have one."""
     scale_embeddings: bool = True
-    """Multiply embeddings by the square root of their width: they start as small as the readout's weights, and unscaled
-    the cells hardly see them at first."""
+    """Multiply embeddings by the square root of their width. They start as small as the readout's weights, and unscaled
+    they have little effect on the cells at first."""
 
     def __post_init__(self) -> None:
         require_cell(self.cell)
@@ -114,7 +115,7 @@ class ModelConfig:
 
     @property
     def both_ways(self) -> bool:
-        """Whether the source is read both ways."""
+        """Whether the source is read in both directions."""
         return self.attention if self.bidirectional is None else self.bidirectional
 
     def build(self, source_size: int, target_size: int, shared: bool) -> EncoderDecoder:
@@ -143,19 +144,19 @@ class SentenceTraining(TrainingConfig):
     """Training."""
 
     batch_size: int = 64
-    """Sentence pairs an update."""
+    """Sentence pairs per update."""
     learning_rate: float = 2e-3
     """Peak learning rate."""
     eval_every: int = 450
-    """Updates between two validations, each with a checkpoint."""
+    """Updates between two validations, each of which writes a checkpoint."""
     sample_every: int = 450
-    """Updates between two samples; 0: none."""
+    """Updates between two samples; 0: no samples."""
     label_smoothing: float = 0.1
-    """Share of the probability that training spreads over all tokens (Szegedy et al. 2016)."""
+    """Fraction of the probability that training spreads over all tokens (Szegedy et al. 2016)."""
     scheduled_sampling: float = 0.0
-    """Chance that the decoder, in training, reads its own guess in place of the reference's word."""
+    """Probability that the decoder reads its own prediction instead of the reference's word in training."""
     average: int = 3
-    """Keep the weights of this many last validations, for the checkpoint `average`; 0: none."""
+    """Keep the weights of this many last validations for the checkpoint `average`; 0: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,15 +181,15 @@ class MailsConfig(PairsConfig):
     default_size: ClassVar[int] = 600
 
     pairs: Annotated[str, arg(metavar="FILE")] = ""
-    """Lines of a message, a tab and a reply, or of JSON with "message" and "reply"; none: 6,000 made ones."""
+    """Lines of a message, a tab and a reply, or of JSON with "message" and "reply"; none: 6,000 synthetic pairs."""
     vocab_size: Annotated[int | None, arg(metavar="N")] = None
-    """Size of the BPE vocabulary with the end of a sentence (600), or most words to keep (word: all)."""
+    """Size of the BPE vocabulary with the end of a sentence (600), or maximum number of words (word: all)."""
     source: Suppress[str] = ""
     target: Suppress[str] = ""
     val_source: Suppress[str] = ""
     val_target: Suppress[str] = ""
     val_fraction: float = 0.05
-    """Share of the pairs, at their end, to validate on; 0: none."""
+    """Fraction of the pairs, at their end, for validation; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -204,27 +205,27 @@ class ReplyConfig(TranslationConfig):
 
 @dataclass(frozen=True)
 class PairsEvaluation:
-    """How a translator is scored, and on what."""
+    """The text to score a translator on, and the search to score it with."""
 
     source: Annotated[str, arg(metavar="FILE")] = ""
-    """Of a translator: sentences to translate, one a line."""
+    """For translators: sentences to translate, one per line."""
     target: Annotated[str, arg(metavar="FILE")] = ""
-    """Of a translator: their reference translations."""
+    """For translators: their reference translations."""
     beam: int = 5
-    """Of a translator: hypotheses kept a step; 1: argmax."""
+    """For translators: hypotheses kept at each step; 1: greedy search."""
     length_penalty: float = 1.0
-    """Of a translator: exponent of the length that a log-probability is divided by."""
+    """For translators: exponent of the length that a log-probability is divided by."""
     resamples: int = 1000
-    """Of a translator: resamples of the text for confidence intervals; 0: none."""
+    """For translators: bootstrap resamples of the text for confidence intervals; 0: none."""
 
 
 def short_name(path: str | Path) -> str:
-    """A short name of a file of pairs, for its runs."""
+    """Return a short name of a file of pairs, for the names of runs."""
     return "stdin" if str(path) == "-" else Path(path).resolve().name.split(".")[0] or "pairs"
 
 
 class TranslationInfo(TaskInfo):
-    """Train an encoder and a decoder to translate, from two files whose lines belong together."""
+    """Train an encoder and a decoder to translate, from two files with corresponding lines."""
 
     name, kind = "translate", "translation"
     Settings: ClassVar[type] = TranslationConfig
@@ -248,7 +249,7 @@ class TranslationInfo(TaskInfo):
     @classmethod
     def upgrade(cls, config: dict[str, Any]) -> dict[str, Any]:
         config = without_streams(config)
-        if isinstance(config.get("model"), dict):  # of November 2026, which had no such setting
+        if isinstance(config.get("model"), dict):  # runs of November 2026 do not have this setting
             config = {**config, "model": {"scale_embeddings": False, **config["model"]}}
         return config
 

@@ -1,4 +1,4 @@
-"""Smart reply: a mail in, short answers out, ranked over a set of responses.
+"""Smart reply: ranks short answers to a mail over a set of responses.
 
 Source: Kannan et al. 2016, "Smart Reply: Automated Response Suggestion for Email".
 """
@@ -23,7 +23,7 @@ from unrolled.tasks.translator import Translator
 from unrolled.training import Run
 
 RESPONSES_FILE = "responses.json"
-#: Most responses that a message is held against.
+#: The maximum number of responses that are ranked for a message.
 MOST_RESPONSES = 2000
 
 
@@ -32,7 +32,7 @@ class ReplyTask(ReplyInfo, TranslationTask):
 
     @classmethod
     def prepare(cls, run: Run, settings: ReplyConfig, progress: Progress = lambda what, share: None) -> None:  # type: ignore[override]
-        """As for translation, with the responses that it will choose from: all replies, each once."""
+        """Prepare the run as for translation, and write the responses to choose from: all replies, each once."""
         mails = read_mails(settings.pairs.pairs) if settings.pairs.pairs else made_mails()
         counts = Counter(" ".join(reply.split()) for reply in mails[1] if reply.strip())
         responses = sorted(counts, key=lambda reply: (-counts[reply], reply))[:MOST_RESPONSES]
@@ -49,13 +49,15 @@ class ReplyTask(ReplyInfo, TranslationTask):
         responses: Sequence[str] | None = None,
         length_penalty: float = 1.0,
     ) -> list[tuple[str, float]]:
-        """The `count` best answers to a message, each with its log-probability a token, as `unrolled reply` gives them.
+        """Return the `count` best answers to a message, each with its log-probability per token, like `unrolled reply`.
 
-        diversity: what an answer loses for the words that it shares with one before. responses: the answers to choose
-        from; None: all replies of the training pairs. length_penalty: the exponent of the length. Of a message longer
-        than any in training the beginning is read. ConfigurationError if an option is out of its range or the
-        message is empty, DataError if the message is no text or `responses` are none, DecodingError if the model
-        gives NaN.
+        diversity: the penalty of an answer for the words that it shares with an earlier one.
+        responses: the answers to choose from; None: all replies of the training pairs.
+        length_penalty: the exponent of the length.
+
+        Only the beginning of a message is read if it is longer than any in training. Raises ConfigurationError if an
+        option is out of range or the message is empty, DataError if the message is not text or there are no responses,
+        DecodingError if the model's output is NaN.
         """
         require(count >= 1, "count", "at least 1", count)
         require(0 <= diversity < math.inf, "diversity", "0 or above", diversity)
@@ -77,12 +79,12 @@ class ReplyTask(ReplyInfo, TranslationTask):
 
 
 def create_reply_run(path: Path, config: ReplyConfig) -> ReplyTask:
-    """A new run directory with its pairs and its responses."""
+    """Create a run directory with its pairs and its responses."""
     return ReplyTask.create(path, config)
 
 
 def read_responses(run: Run) -> list[str]:
-    """The run's responses; RunError if they are missing or damaged."""
+    """Return the run's responses; RunError if they are missing or damaged."""
     path = run.path / RESPONSES_FILE
     try:
         responses = read_json(path)
@@ -96,7 +98,7 @@ def read_responses(run: Run) -> list[str]:
 def rank_replies(
     translator: Translator, message: str, responses: Sequence[str], length_penalty: float = 1.0
 ) -> list[tuple[str, float]]:
-    """The responses by `log P(response | message)` a token, the best first."""
+    """Sort the responses by `log P(response | message)` per token, the best first."""
     if not message.strip():
         raise ConfigurationError("the message is empty")
     (scores,) = translator.score([message], [responses])
@@ -105,9 +107,9 @@ def rank_replies(
 
 
 def choose_diverse(ranked: Sequence[tuple[str, float]], count: int, diversity: float) -> list[tuple[str, float]]:
-    """`count` of the ranked texts, one by one the best by its score less `diversity` times its overlap with another.
+    """Choose `count` of the ranked texts, each the best by its score minus `diversity` times its overlap.
 
-    The overlap is that with the chosen text with which it shares most words (maximal marginal relevance, Carbonell &
+    The overlap of a text is the largest with a text that is already chosen (maximal marginal relevance, Carbonell &
     Goldstein 1998).
     """
     left = list(ranked)

@@ -1,4 +1,4 @@
-"""Reports that are kept in a run: one JSON object a line, the newest last."""
+"""Reports that are kept in a run: one JSON object per line, the newest last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPORTS_FILE = "reports.jsonl"
 
 
 def keep_report(run: Run, checkpoint: str, report: Report) -> str:
-    """Add a report to a run; why that was not possible, empty if it was."""
+    """Add a report to a run, and return why that failed, or an empty string."""
     record = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "checkpoint": checkpoint,
@@ -28,7 +28,7 @@ def keep_report(run: Run, checkpoint: str, report: Report) -> str:
     line = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
     try:
         refuse_links(run.path, to_write=True)
-        # One write that appends: of two processes neither tears the other's line.
+        # A single appending write, so that two processes do not mix their lines.
         handle = os.open(run.path / REPORTS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(handle, line)
@@ -40,7 +40,7 @@ def keep_report(run: Run, checkpoint: str, report: Report) -> str:
 
 
 def reports(run: Run) -> list[dict[str, Any]]:
-    """The reports that are kept in a run, the oldest first; lines that are none are passed over."""
+    """Return the reports that are kept in a run, the oldest first; other lines are skipped."""
     try:
         lines = (run.path / REPORTS_FILE).read_bytes().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Sentiment at every node of a tree: trees, a recursive net, and the accuracy at the root."""
+"""Sentiment at every node of a tree: labelled trees, a recursive net, and the accuracy at the root."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ TREES_FILE, UNKNOWN = "trees.json", "<unk>"
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of nodes that were labelled right.
+    """The accuracies over a set of nodes.
 
-    fine: of five labels. binary: of negative and positive, over the nodes that are not neutral (`polar` many), by which
-    of the two pairs of labels is more probable; 0 where all are neutral.
+    fine: the accuracy with five labels.
+    binary: the accuracy of negative against positive, over the nodes that are not neutral (`polar` of them). The more
+        probable of the two pairs of labels counts as the answer. 0 if all nodes are neutral.
     """
 
     fine: float
@@ -45,7 +46,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class TreeScore:
-    """How well `trees` trees were labelled: their roots, all their nodes; and the mean cross-entropy of a root."""
+    """The accuracies at the roots and at all nodes of `trees` trees, and the mean cross-entropy of a root."""
 
     trees: int
     root: Accuracy
@@ -54,18 +55,18 @@ class TreeScore:
 
 
 def read_labelled_trees(path: Path) -> list[Tree]:
-    """The trees of a file; DataError if one has a label that the treebank does not have."""
+    """Return the trees of a file; DataError if one has a label that the treebank does not have."""
     trees = read_trees(path)
     for number, tree in enumerate(trees, 1):
         if max(tree.labels) >= CLASSES:
-            raise DataError(f"{path}: tree {number:,}: label {max(tree.labels)}, where they go from 0 to {CLASSES - 1}")
+            raise DataError(f"{path}: tree {number:,}: label {max(tree.labels)} is not from 0 to {CLASSES - 1}")
     return trees
 
 
 def prepare(run: Run, config: TreeConfig) -> None:
     """Copy the trees into a new run's directory, so that it needs nothing else."""
     if not config.data:
-        said = "`data`: name the folder with train.txt and dev.txt (the Stanford Sentiment Treebank)"
+        said = "`data` is missing: name the folder with train.txt and dev.txt (the Stanford Sentiment Treebank)"
         raise ConfigurationError(said, setting="data")
     parts = {name: read_labelled_trees(Path(config.data) / f"{name}.txt") for name in ("train", "dev")}
     words = Counter(word.lower() for tree in parts["train"] for word in tree.words if word)
@@ -77,7 +78,7 @@ def prepare(run: Run, config: TreeConfig) -> None:
 
 
 class Batches:
-    """One pass over the trees, in an order that depends on its number alone."""
+    """One pass over the trees, in an order that depends only on the seed."""
 
     def __init__(self, trees: Sequence[Tree], tokens: Sequence[np.ndarray], size: int, seed: Sequence[int]) -> None:
         self.trees, self.tokens, self.size = trees, tokens, size
@@ -98,7 +99,7 @@ class SentimentTask(SentimentInfo, Task):
 
     @classmethod
     def prepare(cls, run: Run, settings: SentimentConfig, progress: Progress = lambda what, share: None) -> None:
-        """Copy the trees, and vectors where they were asked for, into a new run's directory."""
+        """Copy the trees, and word vectors if the settings name them, into a new run's directory."""
         prepare(run, settings.trees)
         if settings.trees.vectors is not None:
             words = read_json(run.path / TREES_FILE)["words"]
@@ -120,10 +121,10 @@ class SentimentTask(SentimentInfo, Task):
         self._tokens = [self.encode(tree) for tree in self.train]
 
     def build(self) -> TreeClassifier:
-        made = self._model(len(self.words))
+        model = self._model(len(self.words))
         vectors = self.config.trees.vectors
-        self._started = 0 if vectors is None else start_embedding(made.embedding, self.run.path)
-        return made
+        self._started = 0 if vectors is None else start_embedding(model.embedding, self.run.path)
+        return model
 
     def _model(self, words: int) -> TreeClassifier:
         model = self.config.model
@@ -143,7 +144,7 @@ class SentimentTask(SentimentInfo, Task):
         return self._model(len(self.words) + 1)
 
     def verify(self) -> None:
-        """RunError if the run's trees cannot be those that were prepared."""
+        """Raise RunError if the run's trees are not those that were prepared."""
         for tree in (*self.train, *self.dev):
             places = range(len(tree))
             leaves = all(
@@ -151,10 +152,10 @@ class SentimentTask(SentimentInfo, Task):
                 for place, left, right, word in zip(places, tree.left, tree.right, tree.words, strict=True)
             )
             if not (leaves and all(0 <= label < CLASSES for label in tree.labels)):
-                raise RunError(f"{self.run.path / TREES_FILE}: damaged, it holds what is no labelled tree")
+                raise RunError(f"{self.run.path / TREES_FILE}: damaged, an entry is not a labelled tree")
 
     def encode(self, tree: Tree) -> np.ndarray:
-        """The token of every node, int64; words that training has not seen are unknown, as are inner nodes."""
+        """Return the token of every node, int64; inner nodes, and words that were not in training, are unknown."""
         return np.array([self._number.get(word.lower(), 0) if word else 0 for word in tree.words], dtype=np.int64)
 
     def epoch(self, number: int) -> Batches:
@@ -162,13 +163,13 @@ class SentimentTask(SentimentInfo, Task):
         return Batches(self.train, self._tokens, training.batch_size, (training.seed, number))
 
     def loss(self, batch: LabelledTrees, state: None = None) -> tuple[Tensor, None]:
-        """Cross-entropy summed over all nodes, in nats; trees carry no state."""
+        """Return the cross-entropy, summed over all nodes, in nats; trees carry no state."""
         nodes, labels = batch.together()
         return cross_entropy(self.model(nodes), labels, reduction="sum", ignore_index=-1), None
 
     @torch.no_grad()
     def score_trees(self, trees: Sequence[Tree] | None = None, batch_size: int = 128) -> TreeScore:
-        """How well `trees` (the dev part) are labelled."""
+        """Return how well `trees` (default: the dev part) are labelled."""
         trees = self.dev if trees is None else trees
         loss = 0.0
         judged: dict[str, list[Tensor]] = {"root": [], "all_nodes": []}
@@ -190,7 +191,7 @@ class SentimentTask(SentimentInfo, Task):
         return self.score_trees().loss
 
     def preview(self, step: int) -> str:
-        """A sentence of the dev part, and what is thought of it."""
+        """Return a sentence of the dev part with its label and the predicted probabilities."""
         tree = self.dev[step % len(self.dev)]
         batch, _ = batch_trees([tree], [self.encode(tree)])
         with torch.no_grad():
@@ -204,11 +205,11 @@ class SentimentTask(SentimentInfo, Task):
         return {"train": len(self.train), "dev": len(self.dev), "words": len(self.words), "started": self._started}
 
     def closing(self) -> list[str]:
-        """How well the best checkpoint labels dev."""
+        """Return how well the best checkpoint labels the dev part."""
         return report(self.load("best").score_trees(), "dev").lines()
 
     def evaluate(self, asked: TreeEvaluation) -> Report:
-        """Accuracy at the roots and at all nodes of the trees that `asked` names, or of the dev part."""
+        """Report the accuracy at the roots and at all nodes of the trees that `asked` names, or of the dev part."""
         data, trees = "dev", self.dev
         if asked.data:
             files = [_treebank(Path(given)) for given in asked.data]
@@ -219,7 +220,7 @@ class SentimentTask(SentimentInfo, Task):
 
 
 def report(score: TreeScore, data: str) -> Report:
-    """A score as every command shows it."""
+    """Return a score as a report."""
     values = [Value("trees", score.trees)]
     for name, label, part in (("root", "roots", score.root), ("all_nodes", "all nodes", score.all_nodes)):
         shown = f"{part.fine:6.1%} of five labels"
@@ -233,14 +234,14 @@ def report(score: TreeScore, data: str) -> Report:
 
 
 def _treebank(path: Path) -> Path:
-    """The file to score on: `path`, or in a folder test.txt or else dev.txt."""
+    """Return the file to score on: `path`, or, in a folder, test.txt or dev.txt."""
     if not path.is_dir():
         return path
     return path / "test.txt" if (path / "test.txt").exists() else path / "dev.txt"
 
 
 def _accuracy(judged: Tensor) -> Accuracy:
-    """Of `judged [N, 3]`: the label, the one that was found, and whether positive was more probable than negative."""
+    """Return the accuracies of `judged [N, 3]`: label, predicted label, whether positive beats negative."""
     labels, found, positive = judged.unbind(1)
     polar = labels != NEUTRAL
     binary = (positive == (labels > NEUTRAL))[polar].double().mean() if polar.any() else 0.0
@@ -248,5 +249,5 @@ def _accuracy(judged: Tensor) -> Accuracy:
 
 
 def create_run(path: Path, config: SentimentConfig) -> SentimentTask:
-    """A new run directory with its trees; nothing is left behind if that fails."""
+    """Create a run directory with its trees; nothing remains of it after an error."""
     return SentimentTask.create(path, config)

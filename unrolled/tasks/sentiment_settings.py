@@ -1,4 +1,4 @@
-"""The settings of a run on labelled trees, and what can be reported without the net."""
+"""The settings of a run on labelled trees, and the facts about it that need no model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TreeConfig:
     """Trees."""
 
     data: Annotated[str, arg(metavar="FOLDER")] = ""
-    """Folder with train.txt and dev.txt: a bracketed tree a line, labels 0 to 4 at every node."""
+    """Folder with train.txt and dev.txt: a bracketed tree per line, with labels from 0 to 4 at every node."""
     vectors: Annotated[str | None, arg(metavar="FILE")] = None
     """Start the embedding from word vectors: word2vec or GloVe text, or JSON; their width must be `embedding_size`."""
 
@@ -29,11 +29,11 @@ class TreeModelConfig:
 
     cell: Annotated[str, arg(metavar="NAME", help=f"One of {', '.join(TREE_CELLS)}.")] = "tree-lstm"
     hidden_size: int = 150
-    """Units of a node."""
+    """Units per node."""
     embedding_size: int = 100
     """Width of a word's embedding."""
     dropout: float = 0.5
-    """On the embeddings and before the readout."""
+    """Dropout on the embeddings and before the readout."""
 
     def __post_init__(self) -> None:
         require_choice("cell", self.cell, tuple(TREE_CELLS))
@@ -48,17 +48,17 @@ class TreeTraining(TrainingConfig):
     """Training."""
 
     batch_size: int = 32
-    """Trees an update."""
+    """Trees per update."""
     learning_rate: float = 2e-3
     """Peak learning rate."""
     weight_decay: float = 1e-3
-    """Decay of weight matrices, not of biases."""
+    """Weight decay of matrices; biases have none."""
     epochs: Annotated[float | None, arg(metavar="N")] = None
-    """Stop after this many passes over the trees (8, where no limit is set)."""
+    """Stop after this many passes over the trees (8 if no limit is set)."""
     eval_every: int = 267
-    """Updates between two validations, each with a checkpoint."""
+    """Updates between two validations, each of which writes a checkpoint."""
     sample_every: int = 0
-    """Updates between two samples; 0: none."""
+    """Updates between two samples; 0: no samples."""
 
     default_epochs: ClassVar[float] = 8.0
 
@@ -74,14 +74,14 @@ class SentimentConfig:
 
 @dataclass(frozen=True)
 class TreeEvaluation:
-    """What a net on trees is scored on."""
+    """The trees to score a model on."""
 
     data: Annotated[tuple[str, ...], arg(metavar="PATH...")] = ()
     """Files of trees, or folders with test.txt or dev.txt; none: the run's dev part."""
 
 
 class SentimentInfo(TaskInfo):
-    """Train a recursive net on labelled trees, sentiment at every node, and tell its accuracy on dev."""
+    """Train a recursive net on trees with sentiment labels at every node, and report its accuracy on dev."""
 
     name, kind = "tree", "sentiment"
     Settings = SentimentConfig

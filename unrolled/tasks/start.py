@@ -1,4 +1,4 @@
-"""A new run that starts from another run's weights: on new data, with another vocabulary, a new optimiser."""
+"""Starts a new run from another run's weights, on new data, with another vocabulary and a new optimiser."""
 
 from __future__ import annotations
 
@@ -24,28 +24,30 @@ if TYPE_CHECKING:
 
 
 class Start:
-    """The weights of the run at `path`, for a new run of the same task to start from.
+    """The weights of the run at `path`, from which a new run of the same task starts.
 
-    checkpoint: "best" or "last". trust: as in `open_task`.
-    RunError if there is no such run, or no checkpoint that is whole.
+    checkpoint: "best" or "last".
+    trust: see `open_task`.
+
+    Raises RunError if there is no such run or it has no intact checkpoint.
     """
 
     def __init__(self, path: str | Path, checkpoint: str = "best", trust: bool = False) -> None:
         require_choice("init_checkpoint", checkpoint, WHICH)
         self.task: Task = open_task(path, "cpu", trust=trust)
-        #: The source of its own cells, which the new run keeps as well.
+        #: The source of the run's own cells, which the new run keeps too.
         self.cells = kept_cells(self.task.run)
         checkpoints = Checkpoints(self.task.run)
         used = checkpoints.load_weights(checkpoint, self.task.model, "init_checkpoint")  # type: ignore[arg-type]
         self.origin: Origin = Origin(str(path), checkpoint, used.step, used.files[WEIGHTS])
-        #: What the user should know of the vocabularies, once the weights were given.
+        #: Notes for the user about the vocabularies, filled in by `give`.
         self.notes: list[str] = []
 
     @torch.no_grad()
     def give(self, task: Task) -> None:
-        """Put the weights into a new task's model; the rows of tokens that the run does not know stay as they are.
+        """Copy the weights into a new task's model; rows of tokens that the other run lacks keep their fresh values.
 
-        RunError if the run is of another task, or one of its weights has another shape.
+        Raises RunError if the run is of another task or one of its weights has another shape.
         """
         if self.task.kind != task.kind:
             raise self._misfit(f"a {self.task.kind} run cannot start a {task.kind} run")
@@ -62,7 +64,7 @@ class Start:
                 done.add(memory)
 
     def keep(self, task: Task) -> None:
-        """Write the new run's checkpoint of step 0, so that it never needs the other run again."""
+        """Write the new run's checkpoint of step 0, so that the other run is not needed again."""
         from rich.console import Console
 
         from unrolled.training import Trainer
@@ -72,7 +74,7 @@ class Start:
         trainer.save_beginning()
 
     def _token_axes(self, task: Task) -> dict[str, tuple[int, Common]]:
-        """The weights that have an axis with a place for each token, where the tokens differ: axis, and common ones."""
+        """Return the weights with an axis of tokens, if the tokens differ: for each the axis and the common tokens."""
         found: dict[str, tuple[int, Common]] = {}
         theirs = self.task.token_keys()
         for what, keys in task.token_keys().items():
@@ -83,7 +85,7 @@ class Start:
         return found
 
     def _copy(self, name: str, ours: Tensor, theirs: Tensor, axis: int, common: Common | None) -> None:
-        """Copy a weight; where it has an axis of tokens, at the places of the common ones."""
+        """Copy a weight, or, if it has an axis of tokens, its entries for the common tokens."""
         shape = list(ours.shape)
         if common is not None:
             shape[axis] = common.their_size
@@ -96,12 +98,13 @@ class Start:
             ours.index_copy_(axis, torch.tensor(common.ours, device=ours.device), known)
 
     def _misfit(self, reason: str) -> RunError:
-        return RunError(f"{self.origin.run}: {reason}; `init_from` takes a run of the same model", setting="init_from")
+        said = f"{self.origin.run}: {reason}; `init_from` needs a run with the same model"
+        return RunError(said, setting="init_from")
 
 
 @dataclass(frozen=True)
 class Common:
-    """The tokens that two vocabularies have in common: their places in ours and in theirs, and the sizes of both."""
+    """The tokens that two vocabularies share: their indices in ours and in theirs, and the sizes of both."""
 
     ours: list[int]
     theirs: list[int]
@@ -115,7 +118,7 @@ class Common:
         return cls(known, [place[ours[number]] for number in known], len(ours), len(theirs))
 
     def note(self, run: str) -> str:
-        """What becomes of our tokens, in words."""
+        """Return a note on which of our tokens are new."""
         new = self.our_size - len(self.ours)
         if not new:
             return f"all {self.our_size:,} tokens are known to {run}"
@@ -124,7 +127,7 @@ class Common:
 
 
 def token_axes(task: Task, tokens: str) -> dict[str, int]:
-    """The weights that have a place more where there is a token more of `tokens`, each with the axis of the place."""
+    """Return the weights that grow by one entry with an additional token of `tokens`, each with the axis that grows."""
     before = random_state(torch.device("cpu"))
     with cells_of(task.run):
         grown = task.grown(tokens).state_dict()

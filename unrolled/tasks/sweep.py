@@ -1,4 +1,4 @@
-"""A study of many runs by Optuna: which cell, with which settings, learns a text best."""
+"""A study of many runs with Optuna, which finds the cell and the settings that learn best."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER}):({_NUMBER})(:log)?", re.IGNORECASE)
-#: A process that has not been heard of for twice this long is taken for dead, and its trial is tried again.
+#: If a process gives no sign of life for twice this long, its trial is tried again.
 HEARTBEAT_SECONDS = 60
 _SETTINGS = "settings"
 
 
 @dataclass(frozen=True)
 class Search:
-    """Where a setting is looked for: `name=low:high`, `name=low:high:log` or `name=a,b,c`."""
+    """The values of a setting to search: `name=low:high`, `name=low:high:log` or `name=a,b,c`."""
 
     name: str
     choices: tuple[Any, ...] = ()
@@ -46,23 +46,23 @@ class Search:
 
     @classmethod
     def parse(cls, text: str, kinds: dict[str, Any]) -> Search:
-        """From what the user typed; `kinds` are the settings that may be searched, with their types."""
+        """Parse what the user typed; `kinds` are the settings that may be searched, with their types."""
         name, equals, values = text.partition("=")
         name = name.strip("-").replace("-", "_")
         if not equals or not values or name not in kinds:
-            known = "a setting of the model or of training"
+            forms = "NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B"
             raise ConfigurationError(
-                f"`search` {text}: write NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B, NAME {known}", setting="search"
+                f"`search` {text}: write {forms}, where NAME is a setting of the model or of training", setting="search"
             )
         if name in ("cell", "seed", "device"):
             raise ConfigurationError(f"`search` {text}: {name} has an option of its own", setting="search")
         if match := _RANGE.fullmatch(values):
             low, high = float(match[1]), float(match[2])
             if not low < high or (match[3] and low <= 0):
-                said = f"`search` {text}: the range is empty, or reaches 0 on a logarithmic scale"
+                said = f"`search` {text}: the range is empty, or includes 0 on a logarithmic scale"
                 raise ConfigurationError(said, setting="search")
             if "float" not in str(kinds[name]):
-                said = f"`search` {text}: a range is for numbers with a point; write {name}=A,B,C"
+                said = f"`search` {text}: {name} cannot be searched over a range; write {name}=A,B,C"
                 raise ConfigurationError(said, setting="search")
             return cls(name, low=low, high=high, log=bool(match[3]))
         return cls(name, tuple(_value(part) for part in values.split(",")))
@@ -81,13 +81,13 @@ def _value(text: str) -> Any:
 
 
 def settings_by_name(kind: type) -> dict[str, Any]:
-    """The type of every setting in the sections `model` and `training` of a task's settings."""
+    """Return the type of every setting in the sections `model` and `training` of a task's settings."""
     parts = [value for name, value in sections(kind).items() if name in ("model", "training")]
     return {each.name: each.type for part in parts for each in dataclasses.fields(part)}
 
 
 def configure(base: Any, values: dict[str, Any]) -> Any:
-    """The settings `base` of a task with those in `values`; ConfigurationError if they cannot be."""
+    """Return the settings `base` with the changes in `values`; ConfigurationError if a value is invalid."""
     parts = {}
     for section in dataclasses.fields(base):
         before = getattr(base, section.name)
@@ -102,13 +102,13 @@ def configure(base: Any, values: dict[str, Any]) -> Any:
 
 
 class _Interrupted(Exception):  # noqa: N818 - not an error
-    """Somebody wants the sweep to stop."""
+    """The user has interrupted the sweep."""
 
 
 class Sweep:
-    """A study in `folder`, which any number of processes may work at: every trial is a run of `task` in it.
+    """A study in `folder`, at which any number of processes may work; every trial is a run of `task` in that folder.
 
-    cells: cells to compare; none, where the task's models have no setting `cell`.
+    cells: the cells to compare; empty if the task's models have no setting `cell`.
     """
 
     def __init__(
@@ -122,11 +122,11 @@ class Sweep:
     ) -> None:
         import optuna
 
-        optuna.logging.set_verbosity(logging.ERROR)  # what fails is told by `tell`
+        optuna.logging.set_verbosity(logging.ERROR)  # errors are reported by `report`
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self.folder, self.task, self.searches, self.base = folder, task, searches, base
         self.cells = list(cells) or [task.name]
-        #: Of the user's own cells the digests of their source: all trials are of the same.
+        #: The digests of the source of the user's own cells, which must be the same in all trials.
         self.sources: dict[str, str] = {}
         for cell in cells:
             config = configure(base, {"cell": cell})
@@ -144,7 +144,7 @@ class Sweep:
         )
 
     def plan(self, trials: int) -> None:
-        """Line up trials, as many of each cell, until the study has that many; RunError if it is another study."""
+        """Enqueue trials, equally many of each cell, until the study has `trials`; RunError if it is another study."""
         settings = to_json(self.base) | {"cells": self.cells, "search": [dataclasses.asdict(s) for s in self.searches]}
         settings |= {"sources": self.sources} if self.sources else {}
         settings = json.loads(json.dumps(settings))
@@ -152,13 +152,13 @@ class Sweep:
             before = self.study.user_attrs.get(_SETTINGS)
             if before not in (None, settings):
                 changed = ", ".join(name for name in settings if settings[name] != before.get(name)) or "sources"
-                raise RunError(f"{self.folder}: a study begun with other settings ({changed}); choose another folder")
+                raise RunError(f"{self.folder}: a study with other settings ({changed}); choose another folder")
             self.study.set_user_attr(_SETTINGS, settings)
             for number in range(len(self.study.get_trials(deepcopy=False)), trials):
                 self.study.enqueue_trial({"cell": self.cells[number % len(self.cells)]})
 
-    def run(self, tell: Callable[[str | UnrolledError], None]) -> bool:
-        """Work at the trials that wait until there are none; whether it came to that, or was interrupted."""
+    def run(self, report: Callable[[str | UnrolledError], None]) -> bool:
+        """Run waiting trials until there are none, and return whether that was reached without an interrupt."""
         from optuna.trial import TrialState
 
         interrupted = []
@@ -173,13 +173,13 @@ class Sweep:
             try:
                 outcome = self._train(values, config)
             except DivergenceError as error:
-                tell(DivergenceError(f"trial {trial.number}: {said}: {error}", setting=error.settings))
+                report(DivergenceError(f"trial {trial.number}: {said}: {error}", setting=error.settings))
                 raise
             if outcome.reason == "interrupted":
                 interrupted.append(True)
-                self.study.enqueue_trial(trial.params)  # it goes on where its run stopped
+                self.study.enqueue_trial(trial.params)  # it continues where its run stopped
                 raise _Interrupted
-            tell(f"trial {trial.number}: {said}: {outcome.position.best_loss:.4f}")
+            report(f"trial {trial.number}: {said}: {outcome.position.best_loss:.4f}")
             return outcome.position.best_loss
 
         while not interrupted and self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
@@ -187,7 +187,7 @@ class Sweep:
         return not interrupted
 
     def _train(self, values: dict[str, Any], config: Any) -> Outcome:
-        """A trial's run is named after its settings: one that was stopped is gone on with when it is tried again."""
+        """Train a trial; its run is named after its settings, so a stopped run continues when it is tried again."""
         from rich.console import Console
 
         from unrolled.training import Trainer
@@ -198,12 +198,12 @@ class Sweep:
         if not exists:
             for name in names_in(to_json(config)):
                 if read_cell(name).sha256 != self.sources.get(name):
-                    raise RunError(f"{name}: has changed since {self.folder} was begun; begin another sweep with it")
+                    raise RunError(f"{name}: has changed since {self.folder} was started; start another sweep with it")
         task = self.task(open_run(path)) if exists else self.task.create(path, config)
         return Trainer(task, config.training, task.run, Console(quiet=True), resume=True).train()
 
     def best(self) -> Iterator[tuple[str, int, Any]]:
-        """For each cell its name, how many of its trials are done, and the best of them (None without any)."""
+        """Iterate over the cells: the name, the number of completed trials, and the best of them (None if none)."""
         from optuna.trial import TrialState
 
         done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -218,7 +218,7 @@ def _open_storage(url: str) -> Any:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        if "://" not in url:  # a file that also works on a network's disk, which SQLite does not
+        if "://" not in url:  # a journal file also works on network storage, unlike SQLite
             return JournalStorage(JournalFileBackend(url))
         again = RetryHeartbeatStaleTrialCallback(max_retry=3)
         return RDBStorage(url, heartbeat_interval=HEARTBEAT_SECONDS, heartbeat_stale_trial_callback=again)

@@ -38,7 +38,7 @@ from unrolled.training.checkpoint import require_numbers
 from unrolled.training.run import TEMPORARY, write_atomically
 
 SOURCE_VOCABULARY, TARGET_VOCABULARY, PAIRS_FILE = "vocabulary-source.json", "vocabulary.json", "pairs.safetensors"
-#: The weights at the last few validations, for their average.
+#: The folder of the weights at the last few validations, for their average.
 SNAPSHOTS = "snapshots"
 Lines = tuple[Sequence[str], Sequence[str]]
 
@@ -46,7 +46,7 @@ Lines = tuple[Sequence[str], Sequence[str]]
 def prepare(run: Run, config: PairsConfig, train: Lines, validation: Lines | None) -> None:
     """Learn the vocabularies and encode the pairs into a new run's directory.
 
-    Without pairs to validate on, the last of those to train on are kept for it.
+    If `validation` is None, the last pairs of `train` are held out for validation.
     """
     if validation is None:
         cut = len(train[0]) - int(len(train[0]) * config.val_fraction)
@@ -93,7 +93,7 @@ class TranslationTask(TranslationInfo, Task):
         self.target: Vocabulary = load_vocabulary(self.run.path / TARGET_VOCABULARY)
         separate = self.config.pairs.separate
         self.source: Vocabulary = load_vocabulary(self.run.path / SOURCE_VOCABULARY) if separate else self.target
-        #: The mark that ends a sentence, after the vocabulary's own tokens; in the decoder's input it begins one.
+        #: The token that ends a sentence, after the vocabulary's own tokens. In the decoder's input it starts one.
         self.source_end, self.end = len(self.source), len(self.target)
         self._pairs: dict[str, Pairs] = {}
 
@@ -101,7 +101,7 @@ class TranslationTask(TranslationInfo, Task):
         return self.config.model.build(self.source_end + 1, self.end + 1, not self.config.pairs.separate)
 
     def token_keys(self) -> dict[str, list[str | None]]:
-        """The vocabulary's tokens and the end of a sentence, None; of each side where they are apart."""
+        """Return the vocabulary's tokens and None, the end of a sentence; for each side if they are separate."""
         if not self.config.pairs.separate:
             return {"vocabulary": [*self.target.keys(), None]}
         return {f"{side} vocabulary": [*getattr(self, side).keys(), None] for side in ("source", "target")}
@@ -112,7 +112,7 @@ class TranslationTask(TranslationInfo, Task):
         return self.config.model.build(source, target, not self.config.pairs.separate)
 
     def load(self, which: str = "best") -> Self:
-        """Put a checkpoint's weights in, or the mean of the last validations', and the model into evaluation mode."""
+        """Load a checkpoint or the mean of the last validations' weights, and enter evaluation mode."""
         if which != "average":
             return super().load(which)
         self._load_average()
@@ -122,7 +122,7 @@ class TranslationTask(TranslationInfo, Task):
     def _load_average(self) -> None:
         files = sorted((self.run.path / SNAPSHOTS).glob("*.safetensors"))
         if not files:
-            said = f"{self.run.path}: no weights to average: it was trained with `average=0`, or not yet"
+            said = f"{self.run.path}: no weights to average: it was trained with `average=0`, or is not trained yet"
             raise RunError(said, setting="average")
         checkpoints = Checkpoints(self.run)
         if last := checkpoints.find("last"):
@@ -138,45 +138,45 @@ class TranslationTask(TranslationInfo, Task):
         require_numbers(self.model, f"{self.run.path}: the average of the last validations")
 
     def _keep_snapshot(self, step: int) -> None:
-        """Keep these weights under their step, which a resumed run comes by again."""
+        """Keep the current weights under their step, the same in a resumed run."""
         count = self.config.training.average
         if not count:
             return
         folder = self.run.path / SNAPSHOTS
         folder.mkdir(exist_ok=True)
         file = folder / f"step-{step:08d}.safetensors"
-        for left in folder.glob(f".*{TEMPORARY}"):  # by a process that was killed
+        for left in folder.glob(f".*{TEMPORARY}"):  # left by a process that was killed
             left.unlink()
         weights = {name: parameter.detach().cpu().contiguous() for name, parameter in self.model.named_parameters()}
         write_atomically(file, save(weights))
         others = sorted(folder.glob("*.safetensors"))
-        # Those of higher numbers are what a killed run did after the checkpoint that it was resumed from.
+        # Later steps were written by a killed process, after the checkpoint that the run resumed from.
         for old in others[: max(0, others.index(file) + 1 - count)] + others[others.index(file) + 1 :]:
             old.unlink()
 
     def verify(self) -> None:
-        """RunError if the run's pairs cannot be those that were encoded."""
+        """Raise RunError if the run's pairs are not those that were encoded."""
         for part in ("train", "validation"):
             pairs = self.pairs(part)
             for sentences, size in ((pairs.source, len(self.source)), (pairs.target, len(self.target))):
                 if not sentences.fit(size):
-                    raise RunError(f"{self.run.path / PAIRS_FILE}: damaged, it holds tokens that no vocabulary has")
+                    raise RunError(f"{self.run.path / PAIRS_FILE}: damaged, a token is not in the vocabulary")
 
     def pairs(self, part: str) -> Pairs:
-        """The run's pairs: "train" or "validation"."""
+        """Return a part of the run's pairs, "train" or "validation"."""
         self._pairs = self._pairs or load_pairs(self.run.path / PAIRS_FILE)
         return self._pairs[part]
 
     # -- the loop's view -----------------------------------------------------------------------------------------
 
     def epoch(self, number: int) -> PairBatches:
-        """Pass `number` over the training pairs."""
+        """Return pass `number` over the training pairs."""
         training = self.config.training
         ends = (self.source_end, self.end)
         return PairBatches(self.pairs("train"), training.batch_size, ends, (training.seed, number))
 
     def loss(self, batch: Pair, state: None = None) -> tuple[Tensor, None]:
-        """Cross-entropy summed over the tokens of the targets, smoothed in training, in nats."""
+        """Return the cross-entropy, summed over the targets' tokens, with label smoothing in training, in nats."""
         training, inputs, targets = self.config.training, batch.inputs, batch.targets
         counted = targets >= 0
         given = torch.cat([targets.new_full((1, targets.size(1)), self.end), targets[:-1]])
@@ -188,9 +188,9 @@ class TranslationTask(TranslationInfo, Task):
 
     @torch.no_grad()
     def _with_guesses(self, inputs: Tensor, given: Tensor, chance: float) -> Tensor:
-        """The decoder's inputs with some replaced by what it would have said there, given the reference before.
+        """Replace some of the decoder's inputs by its own predictions there, given the reference before them.
 
-        Source: Bengio et al. 2015, "Scheduled Sampling"; in two passes (Mihaylova & Martins 2019), so that the decoder
+        Source: Bengio et al. 2015, "Scheduled Sampling", in two passes (Mihaylova & Martins 2019), so that the decoder
         still runs over all steps at once.
         """
         guesses = torch.cat([given[:1], self.model(inputs, given)[:-1].argmax(-1)])
@@ -199,7 +199,7 @@ class TranslationTask(TranslationInfo, Task):
 
     @torch.no_grad()
     def validate(self, step: int | None = None) -> float | None:
-        """Cross-entropy a token on the validation pairs; with `step`, the weights are kept for their average."""
+        """Return the cross-entropy per token on the validation pairs; with `step`, keep the weights for the average."""
         if step is not None:
             self._keep_snapshot(step)
         pairs = self.pairs("validation")
@@ -207,13 +207,13 @@ class TranslationTask(TranslationInfo, Task):
 
     @torch.no_grad()
     def total_nats(self, pairs: Pairs, batch_size: int = 64) -> float:
-        """`-Σ ln P` of the targets' tokens and ends, given their sources."""
+        """Return `-Σ ln P` of the targets' tokens and ends, given their sources."""
         batches = PairBatches(pairs, batch_size, (self.source_end, self.end), (0,))
         return sum(float(self.loss(batches.batch(k).to(self.device))[0]) for k in range(len(batches)))
 
     @torch.no_grad()
     def preview(self, step: int) -> str:
-        """Three sentences, of those to validate on if there are any, with their references and outputs."""
+        """Return three sentences, from the validation pairs if there are any, with references and outputs."""
         part = next(name for name in ("validation", "train") if len(self.pairs(name)))
         pairs = self.pairs(part)
         chosen = [pairs.source[k] for k in range(min(3, len(pairs)))]
@@ -239,7 +239,7 @@ class TranslationTask(TranslationInfo, Task):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """That of the outputs; the sources' is `source`, the same one unless the run was trained with `separate`."""
+        """The vocabulary of the outputs. That of the inputs is `source`, a different one only with `separate`."""
         return self.target
 
     def translate(
@@ -254,11 +254,12 @@ class TranslationTask(TranslationInfo, Task):
         groups: int | None = None,
         diversity: float = 0.0,
     ) -> list[str] | list[list[Translation]]:
-        """The best translation of each sentence; with `n_best`, a list for each of so many, with log P and score.
+        """Return the best translation of each sentence; with `n_best`, that many for each, with log P and score.
 
-        The options are those of `unrolled translate`, whose lines these are. Several runs are translated with as one
-        by `unrolled.tasks.translator.Translator`. ConfigurationError if an option is out of its range or
-        `sentences` is one string; DecodingError, whose `sentence` is the place in the list, where the model gives NaN.
+        The options and results are those of `unrolled translate`. `unrolled.tasks.translator.Translator` translates
+        with an ensemble of runs.
+        Raises ConfigurationError if an option is out of range or `sentences` is a single string. Raises DecodingError,
+        whose `sentence` is the index in the list, if the model's output is NaN.
         """
         if isinstance(sentences, str):
             raise ConfigurationError("`sentences` must be a list of strings, not one string", setting="sentences")
@@ -275,7 +276,7 @@ class TranslationTask(TranslationInfo, Task):
         return [some[0].text for some in found] if n_best is None else found
 
     def evaluate(self, asked: PairsEvaluation) -> Report:
-        """BLEU, chrF and perplexity on the files that `asked` names, or on the pairs that were validated on."""
+        """Report BLEU, chrF and perplexity on the files that `asked` names, or on the validation pairs."""
         if bool(asked.source) != bool(asked.target):
             said = "`source` and `target` belong together: give both or none"
             raise ConfigurationError(said, setting=("source", "target"))
@@ -300,7 +301,7 @@ class TranslationTask(TranslationInfo, Task):
                 "perplexity",
                 score.perplexity,
                 "perplexity",
-                f"{score.perplexity:.3f} a token of the {level} vocabulary",
+                f"{score.perplexity:.3f} per token of the {level} vocabulary",
             ),
             Value("seconds", score.seconds),
         )
@@ -309,5 +310,5 @@ class TranslationTask(TranslationInfo, Task):
 
 
 def create_run(path: Path, config: TranslationConfig) -> TranslationTask:
-    """A new run directory with its pairs; nothing is left behind if that fails."""
+    """Create a run directory with its pairs; nothing remains of it after an error."""
     return TranslationTask.create(path, config)

@@ -1,4 +1,4 @@
-"""Translating, and scoring translations, with one run or with several together."""
+"""Translates and scores translations with one run or with an ensemble of runs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from unrolled.metrics.translation import CorpusScore, bleu, chrf
 from unrolled.models import EncoderDecoder
 from unrolled.training import Run
 
-#: Hypotheses that are worked on at once, and sentences; fewer hypotheses where a source has more words.
+#: The maximum numbers of hypotheses and of sentences in a batch; fewer hypotheses if a source has more words.
 _ROWS, _SENTENCES, _WORDS = 1024, 64, 128
 
 
 @dataclass(frozen=True)
 class Translation:
-    """One output for a line: its text, the sum of its log-probabilities, and the score that it is ranked by."""
+    """One output for a line: its text, the sum of its log-probabilities, and the score that ranks it."""
 
     text: str
     log_prob: float
@@ -44,7 +44,7 @@ class Translation:
 
 
 class Member(Protocol):
-    """What a translator must know of a run's task: its model and the vocabularies of the two sides."""
+    """What a translator needs of a run's task: its model and the vocabularies of the two sides."""
 
     run: Run
     config: Any
@@ -61,10 +61,12 @@ class Member(Protocol):
 
 
 class Translator:
-    """Runs over one vocabulary as one model.
+    """An ensemble of runs with the same vocabularies, used as one model.
 
-    ConfigurationError if their vocabularies differ. `mean` is that of `Ensemble`.
-    A source longer than training ever showed is translated in pieces of that length.
+    mean: the `mean` of `Ensemble`.
+
+    A source longer than any in training is translated in pieces of that length.
+    Raises ConfigurationError if the vocabularies differ.
     """
 
     def __init__(self, tasks: Sequence[Member], mean: str = "probabilities") -> None:
@@ -84,9 +86,9 @@ class Translator:
         self.longest = min(task.config.pairs.max_length for task in tasks)
 
     def translate(self, lines: Sequence[str], how: BeamSearch) -> list[list[Translation]]:
-        """The n best translations of every line, no two alike, the best first; an empty line's is empty.
+        """Return the n best translations of every line, all different, the best first; an empty line's is empty.
 
-        DecodingError, whose `sentence` is the line, where the model gives NaN.
+        Raises DecodingError, whose `sentence` is the index of the line, if the model's output is NaN.
         """
         pieces = [self._pieces(line) for line in lines]
         flat = [piece for some in pieces for piece in some]
@@ -100,38 +102,39 @@ class Translator:
             parts = [next(found) for _ in some]
             count = min(how.n_best, max(map(len, parts), default=0))
             joined = [[part[min(k, len(part) - 1)] for part in parts if part] for k in range(count)]
-            different: dict[str, Translation] = {}  # tokens of several kinds may spell the same
+            different: dict[str, Translation] = {}  # different tokens may spell the same text
             for row in joined:
-                made = self._join(row, how)
-                different.setdefault(made.text, made)
+                translation = self._join(row, how)
+                different.setdefault(translation.text, translation)
             results.append(list(different.values()) or [Translation("", 0.0, 0.0)])
         return results
 
     def tree(self, line: str, how: BeamSearch) -> SearchTree:
-        """The search for one line, recorded; for the first piece of a long one."""
+        """Record the search for one line, or for the first piece of a long line."""
         record: list[SearchStep] = []
         sentences = self._pieces(line)[:1] or [encode_line(self.source, "")]
         found = self._batch(sentences, how, record)
         return SearchTree(line, search_trees(record, found, self.end)[0], self._token_text)
 
     def score(self, lines: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
-        """`(log P, number of tokens with the end)` of each line's candidates.
+        """Return `(log P, number of tokens with the end)` of each line's candidates.
 
-        DecodingError, whose `sentence` is the line and whose `hypothesis` the candidate, where the model gives NaN.
+        Raises DecodingError, whose `sentence` is the index of the line and whose `hypothesis` is that of the candidate,
+        if the model's output is NaN.
         """
         sources = [encode_line(self.source, line) for line in lines]
         texts = [[encode_line(self.target, text) for text in some] for some in candidates]
         work = sorted((k for k in range(len(lines)) if texts[k]), key=lambda k: (len(sources[k]), len(texts[k])))
         results: list[list[tuple[float, int]]] = [[] for _ in lines]
         while work:
-            # Attention takes room for every word of the source, for every row.
+            # Attention needs memory for every word of the source in every row.
             rows = max(1, _ROWS * _WORDS // max(_WORDS, len(sources[work[-1]])))
             batch = [work.pop()]
             widest = len(texts[batch[0]])
             while work and (len(batch) + 1) * max(widest, len(texts[work[-1]])) <= rows:
                 batch.append(work.pop())
                 widest = max(widest, len(texts[batch[-1]]))
-            # Lists of a thousand go in parts.
+            # A long list of candidates is scored in parts.
             for first in range(0, widest, rows):
                 part = [texts[k][first : first + rows] for k in batch]
                 try:
@@ -144,7 +147,7 @@ class Translator:
         return results
 
     def beginning(self, line: str) -> str:
-        """As much of the line as training ever showed of one."""
+        """Return the beginning of the line, no longer than the longest line in training."""
         return decode_line(self.source, self._pieces(line)[0].tolist()) if self.is_long(line) else line
 
     # -- batches -------------------------------------------------------------------------------------------------
@@ -158,24 +161,24 @@ class Translator:
         return len(self._pieces(line)) > 1
 
     def _search(self, sentences: list[np.ndarray], how: BeamSearch) -> list[list[Hypothesis]]:
-        """In batches of similar lengths, the longest first."""
+        """Search in batches of similar lengths, the longest first."""
         order = sorted(range(len(sentences)), key=lambda k: -len(sentences[k]))
         size = max(1, min(_SENTENCES, _ROWS // how.beam))
         results: list[list[Hypothesis]] = [[] for _ in sentences]
         for first in range(0, len(order), size):
             chosen = order[first : first + size]
             try:
-                made = self._batch([sentences[k] for k in chosen], how)
+                batch = self._batch([sentences[k] for k in chosen], how)
             except DecodingError as error:
                 raise error.at(sentence=chosen[error.sentence or 0]) from None
-            for k, found in zip(chosen, made, strict=True):
+            for k, found in zip(chosen, batch, strict=True):
                 results[k] = found
         return results
 
     def _batch(
         self, sentences: list[np.ndarray], how: BeamSearch, record: list[SearchStep] | None = None
     ) -> list[list[Hypothesis]]:
-        """No output is longer than twice its source and ten tokens more."""
+        """Search one batch; an output has at most ten tokens more than twice its source."""
         limits = torch.tensor([2 * len(sentence) + 10 for sentence in sentences], device=self.device)
         state, first = self._start(sentences)
         return how.search(self.model, state, first, self.end, limits, record=record)
@@ -214,7 +217,7 @@ def search_for(
     groups: int | None = None,
     diversity: float = 0.0,
 ) -> BeamSearch:
-    """The search with these options; with `diversity` the beam is searched in groups of one, unless `groups` says."""
+    """Return the search with these options; the default of `groups` is the beam with `diversity`, otherwise 1."""
     if groups is None:
         groups = beam if diversity else 1
     return BeamSearch(
@@ -242,20 +245,20 @@ class SearchTree:
 
 @dataclass(frozen=True)
 class TranslationScore:
-    """How a run translates `lines` lines: against references, and how surely it expects these."""
+    """The scores of a run's translations of `lines` lines against references, and the references' perplexity."""
 
     lines: int
     bleu: CorpusScore
     chrf: CorpusScore
     perplexity: float
     seconds: float
-    """Of translating."""
+    """The time for translating."""
 
 
 def evaluate(
     task: Member, how: BeamSearch, lines: tuple[Sequence[str], Sequence[str]] | None, resamples: int
 ) -> TranslationScore:
-    """Score a run on sources and references, or, where None, on its own validation pairs."""
+    """Score a run on sources and references, or, if `lines` is None, on its own validation pairs."""
     if lines is None:
         pairs = task.pairs("validation")
         if not len(pairs):
@@ -279,7 +282,7 @@ def evaluate(
 
 
 def in_blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    """The lines in lists of `size`, the last one shorter."""
+    """Iterate over the lines in lists of `size`; the last list may be shorter."""
     block: list[str] = []
     for line in lines:
         block.append(line)
@@ -291,6 +294,6 @@ def in_blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def at_line(error: DecodingError, source: str, before: int = 0) -> DivergenceError:
-    """The message for a line that cannot be decoded; `before` is the number of lines read before its block."""
+    """Return the error for a line that cannot be decoded; `before` is the number of lines before its block."""
     where = "standard input" if source == "-" else source
     return DivergenceError(f"{where}: line {before + (error.sentence or 0) + 1:,}: {error.at(sentence=None)}")

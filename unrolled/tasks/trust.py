@@ -1,6 +1,6 @@
-"""Source that this user has agreed to run, by its digest: what lies in a run may be somebody else's.
+"""The digests of source that this user has agreed to run, because a run may contain code from somebody else.
 
-Each digest is the name of a file in the user's own folder of state (`UNROLLED_STATE`), guarded as the cache is.
+Each digest is the name of a file in the user's state folder (`UNROLLED_STATE`), which is protected like the cache.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from unrolled.errors import CacheError, RecoveryWarning
 from unrolled.training.run import one_line
 
 _FOLDER = "trusted-cells"
-#: What may be run by this process, whether or not it is remembered.
+#: The digests of source that this process may run, whether or not they are stored.
 _allowed: set[str] = set()
 
 
 def allow(key: str) -> None:
-    """Let this process run what has that digest."""
+    """Let this process run the source with a digest."""
     _allowed.add(key)
 
 
-def remember(key: str, origin: str) -> None:
-    """Let this process and those after it run what has that digest; a note where that cannot be kept.
+def trust(key: str, origin: str) -> None:
+    """Let this process and later ones run the source with a digest; warn if that cannot be stored.
 
-    origin: where it came from, for the person who looks into the folder.
+    origin: the path of the source, which is stored for a user who looks into the folder.
     """
     allow(key)
     try:
@@ -34,12 +34,12 @@ def remember(key: str, origin: str) -> None:
                 folder.write(key, f"{origin}\n".encode("utf-8", "surrogateescape"))
     except (OSError, CacheError, RuntimeError) as error:  # RuntimeError: there is no home
         why = str(error) if isinstance(error, CacheError) else one_line(error)
-        message = f"that the cell of {origin} is trusted cannot be remembered ({why})"
+        message = f"the trust in the cell of {origin} cannot be stored ({why})"
         warnings.warn(message, RecoveryWarning, stacklevel=2)
 
 
 def is_trusted(key: str) -> bool:
-    """Whether this process may run what has that digest; where the folder is not safe, nothing in it counts."""
+    """Return whether this process may run the source with a digest; an unsafe state folder is ignored."""
     if key in _allowed:
         return True
     with suppress(OSError, CacheError, RuntimeError), open_state(_FOLDER) as folder:

@@ -1,4 +1,4 @@
-"""Word vectors that a run's embedding starts from: kept in its directory, so that it needs nothing else."""
+"""Word vectors that a run's embedding starts from. They are copied into the run, so that it needs no other file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ VECTORS_FILE = "vectors.safetensors"
 
 
 def store_vectors(folder: Path, given: str, number: Mapping[str, int], width: int | None, std: float = 0.0) -> None:
-    """Copy the vectors in `given` of the words in `number` into a run's directory.
+    """Copy the vectors of the words in `number` from the file `given` into a run's directory.
 
-    number: the token of each word. width: the embedding's, None if there is none. std: bring the values to this
-    standard deviation; 0: leave them. ConfigurationError if the width is another.
+    number: the token of each word.
+    width: the width of the embedding, None if there is none.
+    std: scale the values to this standard deviation; 0: leave them unchanged.
+
+    Raises ConfigurationError if the vectors have another width.
     """
     vectors = read_vectors(given, only=set(number))
     if vectors.width != width:
@@ -36,7 +39,7 @@ def store_vectors(folder: Path, given: str, number: Mapping[str, int], width: in
 
 
 def start_embedding(embedding: nn.Embedding, folder: Path, *, fixed: bool = False) -> int:
-    """Put what `store_vectors` kept into an embedding, which stays so where `fixed`; how many words have a vector."""
+    """Copy the stored vectors into an embedding, and return how many words have one; `fixed`: do not train it."""
     path = folder / VECTORS_FILE
     try:
         stored = load_file(str(path))

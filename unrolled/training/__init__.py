@@ -1,6 +1,6 @@
-"""The loop, truncation, checkpoints and the run directory; which task is trained it does not know.
+"""The training loop, checkpoints and the run directory, for any task.
 
-The loop is imported when it is first used: to read a run directory needs no PyTorch.
+The loop is imported on first use, because reading a run directory needs no PyTorch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Checkpoints: weights in safetensors and, beside them, all that training needs to go on exactly.
+"""Checkpoints: weights in safetensors, and everything that training needs to continue exactly.
 
-A checkpoint is a folder that appears complete or not at all: written under a temporary name, flushed, and renamed. Its
-description holds a digest of every file, so that damage is noticed before anything is read, and the one before is used.
+A checkpoint is a folder that appears complete or not at all: it is written under a temporary name, flushed, and
+renamed. Its description holds a digest of every file. A damaged checkpoint is noticed before it is read, and the
+previous one is used.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS, STATE, DESCRIPTION = "model.safetensors", "training.safetensors", "checkpoint.json"
-#: In front of the name of a folder that was found damaged when its run was resumed.
+#: The prefix that a damaged checkpoint's folder gets when its run is resumed.
 DAMAGED = "damaged-"
 Which = Literal["last", "best"]
 WHICH: tuple[Which, ...] = get_args(Which)
 _NAME = re.compile(r"step-(\d{8,18})(?:-(\d{1,9}))?")
-#: What may come out of files that are something else.
+#: The errors that reading a damaged file may raise.
 UNREADABLE = (
     *(SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError),
     *(RecursionError, OverflowError, MemoryError),
@@ -40,26 +41,26 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint as its folder describes it."""
+    """The description of a checkpoint in its folder."""
 
     folder: Path
     step: int
     best: bool
-    """Whether it was better than all before it."""
+    """Whether it was better than all checkpoints before it."""
     files: dict[str, str]
     """Digests of the weights and the training state."""
     vocabularies: dict[str, str] = field(default_factory=dict)
-    """Digests of the run's vocabularies, without which the weights mean nothing."""
+    """Digests of the run's vocabularies, which the weights belong to."""
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
-        """RunError if the description is missing or damaged."""
+        """Read a folder's description; RunError if it is missing or damaged."""
         path = folder / DESCRIPTION
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             described = cls(folder, stored["step"], stored["best"], stored["files"], stored["vocabularies"])
             if stored["digest"] != described.digest() or f"step-{described.step:08d}" != name_of(folder):
-                raise ValueError("its content is not what was saved")
+                raise ValueError("its content has changed")
         except FileNotFoundError:
             raise RunError(f"{path}: missing") from None
         except UNREADABLE as error:
@@ -77,13 +78,13 @@ class Checkpoint:
         (self.folder / DESCRIPTION).write_text(text, encoding="utf-8")
 
     def check(self, files: Iterable[str]) -> None:
-        """RunError if one of the files is not what was saved."""
+        """Raise RunError if one of the files has changed since it was saved."""
         for file in files:
             path = self.folder / file
             if not path.is_file():
                 raise RunError(f"{path}: missing")
             if digest_of(path) != self.files.get(file):
-                raise RunError(f"{path}: damaged, its content is not what was saved")
+                raise RunError(f"{path}: damaged, its content has changed since it was saved")
 
 
 class Checkpoints:
@@ -94,38 +95,38 @@ class Checkpoints:
         self.folder = run.path / "checkpoints"
 
     def folders(self) -> list[Path]:
-        """Folders of checkpoints, the newest first, whole or not."""
+        """Return the folders of checkpoints, intact or not, the newest first."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
         return sorted(found, key=_order, reverse=True)
 
     def find(self, which: Which) -> Checkpoint | None:
-        """The last or the best checkpoint by its description; None if there is none."""
+        """Return the last or the best checkpoint, by the descriptions; None if there is none."""
         return next((found for _, found in self._candidates(which) if isinstance(found, Checkpoint)), None)
 
     def _candidates(self, which: Which) -> list[tuple[Path, Checkpoint | RunError]]:
-        """Every folder with its description, or what is wrong with that, in the order in which they would do."""
+        """Return every folder with its description, or the error in it, the preferred checkpoint first."""
         candidates: list[tuple[Path, Checkpoint | RunError]] = []
         for folder in self.folders():
             try:
                 candidates.append((folder, Checkpoint.read(folder)))
             except RunError as error:
                 candidates.append((folder, error))
-        if which == "best":  # the newest of those that were better than all before; one without description may be it
+        if which == "best":  # the newest that was better than all before it; a folder without description may be that
             candidates.sort(key=lambda one: isinstance(one[1], Checkpoint) and not one[1].best)
         return candidates
 
     def save(self, model: nn.Module, state: dict[str, Any], *, best: bool) -> None:
-        """Write the checkpoint of `state["step"]`, and drop those that are neither best nor among the last `keep`.
+        """Write the checkpoint of `state["step"]`, and delete those that are neither best nor among the last `keep`.
 
-        RunError, with all as it was before, if it cannot be written.
+        Raises RunError, without changing anything, if the checkpoint cannot be written.
         """
         from unrolled.training.state import write_state, write_weights
 
         name = f"step-{state['step']:08d}"
         temporary = self.folder / f".{name}.{os.getpid()}{TEMPORARY}"
-        # Weights that are still another run's are nobody's best once there are others.
+        # The first checkpoint of trained weights is better than that of another run's weights, from step 0.
         best = best or (state["step"] > 0 and not self.folders())
         try:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -135,22 +136,22 @@ class Checkpoints:
             digests = {file: digest_of(temporary / file) for file in (WEIGHTS, STATE)}
             Checkpoint(temporary, state["step"], best, digests, vocabularies(self.run)).write()
             for path in (*temporary.iterdir(), temporary):
-                if path.name in digests:  # safetensors makes its files readable for their owner alone
+                if path.name in digests:  # safetensors creates files that only their owner can read
                     shutil.copymode(temporary / DESCRIPTION, path)
                 flush(path)
             temporary.rename(self._free(name))
             flush(self.folder)
-        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, as the libraries say it
+        except (OSError, RuntimeError, SafetensorError) as error:  # what the libraries raise on a full disk
             raise RunError(
                 f"{self.folder}: cannot write the checkpoint of step {state['step']} ({one_line(error)})"
-                + (f"; that of step {last.step} is whole" if (last := self.find("last")) else "")
+                + (f"; the checkpoint of step {last.step} is intact" if (last := self.find("last")) else "")
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         self._drop()
 
     def _free(self, name: str) -> Path:
-        """A folder for `name`; the same step may come once more, as when a finished run is resumed."""
+        """Return an unused folder for `name`; a step may be saved again, as when a finished run is resumed."""
         target, number = self.folder / name, 0
         while target.exists():
             number += 1
@@ -161,31 +162,32 @@ class Checkpoints:
         best = self.find("best")
         for old in self.folders()[self.keep :]:
             if best is None or old != best.folder:
-                # Out of sight first: a folder that is half gone must not be taken for a checkpoint.
+                # Rename it first, so that a partly deleted folder is never taken for a checkpoint.
                 hidden = old.with_name(f".{old.name}.{os.getpid()}{TEMPORARY}")
                 old.rename(hidden)
                 shutil.rmtree(hidden, ignore_errors=True)
 
     def load(self, which: Which, model: nn.Module) -> dict[str, Any]:
-        """Put the weights into `model` and return the training state; nothing is unpickled.
+        """Load the weights into `model` and return the training state; nothing is unpickled.
 
-        Where the checkpoint is damaged the one before it is used, with a RecoveryWarning. RunError if none is whole.
+        If the checkpoint is damaged, the previous one is used, with a RecoveryWarning. Raises RunError if none is
+        intact.
         """
         return self._load(which, model, (WEIGHTS, STATE))[1]
 
     def load_weights(self, which: Which, model: nn.Module, setting: str = "checkpoint") -> Checkpoint:
-        """As `load`, without the training state; the checkpoint that was read, which `setting` chose.
+        """Load the weights like `load`, and return the checkpoint; `setting` is the setting that chose it.
 
-        RunError, too, where a weight is NaN, by which nothing can be said.
+        Raises RunError also if a weight is NaN.
         """
         used, _ = self._load(which, model, (WEIGHTS,))
         require_numbers(model, f"{self.run.path}: the {which} checkpoint", setting)
         return used
 
     def set_aside_damaged(self) -> None:
-        """Rename the damaged checkpoints after the last whole one, with a RecoveryWarning; only for the lock's holder.
+        """Rename the damaged checkpoints after the last intact one, with a RecoveryWarning.
 
-        RunError if none is whole.
+        The caller must hold the run's lock. Raises RunError if no checkpoint is intact.
         """
         last, _, problems = self._whole("last", (WEIGHTS, STATE))
         if problems:
@@ -208,7 +210,7 @@ class Checkpoints:
     def _whole(
         self, which: Which, files: tuple[str, ...]
     ) -> tuple[Checkpoint, dict[str, Any], list[tuple[Path, RunError]]]:
-        """The first checkpoint that would do whose files are whole, its state, and what is wrong with those before."""
+        """Return the preferred checkpoint with intact files, its state, and the errors in those preferred to it."""
         problems: list[tuple[Path, RunError]] = []
         for folder, one in self._candidates(which):
             try:
@@ -219,8 +221,8 @@ class Checkpoints:
             except RunError as error:
                 problems.append((folder, error))
         if not problems:
-            raise RunError(f"{self.run.path}: no checkpoint yet; it is written at the first validation")
-        raise RunError(f"{problems[0][1]}; no other checkpoint of this run is whole")
+            raise RunError(f"{self.run.path}: no checkpoint yet; the first validation writes one")
+        raise RunError(f"{problems[0][1]}; no other checkpoint of this run is intact")
 
     def _state(self, one: Checkpoint) -> dict[str, Any]:
         from unrolled.training.state import read_state
@@ -231,11 +233,11 @@ class Checkpoints:
             raise RunError(f"{one.folder / STATE}: cannot be read ({one_line(error)})") from error
 
     def check_vocabularies(self, one: Checkpoint) -> None:
-        """RunError if the run's vocabularies are not those that the checkpoint's weights were trained with."""
+        """Raise RunError if the run's vocabularies are not those that the checkpoint was trained with."""
         now = vocabularies(self.run)
         for name, digest in one.vocabularies.items():
             if now.get(name) != digest:
-                what = "not the one that its weights were trained with" if name in now else "missing"
+                what = "not the vocabulary that the weights were trained with" if name in now else "missing"
                 raise RunError(f"{self.run.path / name}: {what}")
 
 
@@ -245,7 +247,7 @@ def _say_recovery(problems: list[tuple[Path, RunError]], step: int, also: str = 
 
 
 def name_of(folder: Path) -> str:
-    """A checkpoint folder's name without the number of its repetition or of the process that writes it."""
+    """Return a checkpoint folder's name without the number of a repetition or of the process that writes it."""
     return re.sub(r"^\.?(step-\d+).*", r"\1", folder.name)
 
 
@@ -256,12 +258,12 @@ def _order(folder: Path) -> tuple[int, int]:
 
 
 def vocabularies(run: Run) -> dict[str, str]:
-    """Digests of the vocabularies in a run's directory."""
+    """Return the digests of the vocabularies in a run's directory."""
     return {path.name: digest_of(path) for path in sorted(run.path.glob("*vocabulary*.json"))}
 
 
 def require_numbers(model: nn.Module, what: str, setting: str = "checkpoint") -> None:
-    """RunError if a weight is NaN; `setting` chooses the checkpoint."""
+    """Raise RunError if a weight is NaN; `setting` is the setting that chose the checkpoint."""
     broken = [name for name, value in model.named_parameters() if bool(value.isnan().any())]
     if broken:
         raise RunError(
@@ -272,13 +274,13 @@ def require_numbers(model: nn.Module, what: str, setting: str = "checkpoint") ->
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits."""
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush(path: Path) -> None:
-    """Have a file's content, or a folder's entries, on the disk itself."""
+    """Write a file's content, or a folder's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

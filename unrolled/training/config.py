@@ -1,4 +1,4 @@
-"""How to train: one dataclass that is the flags, their help and the saved file."""
+"""The settings of training: one dataclass that defines the flags, their help and the saved file."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class TrainingConfig:
     """Training."""
 
     batch_size: int = 32
-    """Sequences an update, by all processes together."""
+    """Sequences per update, over all processes."""
     accumulate: int = 1
-    """Parts in which a process reads its share, one after the other: less memory for the same gradients."""
+    """Number of parts in which a process reads its share: needs less memory for the same gradients."""
     optimizer: str = "adamw"
     """sgd, momentum, adagrad, rmsprop, adam or adamw."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
     lr_schedule: str = "cosine"
-    """constant; cosine: down to 1% at the end; step, plateau: times `lr_decay` now and then."""
+    """constant; cosine: decays to 1% at the end; step, plateau: decay by the factor `lr_decay`."""
     lr_decay: float = 0.5
-    """Factor of the step schedule (every `lr_decay_every` epochs) and of plateau (after `lr_patience`)."""
+    """Factor of a decay in the step schedule (every `lr_decay_every` epochs) and in plateau (after `lr_patience`)."""
     lr_decay_every: float = 1.0
     """Epochs between two decays of the step schedule."""
     lr_patience: int = 2
@@ -41,38 +41,38 @@ class TrainingConfig:
     momentum: float = 0.9
     """Momentum of `optimizer=momentum`."""
     weight_decay: float = 0.01
-    """Decay of weight matrices, not of biases."""
+    """Weight decay of matrices; biases have none."""
     clip_norm: float = 1.0
     """Rescale gradients whose norm is above this; 0: never."""
     clip_value: float = 0.0
     """Clip each element of the gradient to ± this; 0: never."""
     epochs: Annotated[float | None, arg(metavar="N")] = None
-    """Stop after this many passes over the text (10, where no limit is set)."""
+    """Stop after this many passes over the data (10 if no limit is set)."""
     max_steps: Annotated[int | None, arg(metavar="N")] = None
     """Stop after this many updates."""
     max_time: Annotated[str | None, arg(metavar="TIME")] = None
-    """Stop after training this long, validation and samples not counted: 90s, 5m, 1.5h. The learning rate then follows
+    """Stop after this much training time, without validation and samples: 90s, 5m, 1.5h. The learning rate then follows
     the clock, so runs differ in detail."""
     eval_every: int = 500
-    """Updates between two validations, each with a checkpoint."""
+    """Updates between two validations, each of which writes a checkpoint."""
     keep_checkpoints: int = 3
-    """Checkpoints to keep, the last ones, beside the best."""
+    """Number of last checkpoints to keep, in addition to the best."""
     early_stopping: int = 0
     """Stop after this many validations without progress; 0: never."""
     sample_every: int = 500
-    """Updates between two samples; 0: none."""
+    """Updates between two samples; 0: no samples."""
     log_every: int = 10
     """Updates between two lines of metrics.jsonl."""
     seed: int = 1
-    """Seed of the initial weights, of dropout and of the order of data."""
+    """Seed for the initial weights, dropout and the order of the data."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto: a GPU if there is one."""
     precision: str = "float32"
-    """float32; bf16: products in bfloat16, weights and recurrence in float32."""
+    """float32; bf16: matrix products in bfloat16, weights and recurrence in float32."""
 
-    #: What a resumed run may not change: it would not be the same run, or the checkpoint would not fit.
+    #: Settings that a resumed run cannot change, since it would not be the same run or the checkpoint would not fit.
     fixed: ClassVar[tuple[str, ...]] = ("batch_size", "optimizer", "seed")
-    #: Passes over the data where nothing limits the run.
+    #: Passes over the data if no limit is set.
     default_epochs: ClassVar[float] = 10.0
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         if not 1 <= self.accumulate <= self.batch_size:
             raise ConfigurationError(
-                f"`accumulate` must be from 1 to `batch_size`'s number, got {self.accumulate}",
+                f"`accumulate` must be from 1 to the value of `batch_size`, got {self.accumulate}",
                 setting=("accumulate", "batch_size"),
             )
         require(self.seed < 1 << 63, "seed", "below 2^63", self.seed)
@@ -104,7 +104,7 @@ class TrainingConfig:
 
     @property
     def max_epochs(self) -> float:
-        """The limit in epochs, the default where nothing else limits the run."""
+        """The limit in epochs; the default if no limit is set."""
         if self.epochs is not None:
             return self.epochs
         return self.default_epochs if self.max_steps is None and self.max_time is None else math.inf
@@ -115,9 +115,9 @@ class TrainingConfig:
 
 
 def fixed_changes(before: dict[str, Any], after: dict[str, Any], fixed: tuple[str, ...]) -> list[str]:
-    """Names of the settings that differ between two runs' configurations, of those that a resumed run must keep.
+    """Return the names of the settings that differ between two configurations but must not change in a resumed run.
 
-    fixed: those of the section `training`; of the others, all must stay.
+    fixed: the fixed settings of the section `training`; in the other sections, all settings are fixed.
     """
     return [
         name

@@ -1,4 +1,4 @@
-"""The loss curves of a run as a picture."""
+"""Plots the loss curves of a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from unrolled.training.run import Run, write_atomically
 
 
 def draw_loss(run: Run) -> None:
-    """Training and validation loss over steps, from metrics.jsonl, as `RUN/loss.png`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state of pyplot
+    """Plot training and validation loss over steps, from metrics.jsonl, into `RUN/loss.png`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # needs no display and no global state of pyplot
     from matplotlib.figure import Figure
 
     records = run.metrics()
@@ -29,7 +29,7 @@ def draw_loss(run: Run) -> None:
             f"best {best[1]:.3f}", best, textcoords="offset points", xytext=(0, -14), ha="center", color="#e6550d"
         )
     ordered = sorted(value for _, value in train + valid)
-    if ordered:  # the first steps' losses would squeeze the rest together
+    if ordered:  # the high losses of the first steps would flatten the rest
         low, high = ordered[0], ordered[int(0.98 * (len(ordered) - 1))]
         axes.set_ylim(low - 0.08 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
     axes.set(xlabel="step", ylabel="loss (nats per token)", title=run.path.resolve().name)

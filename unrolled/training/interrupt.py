@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a polite request: the step in hand is finished and saved first; the second one ends at once."""
+"""Handles Ctrl-C and SIGTERM: the first one ends training after the current step is saved, the second at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from types import FrameType
 
 
 class Interrupt:
-    """`with Interrupt() as interrupt:` - `interrupt.requested` turns true when somebody wants the run to stop.
+    """A context manager whose `requested` becomes true when the user interrupts the run.
 
-    A signal that this process was started to ignore stays ignored, as SIGINT is in the background of a script.
+    A signal that is ignored when the process starts stays ignored, like SIGINT for a background job of a script.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -22,14 +22,14 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         self._previous = {}
         if threading.current_thread() is threading.main_thread():
-            heard = [number for number in self._SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-            self._previous = {number: signal.signal(number, self._request) for number in heard}
+            handled = [number for number in self._SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._request) for number in handled}
         return self
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        if not _by_torchrun():  # which passes on a signal that may have come here already
-            self._restore()  # the next signal acts as it would have without us
+        if not _by_torchrun():  # torchrun forwards a signal that this process may have received already
+            self._restore()  # the next signal has its usual effect
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
@@ -37,7 +37,7 @@ class Interrupt:
         self._previous = {}
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # torchrun ends the processes that are left when one has failed: they must be able to say why they end.
+        # When one process fails, torchrun terminates the others. They must still be able to report their errors.
         if kind is None or not _by_torchrun():
             self._restore()
 

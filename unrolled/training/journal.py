@@ -1,4 +1,4 @@
-"""What a run tells while it is trained: metrics.jsonl, samples.txt and TensorBoard's events."""
+"""The records of a run in training: metrics.jsonl, samples.txt and TensorBoard's events."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from unrolled.training.run import Run, write_atomically
 
 
 class Journal:
-    """Appends to a run's records; for the one process that holds its lock."""
+    """Appends to a run's records; the process must hold the run's lock."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     @contextmanager
     def opened(self, step: int) -> Iterator[None]:
-        """Take entries meanwhile. Those after `step`, of a process that was killed, are taken out: they come again."""
+        """Accept entries within the block, and first remove those after `step`, which a killed process left."""
         from torch.utils.tensorboard import SummaryWriter
 
         self.run.remove_temporaries()

@@ -1,4 +1,4 @@
-"""Links in a folder that may come from somebody else: what is written or read through one is another file."""
+"""Rejects links in a folder that may come from somebody else, because a link leads to a file outside of it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from unrolled.errors import RunError
 
 
 def refuse_links(folder: Path, *, to_write: bool = False, deep: bool = True, but: str | None = None) -> None:
-    """RunError if something in `folder` is a symbolic link, or neither a file nor a folder.
+    """Raise RunError if an entry of `folder` is a symbolic link, or neither a file nor a folder.
 
-    to_write: files that have another name elsewhere (hard links) are refused too: they would change there as well.
-    deep: at any depth. but: how the names begin that are passed over.
+    to_write: also reject files with another name elsewhere (hard links), because writing would change them there.
+    deep: look at all depths.
+    but: skip the entries whose names start with this.
+
     `folder` itself may be a link.
     """
     for path, state in _entries(folder, deep):
         if but is not None and path.name.startswith(but):
             continue
         if stat.S_ISLNK(state.st_mode):
-            raise RunError(f"{path}: is a symbolic link; put what it points to in its place, or remove it")
+            raise RunError(f"{path}: is a symbolic link; replace it by the file it points to, or remove it")
         if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
             raise RunError(f"{path}: is neither a file nor a folder; remove it")
         if to_write and stat.S_ISREG(state.st_mode) and state.st_nlink > 1:
@@ -30,7 +32,7 @@ def refuse_links(folder: Path, *, to_write: bool = False, deep: bool = True, but
 
 
 def is_plain_file(path: Path) -> bool:
-    """Whether a regular file is there, under this name alone."""
+    """Return whether `path` is a regular file without another name."""
     with suppress(OSError):
         state = os.lstat(path)
         return stat.S_ISREG(state.st_mode) and state.st_nlink == 1
@@ -38,7 +40,7 @@ def is_plain_file(path: Path) -> bool:
 
 
 def _entries(folder: Path, deep: bool) -> Iterator[tuple[Path, os.stat_result]]:
-    """What is below a folder, without following links; what cannot be looked at says so where it is used."""
+    """Iterate over the entries of a folder without following links; unreadable ones fail later, when they are used."""
     with suppress(OSError), os.scandir(folder) as found:
         for entry in found:
             with suppress(FileNotFoundError):  # another process has just removed it

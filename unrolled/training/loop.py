@@ -1,4 +1,4 @@
-"""The training loop: truncated backpropagation through time over any task, stoppable and resumable at any step."""
+"""The training loop: truncated backpropagation through time for any task. It can stop and resume at any step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from unrolled.training.task import Batch, Trainable
 
 @dataclass
 class Position:
-    """How far a run has come: all of the loop's memory that is a number."""
+    """The progress of a run: all of the loop's state that is a number."""
 
     step: int = 0
     epoch: int = 0
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class Trainer:
-    """Trains a task into a run directory; `resume=True` goes on from its last checkpoint."""
+    """Trains a task into a run directory; with `resume=True` it continues from the last checkpoint."""
 
     def __init__(
         self,
@@ -74,7 +74,8 @@ class Trainer:
             self.console = Console(quiet=True)
         if config.batch_size < self.processes.size:
             raise ConfigurationError(
-                f"`batch_size={config.batch_size}`: {self.processes.size} processes need a stream each, or more",
+                f"`batch_size={config.batch_size}`: each of the {self.processes.size} processes needs at least one "
+                "sequence",
                 setting="batch_size",
             )
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
@@ -84,7 +85,7 @@ class Trainer:
         self.carried: Any = None
         self._started = time.monotonic()
         self._seed_apart()
-        # A run that was killed before its first checkpoint starts over, where its weights can be drawn again.
+        # A run that was killed before its first checkpoint starts over if its first weights can be drawn again.
         if resume and (run.origin is not None or self.checkpoints.folders()):
             self._restore()
         self._batches = task.epoch(self.position.epoch)
@@ -93,7 +94,7 @@ class Trainer:
         self._loss = self.processes.wrap(task.model, lambda *given: task.loss(*given))
 
     def _seed_apart(self) -> None:
-        """Every process draws its own dropout; the first draws as if it were alone."""
+        """Seed every process differently for dropout; the main process draws as it would alone."""
         if not self.processes.is_main:
             words = [self.config.seed, self.position.step, self.processes.rank]
             seed_all(int(np.random.SeedSequence(words).generate_state(1)[0]))
@@ -101,9 +102,9 @@ class Trainer:
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def train(self) -> Outcome:
-        """Train until a limit, early stopping or an interrupt; everything is saved in each case.
+        """Train until a limit, early stopping or an interrupt; in each case everything is saved.
 
-        Raises DivergenceError when the loss or the gradient stops being a number.
+        Raises DivergenceError if the loss or the gradient becomes infinite or NaN.
         """
         is_main = self.processes.is_main
         try:
@@ -123,7 +124,7 @@ class Trainer:
             if self.processes.size > 1 and (gone := lost(error)):
                 raise LostProcessError(
                     f"{gone} at step {self.position.step + 1}; {self._last_good()}; "
-                    f"go on with `resume={quote(str(self.run.path))}`, with any number of processes",
+                    f"continue with `resume={quote(str(self.run.path))}`, with any number of processes",
                     setting="resume",
                 ) from error
             raise
@@ -162,7 +163,7 @@ class Trainer:
         self.optimizer.zero_grad()
         loss = self._backward(batch)
         norm = clip_gradients(model, config)
-        # What all must know of each other, once a step: the loss, whether one is to stop, and the first one's clock.
+        # Processes exchange once per step: their losses, whether one was interrupted, and the main process's clock.
         seconds = time.monotonic() - self._started if self.processes.is_main else 0.0
         loss, stop, seconds = self.processes.all_reduce(loss, self._interrupt.requested, seconds)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -178,9 +179,9 @@ class Trainer:
             self._log(loss=loss, learning_rate=rate, gradient_norm=norm, tokens=at.tokens)
 
     def _backward(self, batch: Batch) -> float:
-        """Gradients of the mean loss over the batch, and this process's part of that mean.
+        """Compute the gradients of the batch's mean loss, and return this process's part of that mean.
 
-        The process reads its share in `accumulate` parts, and each part in the steps that gradients flow back.
+        The process reads its share in `accumulate` parts, and each part in segments, at whose borders gradients stop.
         """
         processes, count = self.processes, max(1, batch.count)
         parts = batch.share(processes.rank, processes.size).parts(self.config.accumulate)
@@ -194,7 +195,7 @@ class Trainer:
                 with nullcontext() if last else processes.alone():
                     loss, state = self._loss(step.to(self.device), state)
                     state = map_state(Tensor.detach, state)
-                    processes.backward(loss * (processes.size / count))  # DDP takes the mean over them
+                    processes.backward(loss * (processes.size / count))  # DDP averages over processes
                 total += loss.item()
             after.append(state)
         self.carried = join_states(after) if batch.carries else None
@@ -203,7 +204,7 @@ class Trainer:
     def _advance(self) -> None:
         at = self.position
         at.chunk += 1
-        if at.chunk == len(self._batches):  # the state never crosses a stream's end
+        if at.chunk == len(self._batches):  # a state is not carried past the end of a stream
             at.epoch, at.chunk, self.carried = at.epoch + 1, 0, None
             self._batches = self.task.epoch(at.epoch)
 
@@ -220,15 +221,15 @@ class Trainer:
 
     def _last_good(self) -> str:
         last = self.checkpoints.find("last")
-        return f"the last good checkpoint is that of step {last.step}" if last else "no checkpoint was written yet"
+        return f"the last good checkpoint is from step {last.step}" if last else "no checkpoint was written yet"
 
-    # -- how far -------------------------------------------------------------------------------------------------
+    # -- progress ------------------------------------------------------------------------------------------------
 
     def _epochs(self) -> float:
         return self.position.epoch + self.position.chunk / len(self._batches)
 
     def _fraction(self) -> float:
-        """The share of the run that is done: of the limit that comes first."""
+        """Return the completed fraction of the run, with respect to the limit that is reached first."""
         at, config = self.position, self.config
         shares = [self._epochs() / config.max_epochs, at.seconds / config.max_seconds]
         if config.max_steps:
@@ -244,7 +245,7 @@ class Trainer:
             f"{speed:,.0f} {self.task.counted}/s · {left} left"
         )
 
-    # -- what is kept --------------------------------------------------------------------------------------------
+    # -- records and checkpoints ---------------------------------------------------------------------------------
 
     def _sample(self, line: ProgressLine) -> None:
         if not self.processes.is_main:
@@ -271,7 +272,7 @@ class Trainer:
         self._save(best=better or loss is None)
 
     def _paused(self, work: Callable[[], Result]) -> Result:
-        """Run `work` off the training clock, in evaluation mode."""
+        """Run `work` in evaluation mode and do not count its time as training time."""
         self.task.model.eval()
         before = time.monotonic()
         result = work()
@@ -281,7 +282,7 @@ class Trainer:
     def _save(self, *, best: bool) -> None:
         at = self.position
         if not all(bool(p.isfinite().all()) for p in self.task.model.parameters()):
-            raise self._diverged("a weight stopped being a number", at.step)
+            raise self._diverged("a weight became infinite or NaN", at.step)
         before = time.monotonic()
         carried = self.processes.gather(map_state(Tensor.cpu, self.carried))
         state = {
@@ -296,7 +297,7 @@ class Trainer:
         self._started += time.monotonic() - before
 
     def save_beginning(self) -> None:
-        """Write a checkpoint before the first step, for a run whose first weights cannot be drawn again."""
+        """Write a checkpoint before the first step, because these first weights cannot be drawn again."""
         self._save(best=False)
 
     def _restore(self) -> None:
@@ -318,7 +319,7 @@ class Trainer:
                 self.carried = map_state(lambda part: part.to(self.device), carried)
             if len(state["random"]) == self.processes.size:
                 set_random_state(state["random"][self.processes.rank], self.device)
-            else:  # as many generators as there were processes cannot be shared out to others
+            else:  # the states of the generators belong to another number of processes
                 self._seed_apart()
         except UNREADABLE as error:
             raise self._misfit(one_line(error)) from error
@@ -327,7 +328,7 @@ class Trainer:
         return RunError(f"{self.run.path}: its checkpoint does not fit its settings ({reason})")
 
     def _restore_optimizer(self, state: dict[str, Any]) -> None:
-        """Take up the optimiser's memory, but the settings of now: they may have been given again."""
+        """Load the optimiser's state, but keep the current settings, which the user may have changed."""
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state)
         for group, now in zip(self.optimizer.param_groups, settings, strict=True):
@@ -335,7 +336,7 @@ class Trainer:
         kinds = memory_kinds(self.config)
         for parameter, memory in self.optimizer.state.items():
             if {name: type(value) for name, value in memory.items()} != kinds:
-                raise ValueError(f"the optimiser remembers {', '.join(map(str, memory))}, not {', '.join(kinds)}")
+                raise ValueError(f"the optimiser's state has {', '.join(map(str, memory))}, not {', '.join(kinds)}")
             for name, value in memory.items():
                 if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
                     raise ValueError(f"the optimiser's {name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")

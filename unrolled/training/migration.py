@@ -1,7 +1,7 @@
-"""Run directories of older formats, brought up to date where they lie, a step a format.
+"""Migrates run directories of older formats in place, one format at a time.
 
-1: up to November 2026: `checkpoints/index.json` named the last and the best, the training state was `training.pt`.
-2: every checkpoint describes itself, and its training state is `training.safetensors`.
+1: until November 2026. `checkpoints/index.json` names the last and the best; the training state is `training.pt`.
+2: every checkpoint has a description of its own; the training state is `training.safetensors`.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ OLD_STATE = "training.pt"
 
 
 def open_run(path: str | Path) -> Run:
-    """The run at `path`, of today's format: one of an older format is brought up to date where it lies.
+    """Open the run at `path`; a run of an older format is migrated in place.
 
-    RunError if there is no run, or one that this version cannot read or migrate.
+    Raises RunError if there is no run, or if this version cannot read or migrate it.
     """
     run, version = Run.read(path)
     return run if version == FORMAT else migrate(run, version)
 
 
 def migrate(run: Run, version: int) -> Run:
-    """Bring the directory from format `version` to today's; RunError if that cannot be done."""
+    """Migrate the directory from format `version` to the current one; RunError if that fails."""
     if version not in _STEPS:
-        raise RunError(f"{run.path}: run format {version} is none that this program wrote")
+        raise RunError(f"{run.path}: run format {version} is unknown")
     try:
         with run.locked():
             for number in range(version, FORMAT):
                 _STEPS[number](run)
-            run.write_config(run.config)  # from here on it is of today's format
+            run.write_config(run.config)  # from here on it has the current format
             for number in range(version, FORMAT):
                 _TIDY[number](run)
     except (OSError, RunError) as error:
         raise RunError(
-            f"{run.path}: of run format {version}, and cannot be brought up to date ({one_line(error)}); "
-            "copy it to if it can be written, or open it with the version of unrolled that made it"
+            f"{run.path}: has the old run format {version} and cannot be migrated ({one_line(error)}); "
+            "copy it to a folder that can be written to, or open it with the version of unrolled that wrote it"
         ) from error
     return run
 
@@ -58,7 +58,7 @@ def _from_1(run: Run) -> None:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         entries = {entry["name"]: (entry["step"], entry["digests"]) for entry in index.values()}
         best = index.get("best", {}).get("name")
-    except FileNotFoundError:  # not a checkpoint yet
+    except FileNotFoundError:  # no checkpoint yet
         return
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder / 'index.json'}: damaged ({one_line(error)})") from error
@@ -77,7 +77,7 @@ def _from_1(run: Run) -> None:
         for path in (*inside.iterdir(), inside):
             flush(path)
     if len(problems) == len(entries):
-        raise RunError(f"{problems[0]}; no other checkpoint of this run is whole")
+        raise RunError(f"{problems[0]}; no other checkpoint of this run is intact")
     for problem in problems:
         warnings.warn(f"{problem}; it is left out", RecoveryWarning, stacklevel=5)
 
@@ -96,11 +96,11 @@ def _state_from_1(old: dict[str, Any]) -> dict[str, Any]:
 
     new = {name: value for name, value in old.items() if name != "random_cuda"}
     if "random" in old:
-        drawn = {"torch": old["random"], "device": old["random_cuda"]}  # and from no other generators
+        drawn = {"torch": old["random"], "device": old["random_cuda"]}  # format 1 used no other generators
         new["random"] = [{**random_state(torch.device("cpu")), **drawn}]
     return new
 
 
 _STEPS: dict[int, Callable[[Run], None]] = {1: _from_1}
-#: What can go once the directory is of the next format.
+#: Functions that delete the files of a format after the migration to the next one.
 _TIDY: dict[int, Callable[[Run], None]] = {1: _tidy_1}

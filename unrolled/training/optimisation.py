@@ -1,4 +1,4 @@
-"""From settings to an optimiser, a learning rate for every moment, and clipped gradients."""
+"""Builds the optimiser, schedules the learning rate, clips gradients and finds the device."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import nn
 from unrolled.errors import ConfigurationError
 from unrolled.training.config import TrainingConfig
 
-_FLOOR = 0.01  # where the cosine ends, as a share of the peak
+_FLOOR = 0.01  # the end of the cosine schedule, as a fraction of the peak
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimiser that `config` names; weight decay acts on matrices alone."""
+    """Return the optimiser that `config` names; weight decay applies only to matrices."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
@@ -38,7 +38,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
 
 
 def memory_kinds(config: TrainingConfig) -> dict[str, type]:
-    """What the optimiser remembers of each parameter, by name: found out by a step of a small one."""
+    """Return the types of the optimiser's state for a parameter, by name, found by one step on a small model."""
     model = nn.Linear(1, 1)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -48,7 +48,7 @@ def memory_kinds(config: TrainingConfig) -> dict[str, type]:
 
 
 def learning_rate(config: TrainingConfig, step: int, epochs: float, progress: float, plateaus: int) -> float:
-    """The rate of update `step` (from 0), after `epochs` passes and a share `progress` of the run."""
+    """Return the learning rate of update `step` (from 0), after `epochs` passes and the fraction `progress`."""
     rate = config.learning_rate
     if config.warmup_steps:
         rate *= min(1.0, (step + 1) / config.warmup_steps)
@@ -62,7 +62,7 @@ def learning_rate(config: TrainingConfig, step: int, epochs: float, progress: fl
 
 
 def clip_gradients(model: nn.Module, config: TrainingConfig) -> float:
-    """Clip as `config` says and return the norm that the gradient had before."""
+    """Clip the gradients by the settings in `config`, and return their norm before."""
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm or math.inf)
     if config.clip_value:
@@ -71,10 +71,10 @@ def clip_gradients(model: nn.Module, config: TrainingConfig) -> float:
 
 
 def find_device(name: str) -> torch.device:
-    """The device called `name`; ConfigurationError if this machine has none of that name."""
+    """Return the device `name`; ConfigurationError if this machine does not have it."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:  # of the processes on one host, each has a GPU to itself
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # each process on a host has its own GPU
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     if not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", name):
         raise ConfigurationError(

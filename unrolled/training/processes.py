@@ -1,4 +1,4 @@
-"""The processes that train one model together: this one alone, or those that `torchrun` started.
+"""The processes that train one model together: only this one, or those that `torchrun` started.
 
 Several processes, or a precision other than float32, need Lightning Fabric; one process in float32 does not import it.
 """
@@ -26,17 +26,17 @@ PATIENCE = timedelta(minutes=30)
 
 
 def rank() -> int:
-    """The number of this process among all, from 0."""
+    """Return the number of this process, from 0."""
     return int(os.environ.get("RANK", 0))
 
 
 def size() -> int:
-    """How many processes `torchrun` started, on all hosts together; 1 without it."""
+    """Return the number of processes that `torchrun` started on all hosts; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 class Processes:
-    """This process alone."""
+    """A single process."""
 
     rank, size = 0, 1
 
@@ -46,35 +46,35 @@ class Processes:
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """The columns of a batch of `count` that belong to this process."""
+        """Return the columns of a batch of `count` that belong to this process."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def wrap(self, model: nn.Module, loss: Loss) -> Loss:
-        """A `loss`, which calls `model`, whose gradients are the mean over all processes."""
+        """Wrap `loss`, which calls `model`, so that gradients are averaged over all processes."""
         return loss
 
     def alone(self) -> AbstractContextManager[Any]:
-        """A context in which gradients are not exchanged: they are added to those of the next pass."""
+        """Return a context in which gradients are not exchanged but added to those of the next pass."""
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def all_reduce(self, *values: float) -> tuple[float, ...]:
-        """Each value summed over all processes."""
+        """Return each value summed over all processes."""
         return values
 
     def gather(self, value: Any) -> list[Any]:
-        """The value of every process, in their order."""
+        """Return the value of every process, in the order of their ranks."""
         return [value]
 
     def on_main(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in the main process; all processes get its result, or raise its error."""
+        """Run `work` in the main process; all processes return its result or raise an error."""
         return work()
 
 
 class FabricProcesses(Processes):
-    """Lightning Fabric: its DDP strategy over gloo or NCCL, and its precision."""
+    """Processes of Lightning Fabric, with DDP over gloo or NCCL, and Fabric's precision."""
 
     def __init__(self, device: torch.device, precision: str) -> None:
         from lightning_fabric import Fabric
@@ -95,7 +95,7 @@ class FabricProcesses(Processes):
             precision="bf16-mixed" if precision == "bf16" else "32-true",
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its hints are for those who wrote the loop
+            warnings.simplefilter("ignore")  # Fabric's hints are for the loop's authors
             self.fabric.launch()
 
     def wrap(self, model: nn.Module, loss: Loss) -> Loss:
@@ -136,20 +136,20 @@ class FabricProcesses(Processes):
         if failure is not None:
             raise failure
         if not outcome[1]:
-            raise ElsewhereError("the first process says why")
+            raise ElsewhereError("the main process reports the error")
         result: Result = outcome[0]
         return result
 
 
 class _Given:
-    """What a loss is called with; Fabric looks into lists, tuples and dataclasses, and would copy them."""
+    """The arguments of a loss in an object that Fabric does not look into; it copies lists, tuples and dataclasses."""
 
     def __init__(self, batch: Any, state: Any) -> None:
         self.batch, self.state = batch, state
 
 
 class _Lossy(nn.Module):
-    """A model's loss as a module, which is what DDP and a precision act on."""
+    """A model's loss as a module, because DDP and Fabric's precision wrap modules."""
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class _Lossy(nn.Module):
 
 
 def join(device: torch.device, precision: str) -> Processes:
-    """The processes that train together; ConfigurationError if the device lacks the precision."""
+    """Return the processes that train together; ConfigurationError if the device lacks the precision."""
     if precision == "bf16":
         _check_bf16(device)
     return FabricProcesses(device, precision) if size() > 1 or precision != "float32" else Processes()
@@ -168,15 +168,15 @@ def join(device: torch.device, precision: str) -> Processes:
 
 def _check_bf16(device: torch.device) -> None:
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        said = f"`precision=bf16`: {torch.cuda.get_device_name(device)} has no bf16"
+        said = f"`precision=bf16`: {torch.cuda.get_device_name(device)} does not support bf16"
         raise ConfigurationError(said, setting="precision")
     if device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
-        message = "this processor has no bf16 instructions: bf16 is slower here than float32"
+        message = "this processor has no bf16 instructions, so bf16 is slower than float32"
         warnings.warn(message, FallbackWarning, stacklevel=2)
 
 
 def lost(error: RuntimeError) -> str:
-    """What to say where a process has vanished in the middle of something common; empty if it is another error."""
+    """Return a message if the error means that another process has exited; otherwise an empty string."""
     said = str(error).lower()
     signs = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "socket", "timed out")
     if isinstance(error, torch.distributed.DistError) or any(sign in said for sign in signs):

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: one live line on a terminal, a plain line now and then elsewhere."""
+"""The display of training: a live line on a terminal, otherwise a plain line from time to time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN_EVERY_SECONDS = 10.0
 
 
 def clock(seconds: float) -> str:
-    """A length of time as a person writes it: 45s, 3m20s, 2h05m."""
+    """Return a duration as text: 45s, 3m20s, 2h05m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -23,7 +23,7 @@ def clock(seconds: float) -> str:
 
 
 class ProgressLine:
-    """The line of a run; `with` it, call `update` every step and `show` for what should stay on the screen."""
+    """A context manager for the line of a run: call `update` at every step, and `show` for text that stays."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -43,7 +43,7 @@ class ProgressLine:
             self._live.stop()
 
     def update(self, fraction: float, line: str) -> None:
-        """`fraction` of the run is done; `line` says how it goes."""
+        """Show that `fraction` of the run is done, with the status `line`."""
         if self._live is not None:
             self._live.update(self._task, completed=fraction, description=line)
         elif time.monotonic() - self._said > PLAIN_EVERY_SECONDS:
@@ -51,11 +51,11 @@ class ProgressLine:
             self.say(f"{fraction:4.0%} {line}")
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.console.print(Text(line), soft_wrap=True)
 
     def show(self, title: str, text: str) -> None:
-        """A piece of text under a title."""
+        """Print a piece of text under a title."""
         self.console.print(Rule(Text(title), align="left", style="dim"))
         self.console.print(Text(text), soft_wrap=True)
         self.console.print(Rule(style="dim"))

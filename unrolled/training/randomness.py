@@ -1,4 +1,4 @@
-"""All random generators that training may draw from: PyTorch's, NumPy's and Python's."""
+"""The random generators that training may use: PyTorch's, NumPy's and Python's."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """The same draws for the same seed, from every generator."""
+    """Seed every generator."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % (1 << 32))
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The state of every generator; that of the GPU where `device` is one."""
+    """Return the state of every generator, including the GPU's if `device` is one."""
     kind, key, position, has_gauss, gauss = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -28,7 +28,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Take up what `random_state` gave; KeyError, TypeError, ValueError or RuntimeError if it is something else."""
+    """Set the state that `random_state` returned; KeyError, TypeError, ValueError or RuntimeError if it is invalid."""
     torch.set_rng_state(state["torch"])
     if state["device"] is not None and device.type != "cpu":
         _accelerator(device).set_rng_state(state["device"], device)

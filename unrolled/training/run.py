@@ -1,6 +1,6 @@
 """The run directory: everything that training writes and that sampling, evaluation and analysis read.
 
-docs/runs.md says what is in it; unrolled/training/migration.py reads the older forms.
+docs/runs.md describes its content; unrolled/training/migration.py reads older formats.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from unrolled.settings import from_json
 from unrolled.training.links import is_plain_file, refuse_links
 
 FORMAT = 2
-#: How the name of everything ends that is not yet, or no longer, part of a run.
+#: The ending of the names of files that are not yet, or no longer, part of a run.
 TEMPORARY = ".tmp"
-#: In a directory whose text is still being read.
+#: The file that marks a directory whose data are still being prepared.
 _PREPARING = ".preparing"
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, short enough to stand inside a message."""
+    """Return an error's text, short enough for a part of another message."""
     said = getattr(error, "strerror", None) or str(error)
     return (said.splitlines() or [type(error).__name__])[0][:200]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace `path`, such that a reader or a crash sees the old file or the new one, never a part.
+    """Replace `path` so that a reader or a crash sees either the old file or the new one, never a part.
 
-    RunError if it cannot be written.
+    Raises RunError if it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        temporary.unlink(missing_ok=True)  # of a killed process that had this number
-        with temporary.open("xb") as file:  # which follows no link
+        temporary.unlink(missing_ok=True)  # left by a killed process with the same number
+        with temporary.open("xb") as file:  # "x" follows no link
             file.write(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
@@ -51,20 +51,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({one_line(error)})") from error
     finally:
-        with suppress(OSError):  # what failed has been said
+        with suppress(OSError):  # the failure is already reported
             temporary.unlink()
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run's first weights come from: another run, as its path was given, and the checkpoint that was read."""
+    """The source of a run's first weights: another run, with its path as it was given, and the checkpoint."""
 
     run: str
     checkpoint: str
-    """Which one was asked for: "best" or "last"."""
+    """The checkpoint that was requested: "best" or "last"."""
     step: int
     weights: str
-    """SHA-256 of its file of weights, in hexadecimal digits."""
+    """SHA-256 of the file of weights, in hexadecimal digits."""
 
     def __str__(self) -> str:
         return f"{self.run}, {self.checkpoint} checkpoint at step {self.step:,} (SHA-256 {self.weights[:12]})"
@@ -72,7 +72,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory that exists; `task` says which program it belongs to."""
+    """An existing run directory; `task` is the kind of the task that it belongs to."""
 
     path: Path
     task: str
@@ -82,9 +82,9 @@ class Run:
 
     @classmethod
     def read(cls, path: str | Path) -> tuple[Run, int]:
-        """The run as it lies there, and the version of its format, at most today's; `open_run` brings it up to date.
+        """Read a run and the version of its format, without migrating it; `open_run` does that.
 
-        RunError if there is no run, or one that this version cannot read.
+        Raises RunError if there is no run, or if this version cannot read it.
         """
         path = Path(path)
         if not path.is_dir():
@@ -116,9 +116,9 @@ class Run:
         resumable: bool = True,
         origin: Origin | None = None,
     ) -> Iterator[Run]:
-        """Make the directory for the preparations inside the `with` block; if they fail, it is taken away again.
+        """Create the directory, which the `with` block fills; after an error in the block it is removed again.
 
-        RunError if the directory holds anything already.
+        Raises RunError if the directory is not empty.
         """
         path = Path(path)
         try:
@@ -136,11 +136,11 @@ class Run:
         prepared_before = (path / _PREPARING).exists()
         if path.is_dir() and not prepared_before and any(child.name != ".lock" for child in path.iterdir()):
             raise RunError(f"{path}: is not empty; choose another `out`", setting="out")
-        made = not path.exists()
+        is_new = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            said = f"{path}: cannot make this directory ({one_line(error)}); choose another `out`"
+            said = f"{path}: cannot create this directory ({one_line(error)}); choose another `out`"
             raise RunError(said, setting="out") from error
         run, started = cls(path, task, config, origin), False
         try:
@@ -149,27 +149,28 @@ class Run:
                     raise RunError(f"{path}: holds another run; choose another `out`", setting="out")
                 started = True
                 (path / _PREPARING).touch()
-                _clear(path)  # what a killed process had prepared
+                _clear(path)  # files that a killed process prepared
                 yield run
                 run.write_config(config)
                 (path / _PREPARING).unlink()
         except BaseException:
             if started:
                 _clear(path)
-                for name in (_PREPARING, ".lock"):  # in this order: what is left by a kill between them is still free
+                for name in (_PREPARING, ".lock"):  # in this order, so that a kill in between leaves a usable directory
                     (path / name).unlink(missing_ok=True)
-            if made:
+            if is_new:
                 with suppress(OSError):
                     path.rmdir()
             raise
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing into this run meanwhile; RunError if one does already, or where what is
-        written would change something outside of it.
+        """Keep other processes from writing into this run within the block.
+
+        Raises RunError if another process holds the lock, or if writing would change a file outside of the run.
         """
         refuse_links(self.path, to_write=True)
-        # A singleton may be taken again by its holder: by a command, and by the loop that it calls.
+        # The holder of a singleton can lock it again: a command does, and then the loop that it calls.
         lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
         try:
             lock.acquire()
@@ -183,11 +184,11 @@ class Run:
             lock.release()
 
     def locked_by_another(self) -> bool:
-        """Whether some process is training this run now."""
+        """Return whether a process is training this run now."""
         return _is_locked(self.path)
 
     def remove_temporaries(self) -> None:
-        """Take away what killed processes left; only for the holder of the lock."""
+        """Remove the files that killed processes left; the caller must hold the lock."""
         for folder in (self.path, self.path / "checkpoints"):
             for path in folder.glob(f".*{TEMPORARY}"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -205,7 +206,7 @@ class Run:
         return self.path / "metrics.jsonl"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a torn last line, as a crash leaves it, is passed over."""
+        """Return the lines of metrics.jsonl; an incomplete last line, left by a crash, is skipped."""
         if not self.metrics_path.exists():
             return []
         lines = self.metrics_path.read_bytes().splitlines()
@@ -231,19 +232,19 @@ def _is_locked(path: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # where nobody can write, nobody trains
+    except OSError:  # nobody can train a run that cannot be written to
         return False
 
 
 def _clear(path: Path) -> None:
-    """Empty a directory but for its lock and the mark that it is being prepared."""
+    """Delete everything in a directory except its lock and the mark of its preparation."""
     for child in path.iterdir():
         if child.name not in (".lock", _PREPARING):
             shutil.rmtree(child) if child.is_dir() else child.unlink()
 
 
 def next_free(folder: Path, stem: str) -> Path:
-    """`folder/stem-1`, or with the first number that is not taken, or taken by preparations that were killed."""
+    """Return `folder/stem-N` with the first N that is unused or belongs to a preparation that was killed."""
     number = 1
     while (path := folder / f"{stem}-{number}").exists() and not _was_abandoned(path):
         number += 1
@@ -251,5 +252,5 @@ def next_free(folder: Path, stem: str) -> Path:
 
 
 def _was_abandoned(path: Path) -> bool:
-    """Whether this directory holds nothing but what a killed process had prepared."""
+    """Return whether a directory holds only the preparations of a killed process."""
     return (path / _PREPARING).exists() and not (path / "config.json").exists() and not _is_locked(path)

@@ -1,8 +1,8 @@
-"""What a checkpoint holds as safetensors files: a model's weights, and a nest of tensors, numbers and strings.
+"""The safetensors files of a checkpoint: a model's weights, and nested tensors, numbers and strings.
 
-The tensors are the file's; the nest around them is JSON in its header, with a tensor's name in its place. Nothing is
-unpickled when they are read, and equal content gives equal bytes: safetensors writes the entries of its metadata in an
-order that is drawn again for each file, so that every file here has one entry at most.
+The file holds the tensors. Its header holds the structure around them as JSON, with the tensors' names in their places.
+Reading unpickles nothing. Equal content gives equal bytes; because safetensors writes the entries of its metadata in a
+random order, every file here has at most one entry.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 KEY = "state"
-#: In the metadata of a file of weights: the names that share the memory of another, with that other name.
+#: The entry in the metadata of weights: the names that share another's memory, each with that other name.
 SHARED = "shared"
 
 
 def write_weights(model: nn.Module, path: Path) -> None:
-    """Write a model's `state_dict`; of names for one and the same tensor the first by the alphabet is kept.
+    """Write a model's `state_dict`; if several names share a tensor, only the alphabetically first is written.
 
-    `safetensors.torch.load_model` reads it back. RuntimeError if tensors overlap in another way.
+    `safetensors.torch.load_model` reads the file. Raises RuntimeError if tensors overlap in another way.
     """
     kept: dict[tuple[object, ...], str] = {}
     tensors: dict[str, Tensor] = {}
@@ -47,7 +47,10 @@ def write_state(state: dict[str, Any], path: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `write_state` wrote; ValueError, KeyError, TypeError, RecursionError or SafetensorError if it is not."""
+    """Read what `write_state` wrote.
+
+    Raises ValueError, KeyError, TypeError, RecursionError or SafetensorError if the file is something else.
+    """
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         state = _unpacked(json.loads(metadata[KEY]), file)
@@ -62,7 +65,7 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         value = value.detach().cpu().contiguous()
         whole = value.untyped_storage().nbytes() == value.nbytes
         shared = any(value.data_ptr() == other.data_ptr() for other in tensors.values())
-        tensors[name] = value if whole and not shared else value.clone()  # the format wants memory for each alone
+        tensors[name] = value if whole and not shared else value.clone()  # the format needs separate memory
         return {"tensor": name}
     if isinstance(value, dict):
         return {"items": [[key, _packed(part, tensors)] for key, part in value.items()]}
@@ -82,7 +85,7 @@ def _unpacked(value: Any, file: Any) -> Any:
         return value
     ((kind, content),) = value.items()
     if kind == "tensor":
-        return torch.clone(file.get_tensor(content))  # not a view of the file, which may go
+        return torch.clone(file.get_tensor(content))  # not a view of the file, which may be deleted
     if kind == "tuple":
         return tuple(_unpacked(part, file) for part in content)
     if kind == "items":

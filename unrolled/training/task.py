@@ -1,4 +1,4 @@
-"""What the training loop must know of the thing that it trains."""
+"""The interface between the training loop and what it trains."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class Batch(Protocol):
-    """What one update is computed from; `unrolled.data.batch.Batch` is made for it."""
+    """The data of one update; `unrolled.data.batch.Batch` implements it."""
 
     @property
     def count(self) -> int:
-        """The number of targets that the loss is a mean over."""
+        """The number of targets over which the loss is averaged."""
         ...
 
     @property
@@ -23,22 +23,22 @@ class Batch(Protocol):
         ...
 
     def share(self, rank: int, size: int) -> Batch:
-        """What process `rank` of `size` reads; never nothing."""
+        """Return what process `rank` of `size` reads; it is never empty."""
         ...
 
     def parts(self, count: int) -> Sequence[tuple[int, int, Batch]]:
-        """At most `count` parts to be read one after the other, each with its first row and the one after its last."""
+        """Split the batch into at most `count` parts, each with its first row and the row after its last."""
         ...
 
     def steps(self) -> Sequence[Batch]:
-        """The batch cut in time: gradients do not flow from one part to the part before, the state does."""
+        """Split the batch in time: the state is carried from one segment to the next, gradients do not flow back."""
         ...
 
     def to(self, device: torch.device) -> Batch: ...
 
 
 class Batches(Protocol):
-    """One pass over the data, in an order that depends on its number alone."""
+    """One pass over the data, in an order that depends only on the number of the pass and the seed."""
 
     def __len__(self) -> int: ...
 
@@ -46,7 +46,7 @@ class Batches(Protocol):
 
 
 class Trainable(Protocol):
-    """A task as the loop sees it."""
+    """The part of a task that the loop uses."""
 
     @property
     def model(self) -> nn.Module: ...
@@ -59,17 +59,17 @@ class Trainable(Protocol):
     def epoch(self, number: int) -> Batches: ...
 
     def loss(self, batch: Any, state: Any) -> tuple[Tensor, Any]:
-        """The loss summed over the targets that count, and the state after the last step: tensors `[..., B, H]`."""
+        """Return the loss, summed over the targets that count, and the state after the last step, `[..., B, H]`."""
         ...
 
     def validate(self, step: int | None = None) -> float | None:
-        """The mean loss on held-out data, after `step` updates of training; None if there is none."""
+        """Return the mean loss on held-out data after `step` updates; None if nothing was held out."""
         ...
 
     def preview(self, step: int) -> str:
-        """Something to look at; must not touch the global random generator."""
+        """Return text that shows the model's progress, without using the global random state."""
         ...
 
     def describe(self, loss: float) -> str:
-        """A loss in the words of the task, `loss 1.520 · 2.19 bits/char`."""
+        """Return a loss as text, in the units of the task: `loss 1.520 · 2.19 bits/char`."""
         ...

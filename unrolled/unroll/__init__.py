@@ -1,4 +1,4 @@
-"""The engine: unrolls any cell over time, by one of several backends that compute the same thing."""
+"""The engine. It unrolls any cell over time with one of several backends, which all compute the same result."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from unrolled.unroll.versions import BEFORE_2_12, is_exporting
 
 __all__ = ["BACKENDS", "unroll"]
 
-#: "eager" is the meaning. "native" compiles the cell for the CPU; "planned" runs its plan with PyTorch's operations;
-#: "torch" is PyTorch's fused kernels, for the three cells that it has. "auto" takes the first that applies of native,
-#: torch and eager.
+#: "eager" defines the result. "native" compiles the cell for the CPU; "planned" runs its plan with PyTorch's
+#: operations; "torch" uses PyTorch's fused kernels, which exist for three cells. "auto" uses the first of native,
+#: torch and eager that can run the cell.
 BACKENDS = ("auto", "eager", "native", "planned", "torch")
 
 
@@ -49,19 +49,19 @@ def unroll(
     backend: str = "auto",
     recompute_every: int | None = None,
 ) -> tuple[Tensor, State]:
-    """Run `cell` over `inputs` one step after the other.
+    """Run `cell` over `inputs`, one step after another.
 
     inputs: `[T, B, I]`, time first.
-    state: the state before the first step, a tensor `[B, size]` for each of `cell.state_names`; zeros where None.
-    lengths: `[B]`, whole numbers of any integer type, on any device: the steps of each sequence that count. After its
-        length a sequence keeps its state, its outputs are zero, and its inputs are not read.
+    state: the state before the first step, a tensor `[B, size]` for each of `cell.state_names`. Default: zeros.
+    lengths: `[B]`, the number of valid steps of each sequence, of any integer type and on any device. After its last
+        valid step a sequence keeps its state, its outputs are zero, and its inputs are not read.
     reverse: read from the last step to the first; with lengths, from each sequence's own last step.
     backend: one of `BACKENDS`.
-    recompute_every: keep states for backward only every so many steps and compute the rest again there: memory for T/k
-        states and k steps instead of T steps, for a third more time. √T is a good choice.
+    recompute_every: keep states for the backward pass only every k steps and recompute the others there. This needs
+        memory for T/k states and k steps instead of T steps, and computes the forward pass twice. √T is a good choice.
 
-    Returns `(outputs [T, B, state_sizes[0]], state)`; outputs stand at the step of their input, also in reverse.
-    Raises ShapeError on tensors that do not fit the cell, ConfigurationError on a backend that cannot run it.
+    Returns `(outputs [T, B, state_sizes[0]], state)`. Each output is at the step of its input, also in reverse.
+    Raises ShapeError if a tensor does not fit the cell, ConfigurationError if the backend cannot run it.
     """
     check_module(cell)
     _check_dimensions(inputs)
@@ -70,7 +70,7 @@ def unroll(
     if backend == "torch" and not has_kernel(cell):
         raise ConfigurationError(f"PyTorch has no kernel for {type(cell).__name__}: use backend='auto' or 'eager'")
     if backend in ("auto", "native") and inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        # Autocast is for single operations; a whole loop is fastest, and best, in the type of its weights.
+        # Autocast is meant for single operations. A whole loop is fastest and most accurate in its weights' dtype.
         dtype = next((p.dtype for p in cell.parameters() if p.is_floating_point()), inputs.dtype)
         with torch.autocast("cpu", enabled=False):
             given = None if state is None else pytree.tree_map(lambda part: part.to(dtype), state)
@@ -93,10 +93,10 @@ def unroll(
             return outside_graph(_in_pieces, *pieces)
         return _in_pieces(*pieces)
     if torch.compiler.is_compiling() and backend != "torch" and not exporting:
-        # torch._dynamo comes with it: seconds, that few need
+        # This imports torch._dynamo, which takes seconds.
         from unrolled.unroll.operator import outside_graph, runs_own_code, unroll_captured
 
-        # PyTorch 2.11 takes no module for a constant; and a graph would not see the settings of own code change.
+        # PyTorch 2.11 does not accept a module as a constant, and a graph would miss changed settings of user code.
         if backend in ("auto", "native") and (BEFORE_2_12 or runs_own_code(cell)):
             return outside_graph(unroll, cell, inputs, state, lengths=lengths, reverse=reverse, backend=backend)
         captured = unroll_captured(cell, inputs, state, lengths, reverse) if backend in ("auto", "native") else None
@@ -106,12 +106,12 @@ def unroll(
     form: Form = None
     if isinstance(cell, Cell):
         check_inputs(cell, inputs)
-        if state is not None or type(cell).initial_state is not Cell.initial_state:  # zeros need no room of their own
+        if state is not None or type(cell).initial_state is not Cell.initial_state:  # zeros need no memory
             state = _check_state(cell, inputs, state)
     elif state is None:
         if exporting:
             raise ConfigurationError(
-                f"torch.export cannot keep how {type(cell).__name__} makes its own first state: give unroll a state"
+                f"torch.export cannot capture how {type(cell).__name__} creates its first state: give unroll a state"
             )
         return _start(cell, inputs, lengths, reverse, backend, recompute_every)
     else:
@@ -128,12 +128,11 @@ def unroll(
 def _run(
     cell: Cell, inputs: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, backend: str
 ) -> tuple[Tensor, State]:
-    """By the first backend that can."""
-    if any(
-        part.size(0) != inputs.size(1) for part in state or ()
-    ):  # the loop broadcasts one row, or says what is wrong
+    """Run `cell` with the first backend that can."""
+    # The loop broadcasts a state of one row; for another number of rows it raises its own error.
+    if any(part.size(0) != inputs.size(1) for part in state or ()):
         if backend in ("planned", "native") or lengths is not None:
-            raise ShapeError(f"the states of {title(cell)} must have {inputs.size(1)} rows, as many as the input")
+            raise ShapeError(f"the states of {title(cell)} must have {inputs.size(1)} rows, like the input")
         return unroll_eager(cell, inputs, tuple(state or ()), None, reverse)
     failed: UntraceableError | CompilerError | None = None
     reason = why_not_native(inputs, state, cell) if backend in ("auto", "native") else None
@@ -144,7 +143,7 @@ def _run(
             return unroll_planned(cell, inputs, state, lengths, reverse, native=backend == "native")
         except (UntraceableError, CompilerError) as error:
             raise ConfigurationError(f"{title(cell)}: {error}: use backend='eager'") from error
-    # One step of a user's module is done sooner than its plan is found.
+    # Running one step of a user's module takes less time than looking up its plan.
     single = isinstance(cell, Foreign) and len(inputs) == 1
     if backend == "auto" and reason is None and not single and not is_refused(cell, inputs, lengths):
         try:
@@ -153,17 +152,17 @@ def _run(
             failed = error
     if state is None:
         state = cell.initial_state(inputs.size(1), like=inputs)
-    # PyTorch's kernels have no rule for vmap, and none for the other transforms that is worth having.
+    # PyTorch's kernels have no batching rule for vmap and no useful rules for the other transforms.
     plain = backend == "eager" or not has_kernel(cell)
     plain = plain or (backend == "auto" and is_followed(chain((inputs, *state), tensors_of(cell))))
-    made = (unroll_eager if plain else unroll_kernel)(cell, inputs, state, lengths, reverse)
-    if failed is not None:  # only now: where the step itself is at fault, its own error says more
+    result = (unroll_eager if plain else unroll_kernel)(cell, inputs, state, lengths, reverse)
+    if failed is not None:  # after the run: if the step itself is wrong, its own error says more
         say_fallback(title(cell), failed)
         if not isinstance(failed, PassingError):
             refuse(cell, inputs, lengths)
     elif plain and backend == "auto" and reason is not None and is_about_types(inputs, state):
         say_fallback(title(cell), reason)
-    return made
+    return result
 
 
 def _in_pieces(
@@ -198,11 +197,11 @@ def _start(
     backend: str,
     recompute_every: int | None,
 ) -> tuple[Tensor, State]:
-    """Unroll a module of the user that makes its own first state: its first step is run as it stands."""
+    """Unroll a user's module that creates its own first state, by running its first step directly."""
     if lengths is not None and (reverse or bool((lengths == 0).any())):
         raise ConfigurationError(
-            f"{type(module).__name__} makes its own first state, which a sequence that starts late or never has no "
-            "use for: give unroll a state"
+            f"{type(module).__name__} creates its first state in its first step, but with these lengths some sequence "
+            "does not take that step: give unroll a state"
         )
     output, state = first_step(module, inputs[-1] if reverse else inputs[0])
     if inputs.size(0) == 1:
@@ -226,7 +225,7 @@ def _check_dimensions(inputs: Tensor) -> None:
 
 
 def check_inputs(cell: Cell, inputs: Tensor) -> None:
-    """ShapeError if `inputs` is not `[T, B, input_size]` with T at least 1."""
+    """Raise ShapeError if `inputs` is not `[T, B, input_size]` with T at least 1."""
     if inputs.dim() != 3 or inputs.size(2) != cell.input_size:
         raise ShapeError(f"inputs must be [T, B, {cell.input_size}] for {cell}, got {list(inputs.shape)}")
     _check_dimensions(inputs)
@@ -246,14 +245,14 @@ def _check_state(cell: Cell, inputs: Tensor, state: State | Tensor | None) -> St
 
 
 def check_lengths(inputs: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor | None:
-    """The lengths as int64 on the device of `inputs [T, B, ...]`; None if there are none, or no sequences.
+    """Return the lengths as int64 on the device of `inputs [T, B, ...]`, or None if there are no lengths or sequences.
 
-    ShapeError if they do not fit.
+    Raises ShapeError if they do not fit the inputs.
     """
     if lengths is None:
         return None
     try:
-        # NumPy's arrays may lie backwards in memory, or have other bytes first: PyTorch takes neither.
+        # PyTorch rejects NumPy arrays with negative strides or in another byte order.
         values = lengths if isinstance(lengths, Tensor) or not hasattr(lengths, "tolist") else lengths.tolist()
         given = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -262,14 +261,14 @@ def check_lengths(inputs: Tensor, lengths: Tensor | Sequence[int] | None) -> Ten
     if list(given.shape) != [batch]:
         raise ShapeError(f"lengths must be [{batch}], one a sequence, got {list(given.shape)}")
     whole = given.dtype != torch.bool and not given.is_floating_point() and not given.is_complex()
-    if torch.compiler.is_compiling():  # a graph that is captured for any values looks at these when it runs
+    if torch.compiler.is_compiling():  # a captured graph serves any lengths, so it checks them when it runs
         if not whole:
             raise ShapeError(f"lengths must be whole numbers, got a tensor of {given.dtype}")
         return _checked_later(given.to(inputs.device, torch.int64), steps)
-    if batch == 0:  # an empty list has become floating
+    if batch == 0:  # an empty list becomes a floating-point tensor
         return None
-    lengths = given.to(inputs.device, torch.int64) if whole else given  # narrow types overflow
-    if whole and torch._C._functorch.is_batchedtensor(lengths):  # one step of vmap has no values to look at
+    lengths = given.to(inputs.device, torch.int64) if whole else given  # narrow integer types would overflow
+    if whole and torch._C._functorch.is_batchedtensor(lengths):  # inside vmap there are no values to check
         return lengths
     if not whole or int(lengths.min()) < 0 or int(lengths.max()) > steps:
         raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {given.tolist()}")
@@ -277,7 +276,7 @@ def check_lengths(inputs: Tensor, lengths: Tensor | Sequence[int] | None) -> Ten
 
 
 def _checked_later(lengths: Tensor, steps: int) -> Tensor:
-    """The lengths in a graph that is being captured, which raises an error where they do not fit when it runs."""
+    """Return the lengths for a graph that is being captured; when it runs, it raises an error if they do not fit."""
     if is_exporting():
         torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), "lengths must be whole numbers from 0 to T")
         return lengths
@@ -287,7 +286,7 @@ def _checked_later(lengths: Tensor, steps: int) -> Tensor:
 
 
 class _Room(types.ModuleType):
-    """This module, which can be called as its one function: `from unrolled import unroll` finds the module."""
+    """A module that can be called like its one function, since `from unrolled import unroll` may find the module."""
 
     __call__ = staticmethod(unroll)
 

@@ -1,4 +1,4 @@
-"""Any module as a cell: what the engine asks of a step, and how other people's modules are made to answer."""
+"""Adapters that make a cell of any module: the engine's contract for a step, and the modules of users that meet it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch.utils import _pytree as pytree
 from unrolled.cells import Cell, State
 from unrolled.errors import ConfigurationError, ShapeError
 
-#: How a module takes its state: None for a bare tensor, the number of tensors in a plain tuple, or, for whatever else
-#: there is (lists, dicts, namedtuples, tuples of tuples), PyTorch's description of its structure.
+#: The form in which a module takes its state: None for a bare tensor, the number of tensors for a plain tuple, and
+#: PyTorch's TreeSpec for anything else (lists, dicts, namedtuples, tuples of tuples).
 Form = int | pytree.TreeSpec | None
 
 
 class WrapperCell(Cell):
-    """A cell that is made around another again in every call, as noise is; it has that cell's states, and its start."""
+    """A cell that wraps another one for the length of a call, such as noise. It has that cell's states and start."""
 
     def __init__(self, cell: Cell) -> None:
-        nn.Module.__init__(self)  # the sizes were checked when `cell` was made
+        nn.Module.__init__(self)  # the sizes were checked when `cell` was built
         self.cell = cell
         self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
         self.state_names = cell.state_names  # type: ignore[misc]
@@ -38,7 +38,7 @@ class WrapperCell(Cell):
 
 
 class WithOutput(Cell):
-    """A cell whose output is not its first state: `step` gives both, and `forward` the state alone."""
+    """A cell whose output is not its first state: `step` returns both, and `forward` returns the state alone."""
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         raise NotImplementedError
@@ -48,7 +48,7 @@ class WithOutput(Cell):
 
 
 class Foreign(WithOutput):
-    """Somebody else's module, `(x, state) -> state` or `(x, state) -> (output, state)`, as a cell.
+    """A user's module, `(x, state) -> state` or `(x, state) -> (output, state)`, as a cell.
 
     own_output: in a layer, the width of an output that is not the first state.
     """
@@ -70,11 +70,11 @@ class Foreign(WithOutput):
 
 
 class Held(WithOutput):
-    """A cell that moves only where the last feature of its input is 1, and keeps its state where that is 0.
+    """A cell that takes a step only if the last feature of its input is 1, and keeps its state if that feature is 0.
 
-    Where it is held, the cell is computed all the same, with the state that is kept, and its result is thrown away. The
-    gradient of that is zero as long as the cell has a finite derivative there: the eager loop does better, which gives
-    it the state before the first step.
+    For a sequence that keeps its state, the step is still computed, from that state, and its result is discarded. The
+    gradient of the discarded result is zero only if the cell has a finite derivative at that state. The eager loop
+    avoids this condition: there such a step starts from the state before the first step.
     """
 
     def __init__(self, cell: Cell) -> None:
@@ -90,12 +90,12 @@ class Held(WithOutput):
         moves = x[:, -1:] > 0
         output, new = step(self.cell, x[:, :-1], state)
         held = tuple(torch.where(moves, after, before) for after, before in zip(new, state, strict=True))
-        # Where the output is the first state, that of a held step is never looked at.
+        # If the output is the first state, nothing reads the output of a held step.
         return held[0] if output is new[0] else output, held
 
 
 def step(cell: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
-    """One step of a cell: its output, and its new state."""
+    """Run one step of a cell and return its output and its new state."""
     if isinstance(cell, WithOutput):
         return cell.step(x, state)
     new = new_state(cell, x, state)  # type: ignore[arg-type]
@@ -103,15 +103,15 @@ def step(cell: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
 
 
 def stepper(cell: nn.Module) -> Callable[[Tensor, State], tuple[Tensor, State]]:
-    """`step` for one cell, with as little as possible left to do at every step."""
+    """Return `step` for one cell, with everything that is the same at every step done in advance."""
     if not isinstance(cell, Foreign):
         return partial(step, cell)
     module, form = cell.module, cell.form
     if form is None:
 
         def bare(x: Tensor, state: State) -> tuple[Tensor, State]:
-            made = module(x, state[0])
-            return (made, (made,)) if isinstance(made, Tensor) else _read(module, made, None)
+            result = module(x, state[0])
+            return (result, (result,)) if isinstance(result, Tensor) else _read(module, result, None)
 
         return bare
     if isinstance(form, int):
@@ -120,9 +120,9 @@ def stepper(cell: nn.Module) -> Callable[[Tensor, State], tuple[Tensor, State]]:
 
 
 def new_state(cell: Cell, x: Tensor, state: State) -> State:
-    """What a cell's `forward` returns, as a tuple: a bare tensor is the new state of a cell that has one.
+    """Return what a cell's `forward` returns as a tuple; a cell with one state may return a bare tensor.
 
-    ConfigurationError if it is no state of that cell.
+    Raises ConfigurationError if it is not a state of that cell.
     """
     new = cell(x, state)
     if type(new) is tuple and len(new) == len(state):
@@ -140,12 +140,12 @@ def new_state(cell: Cell, x: Tensor, state: State) -> State:
 
 
 def title(cell: nn.Module) -> str:
-    """The name of the class that the user wrote, inside what the engine and its layers put around it."""
+    """Return the name of the class that the user wrote, without the wrappers of the engine and its layers."""
     return type(innermost(cell)).__name__
 
 
 def innermost(cell: nn.Module) -> nn.Module:
-    """The user's own object, inside what the engine and its layers put around it again in every call."""
+    """Return the user's own object, without the wrappers that the engine and its layers add in every call."""
     while True:
         if "origin" in vars(cell):
             cell = cell.origin  # type: ignore[assignment]
@@ -158,27 +158,28 @@ def innermost(cell: nn.Module) -> nn.Module:
 
 
 def check_module(module: object) -> None:
-    """ConfigurationError if `module` is nothing that can be unrolled."""
+    """Raise ConfigurationError if `module` cannot be unrolled."""
     if isinstance(module, nn.Module):
         return
     if isinstance(module, type):
-        what, advice = f"the class {module.__name__}", f"make one first: {module.__name__}(input_size, hidden_size)"
+        what = f"the class {module.__name__}"
+        advice = f"create an instance first: {module.__name__}(input_size, hidden_size)"
     else:
         what = f"a {type(module).__name__}"
-        advice = "put the step into the forward(x, state) of a torch.nn.Module, so that its parameters are known"
+        advice = "write the step as the forward(x, state) of a torch.nn.Module, so that its parameters are known"
     raise ConfigurationError(f"unroll takes a Cell or a torch.nn.Module, got {what}: {advice}")
 
 
 def adapt(module: nn.Module, inputs: Tensor, state: Any) -> tuple[Foreign, State]:
-    """The cell that a module is, and its state as a tuple."""
+    """Return a module as a cell, and its state as a tuple."""
     tensors, form = unpack(state)
     if not tensors or any(not isinstance(part, Tensor) or part.dim() != 2 for part in tensors):
-        raise ShapeError(f"the state of {type(module).__name__} must be a tensor [B, size], or a tuple of such")
+        raise ShapeError(f"the state of {type(module).__name__} must be a tensor [B, size], or a tuple of such tensors")
     return Foreign(module, form, inputs.size(-1), tuple(part.size(1) for part in tensors)), tensors
 
 
 def unpack(state: Any) -> tuple[State, Form]:
-    """The tensors of a state, and the form that they had."""
+    """Return the tensors of a state, and their form."""
     if isinstance(state, Tensor):
         return (state,), None
     if type(state) is tuple and all(isinstance(part, Tensor) for part in state):
@@ -188,81 +189,82 @@ def unpack(state: Any) -> tuple[State, Form]:
 
 
 def pack(tensors: State, form: Form) -> Any:
-    """The reverse of `unpack`."""
+    """Return the state that `unpack` took apart."""
     if form is None:
         return tensors[0]
     return tuple(tensors) if isinstance(form, int) else pytree.tree_unflatten(list(tensors), form)
 
 
 def returned(state: State, form: Form) -> Any:
-    """A last state in the form in which the first one was given; a bare tensor comes back as a tuple of one."""
+    """Return the last state in the form of the first one, except that a bare tensor becomes a tuple of one."""
     return pack(state, form) if isinstance(form, pytree.TreeSpec) else state
 
 
-#: Which of its two results a module's state is, once that has been found out.
+#: For modules that return two values: whether the pair is the state, or its second value is.
 _forms: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
 def first_step(module: nn.Module, x: Tensor) -> tuple[Tensor, Any]:
-    """Output and state of a module of the user that is given no state, in the form that it takes.
+    """Return the output and the state of a user's module that is called without a state.
 
-    A pair that it returns is its state where it takes that pair as one, and else output and state.
+    If the module returns a pair and accepts that pair as its state, the pair is its state. Otherwise it is
+    `(output, state)`.
     """
     try:
-        made = module(x, None)
+        result = module(x, None)
     except TypeError as error:
         raise ConfigurationError(f"{type(module).__name__} cannot start without a state: give unroll one") from error
-    if not isinstance(made, Sequence) or len(made) != 2:
-        return made if isinstance(made, Tensor) else made[0], made
+    if not isinstance(result, Sequence) or len(result) != 2:
+        return result if isinstance(result, Tensor) else result[0], result
     if module not in _forms:
         try:
             with torch.no_grad():
-                module(x, made)
+                module(x, result)
             _forms[module] = True
         except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
             _forms[module] = False
-    return made[0], made if _forms[module] else made[1]
+    return result[0], result if _forms[module] else result[1]
 
 
-def _read(module: nn.Module, made: Any, form: Form) -> tuple[Tensor, State]:
-    """Output and state of what a step returned, for a state of that form."""
+def _read(module: nn.Module, result: Any, form: Form) -> tuple[Tensor, State]:
+    """Return the output and the state in what a step returned, for a state of that form."""
     if isinstance(form, pytree.TreeSpec):
-        tensors = _leaves(made, form)
+        tensors = _leaves(result, form)
         if tensors is not None:
             return tensors[0], tensors
-        if isinstance(made, Sequence) and len(made) == 2 and isinstance(made[0], Tensor):
-            tensors = _leaves(made[1], form)
+        if isinstance(result, Sequence) and len(result) == 2 and isinstance(result[0], Tensor):
+            tensors = _leaves(result[1], form)
             if tensors is not None:
-                return made[0], tensors
+                return result[0], tensors
     elif form is None:
-        if isinstance(made, Tensor):
-            return made, (made,)
-        if isinstance(made, Sequence) and len(made) == 1:
-            return made[0], tuple(made)
-        if isinstance(made, Sequence) and len(made) == 2:
-            output, new = made
+        if isinstance(result, Tensor):
+            return result, (result,)
+        if isinstance(result, Sequence) and len(result) == 1:
+            return result[0], tuple(result)
+        if isinstance(result, Sequence) and len(result) == 2:
+            output, new = result
             return output, (new,) if isinstance(new, Tensor) else tuple(new)
-    elif isinstance(made, Sequence):
-        if len(made) == form and all(isinstance(part, Tensor) for part in made):
-            return made[0], tuple(made)
-        if len(made) == 2 and isinstance(made[1], Sequence) and len(made[1]) == form:
-            return made[0], tuple(made[1])
+    elif isinstance(result, Sequence):
+        if len(result) == form and all(isinstance(part, Tensor) for part in result):
+            return result[0], tuple(result)
+        if len(result) == 2 and isinstance(result[1], Sequence) and len(result[1]) == form:
+            return result[0], tuple(result[1])
     raise ConfigurationError(
         f"{type(module).__name__} must return its new state, or (output, state); its state is "
         f"{'a tensor' if form is None else f'{form} tensors' if isinstance(form, int) else f'of the form {form}'}"
     )
 
 
-def _leaves(made: Any, form: pytree.TreeSpec) -> State | None:
-    """The tensors of a state of that form, or of another sequence in place of one; None if it is neither."""
+def _leaves(result: Any, form: pytree.TreeSpec) -> State | None:
+    """Return the tensors of a state of that form, or of a sequence of as many tensors; None for anything else."""
     if (
-        isinstance(made, list | tuple)
-        and len(made) == form.num_leaves
-        and all(isinstance(each, Tensor) for each in made)
+        isinstance(result, list | tuple)
+        and len(result) == form.num_leaves
+        and all(isinstance(each, Tensor) for each in result)
     ):
-        return tuple(made)
+        return tuple(result)
     try:
-        found = form.flatten_up_to(made)
+        found = form.flatten_up_to(result)
     except ValueError:
         return None
     return tuple(found) if all(map(_is_tensor, found)) else None

@@ -1,9 +1,9 @@
-"""One step's graph as C: products with packed matrices, and between them loops over a row's columns.
+"""Generates the C of one step: products with packed matrices, and loops over a row's columns between them.
 
-Every operation but a product treats its rows one by one. A *level* `(segment, pass)` says when a value is ready: a
-product opens a new segment, a reduction over a row's columns a new pass. Values of one level and width are computed in
-one loop, each pulled from what it depends on and held in registers; memory is written only for what a product, a later
-loop or the caller reads.
+Every operation except a product treats each row independently. The *level* `(segment, pass)` of a value says when the
+value is ready: a product starts a new segment, and a reduction over a row's columns starts a new pass. One loop
+computes all values of one level and width. It keeps them in registers and writes to memory only what a product, a
+later loop or the caller reads.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from unrolled.unroll.words import operation
 class Step:
     """The C of one step.
 
-    `places`: where the row values among the graph's inputs lie; `vectors`: the C names of those without rows.
-    `outputs`: what to compute, and where to put it.
+    places: the memory of those inputs of the graph that have rows.
+    vectors: the C names of the inputs without rows.
+    outputs: the values to compute, and the memory to write them to.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Step:
         outputs: Sequence[tuple[fx.Node, Place]],
     ) -> None:
         self.places, self.vectors = dict(places), vectors
-        self.scratch = 0  # elements a row
+        self.scratch = 0  # elements per row
         self.inputs = set(placeholders(graph))
         self.loops: dict[tuple[Level, int], Loop] = {}
         self.products: list[Product] = []
@@ -56,7 +57,7 @@ class Step:
                 self._fill(node)
         self._share()
 
-    # Where values lie
+    # The memory of values
 
     def _place(self, node: fx.Node) -> None:
         if node.target in PRODUCTS:
@@ -75,7 +76,7 @@ class Step:
         return Place(f"s + {size(start, 'scratch')} * N + (r - first) * {size(columns)}", columns)
 
     def _fill(self, node: fx.Node) -> None:
-        """See to it that a placed value gets to its place."""
+        """Plan the code that writes a value with a place to that place."""
         if node.target in PRODUCTS:
             matrix, bias = node.args[-1], node.args[0] if node.target is aten.addmm.default else None
             if matrix not in self.vectors:
@@ -107,7 +108,7 @@ class Step:
     def _base(self, node: fx.Node) -> tuple[fx.Node, int]:
         return shown(node, self.inputs | self.places.keys())
 
-    # When values are ready
+    # The levels of values
 
     def level(self, node: fx.Node) -> Level:
         if node in self.inputs:
@@ -125,14 +126,14 @@ class Step:
         return max((self.level(argument) for argument in node.all_input_nodes), default=(0, 0))
 
     def ready(self, node: fx.Node, level: Level) -> bool:
-        """Whether a loop of `level` can read `node` from memory, rather than compute it."""
+        """Return whether a loop of `level` can read `node` from memory instead of computing it."""
         if node not in self.places:
             return False
         lasting = node in self.inputs or node.target in PRODUCTS or node.target in REDUCTIONS
         return lasting or (self.level(node) < level or node.target is aten.cat.default)
 
     def _share(self) -> None:
-        """Put in memory what is expensive and would be computed in more than one loop."""
+        """Store in memory the expensive values that more than one loop would compute."""
         while True:
             users: dict[fx.Node, set[tuple[Level, int]]] = {}
             for key, loop in self.loops.items():
@@ -154,8 +155,8 @@ class Step:
             self._store(node, self.places[node])
 
     def computed(self, roots: Iterable[fx.Node], level: Level) -> dict[fx.Node, None]:
-        """What a loop of `level` computes, rather than loads, to arrive at `roots`."""
-        found: dict[fx.Node, None] = {}  # in an order that is the same in every process, and so is the C
+        """Return the nodes that a loop of `level` computes, instead of loading them, to obtain `roots`."""
+        found: dict[fx.Node, None] = {}  # a dict keeps one order, so the C is the same in every process
         left = list(roots)
         while left:
             node = left.pop()
@@ -169,9 +170,10 @@ class Step:
     # C
 
     def code(self, packed: dict[fx.Node, str], together: bool = False) -> list[str]:
-        """The statements of step `t` for rows `first` to `first + N`; `packed` names the packed matrices.
+        """Return the statements of step `t` for rows `first` to `first + N`; `packed` names the packed matrices.
 
-        `together`: all threads have the same rows and share out the columns of the products; the first does the rest.
+        together: all threads work on the same rows. Each computes some columns of every product, and the first thread
+            does everything else.
         """
         lines: list[str] = []
         write, barrier = (self._share_of_product, ["#pragma omp barrier"]) if together else (self._product, [])

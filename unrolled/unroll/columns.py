@@ -1,4 +1,4 @@
-"""The C of one loop over the columns of a row: every value pulled from what it depends on, and held in a register."""
+"""Generates the C of one loop over the columns of a row. It computes each value from its inputs, in registers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unrolled.unroll.words import ROWS, operation, without_rows
 
 
 def width(node: fx.Node) -> int:
-    """Columns of a row value: 1 for a value a row; UntraceableError if it is not rows of features."""
+    """Return the number of columns of a value with rows, 1 if it is `[B]`; UntraceableError if it is not `[B, n]`."""
     shape = node.meta["val"].shape
     if not shape or shape[0] != ROWS or len(shape) > 2:
         raise operation(f"makes a {shape_title(shape)} ({node.target})", node, "[B, features] compiles")
@@ -60,7 +60,7 @@ class LoopCode:
         return self._pointers[place.pointer]
 
     def value(self, node, offset: int, alone: bool = False) -> str:
-        """C for column `j + offset` of `node`; `alone`: for column `offset`, whatever j is."""
+        """Return the C for column `j + offset` of `node`, or for column `offset`, independent of j, if `alone`."""
         if not isinstance(node, fx.Node):
             return literal(node)
         if self._columns(node) == 1:
@@ -70,7 +70,7 @@ class LoopCode:
             text = self._text(node, offset, alone)
             name = f"v{len(self._names)}"
             kind = "MASK" if is_mask(node) else "REAL"
-            # What is the same in every column is computed before the loop.
+            # A value that is the same in every column is computed before the loop.
             (self.before if alone and self.loop.width > 1 else self.body).append(f"const {kind} {name} = {text};")
             self._names[key] = name
         return self._names[key]
@@ -120,13 +120,13 @@ class LoopCode:
 
 
 def view(node: fx.Node) -> tuple[fx.Node | None, int]:
-    """One step from a view of a row value to what it shows: the source, and its column 0's column there."""
+    """Return what a view shows, one step back: its source, and the source's column that is its column 0."""
     if node.target in ALIASES and not _broadcasts(node):
         return node.args[0], 0
     if node.target is aten.slice.Tensor:
         source, dim, start, _, step = (*node.args, *(0, 0, None, 1)[len(node.args) - 1 :])
         if dim % source.meta["val"].dim() != 1 or step != 1:
-            raise operation("takes rows, or columns that are not side by side", node, "x[:, a:b] compiles")
+            raise operation("selects rows, or columns that are not adjacent", node, "x[:, a:b] compiles")
         first, _, _ = slice(start, None).indices(width(source))
         return source, first
     if node.target is operator.getitem:
@@ -141,7 +141,7 @@ def view(node: fx.Node) -> tuple[fx.Node | None, int]:
 
 
 def shown(node: fx.Node, stop: Container[fx.Node]) -> tuple[fx.Node, int]:
-    """The value, among `stop` or computed, that `node` is a view of, and the column where it starts there."""
+    """Return the value in `stop`, or the computed value, that `node` is a view of, and its first column there."""
     offset = 0
     while node not in stop:
         source, start = view(node)
@@ -152,7 +152,7 @@ def shown(node: fx.Node, stop: Container[fx.Node]) -> tuple[fx.Node, int]:
 
 
 def _broadcasts(node: fx.Node) -> bool:
-    """Whether an alias shows one value a row as many."""
+    """Return whether an alias repeats one value per row as many columns."""
     before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
     if not after or after[0] != ROWS or len(after) > 2:
         raise operation(f"makes a {shape_title(after)} of a {shape_title(before)}", node, "[B, features] compiles")
@@ -164,7 +164,7 @@ def _index(offset: int, alone: bool) -> str:
 
 
 def literal(value) -> str:
-    """A Python number as C."""
+    """Return a Python number as C."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -174,7 +174,7 @@ def literal(value) -> str:
             return "(REAL)INFINITY" if value > 0 else "(-(REAL)INFINITY)"
         if math.isnan(value):
             return "(REAL)NAN"
-        # The whole numbers of a step are the sizes that its means divide by.
+        # A whole number in a step is usually a size that a mean divides by, so it becomes an argument of the C.
         whole = float(value).is_integer() and 2 < value < 1 << 24
         return f"((REAL){size(int(value))})" if whole else f"((REAL){float(value)!r})"
     raise UntraceableError(f"{value!r} has no C form")

@@ -20,25 +20,25 @@ from unrolled.unroll.native import build, find
 
 KERNEL, PRODUCT = (Path(__file__).with_name(name) for name in ("kernel.h", "product.c"))
 TYPES = {torch.float32: ("float", 8, "int32_t"), torch.float64: ("double", 4, "int64_t")}
-BLOCK = 96  # the most rows that a thread takes through a step at once
+BLOCK = 96  # the most rows that a thread computes in one step at once
 DEPTH = 384  # as in product.c
 
 
 @dataclass(eq=False)
 class Native:
-    """A C program and what its caller needs to know: call `compile` or `find`, then the program itself.
+    """A C program, and what its caller needs to know. Call `compile` or `find` first, then the program itself.
 
     key: the digest of the C, which identifies its library.
     source: the C itself; None for a program that was read from the cache. Its library is found by the key.
-    pointers: the number of addresses it takes: of vectors, arguments, double buffers and temporaries.
+    pointers: the number of addresses that it takes: of vectors, arguments, double buffers and temporaries.
     double_buffers: columns of each array `[2, B, columns]` that is allocated for the call.
     temporaries: columns of each array `[T, B, columns]` that is allocated for the call.
-    matrices, flat: which vectors are packed, and which are read as one row.
+    matrices, flat: the numbers of the vectors that are packed, and of those that are read as one row.
     packed: elements of all packed matrices.
     keeps_packed: whether a call returns the packed matrices, so that the next call can use them again.
     sizes: the numbers of columns that are passed to the C, so that one library serves every size.
-    scratch: elements that a thread needs for a row of the batch and for a row of all steps, and the least it needs.
-    work: floating-point operations for one row of T * B.
+    scratch: elements that a thread needs per row of the batch, elements per row of all steps, and the minimum.
+    work: floating-point operations for one of the T * B rows.
     """
 
     key: str
@@ -64,7 +64,7 @@ class Native:
         return self
 
     def find(self) -> bool:
-        """Load the library from the cache; returns whether it is there. CompilerError if the cache cannot be used."""
+        """Load the library from the cache and return whether it was there; CompilerError if the cache is unusable."""
         library = find(self.key)
         if library is not None:
             self._take(library)
@@ -83,7 +83,7 @@ class Native:
         arrays = ctypes.c_void_p * self.pointers, ctypes.c_long * (2 * len(self.matrices))
         sizes = (ctypes.c_long * len(self.sizes))(*self.sizes)
         self._loaded = function, tools(self.dtype), sizes, *arrays
-        # Opened once per program, so closed once: libraries of deleted plans do not stay in memory.
+        # A program opens its library once and closes it once, so libraries of deleted plans do not stay in memory.
         weakref.finalize(self, _close, library._handle).atexit = False
 
     def __call__(
@@ -97,12 +97,12 @@ class Native:
     ) -> Tensor | None:
         """Run the program.
 
-        strides: of the vectors. packed: what an earlier call with the same vectors returned, so that they need not be
-        packed again.
+        strides: the strides of the vectors.
+        packed: the result of an earlier call with the same vectors, which saves packing them again.
         """
         function, tools_at, sizes, pointer_array, stride_array = self._loaded
         rows = steps * batch
-        # Waking other threads would take longer; more threads than processors would wait for each other.
+        # For little work, waking other threads takes longer. More threads than processors would wait for each other.
         threads = 1 if self.work * rows < 1_000_000 else min(torch.get_num_threads(), _processors())
         blocks = min(BLOCK, -(-batch // threads)), min(BLOCK, -(-rows // threads))
         own = _whole(max(blocks[0] * self.scratch[0], blocks[1] * self.scratch[1], self.scratch[2]))
@@ -135,7 +135,7 @@ def _close(handle: int) -> None:
 
 
 def _whole(count: int) -> int:
-    """Rounded up to whole cache lines."""
+    """Round a number of elements up to whole cache lines."""
     return -(-count // 16) * 16
 
 
@@ -145,13 +145,13 @@ def preamble(real: str, lanes: int, mask: str) -> str:
 
 @functools.cache
 def _processors() -> int:
-    """The number of processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache
 def tools(dtype: torch.dtype) -> int:
-    """The address of the table of functions that multiply and pack matrices."""
+    """Return the address of the table of functions that multiply and pack matrices."""
     source = "\n".join([preamble(*TYPES[dtype]), *(path.read_text(encoding="utf-8") for path in (KERNEL, PRODUCT))])
     library = build(source, "-O3")
     return ctypes.addressof(ctypes.c_char.in_dll(library, "tools"))

@@ -1,19 +1,21 @@
-"""What a watch has seen of a cell: compared as a whole, and name by name where it differs."""
+"""The values that a watch has read from a cell. They are compared as a whole, then name by name if they differ."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
 
-#: Attributes, by the number of their module and their name.
+#: Attributes, each given by the number of its module and its name.
 Places = frozenset[tuple[int, str]]
 
 
 class Content(NamedTuple):
-    """What a step can have read, as values that are equal where nothing has changed.
+    """Everything that a step can have read, as values that compare equal if nothing has changed.
 
-    attributes: of each module; empty, or the names, the types of the values and the values.
-    members: the members of trusted classes. classes, globals: the user's own classes, and names in namespaces.
+    attributes: for each module, either empty or its attributes' names, types and values.
+    members: the members of trusted classes.
+    classes: the user's own classes.
+    globals: names in namespaces.
     """
 
     attributes: tuple[tuple, ...]
@@ -22,7 +24,7 @@ class Content(NamedTuple):
     globals: tuple[Hashable, ...] = ()
 
     def without(self, places: Places) -> Hashable:
-        """The same without the attributes at `places`."""
+        """Return the content without the attributes at `places`."""
         left = (
             tuple(entry for entry in _entries(each) if (number, entry[0]) not in places)
             for number, each in enumerate(self.attributes)
@@ -30,7 +32,7 @@ class Content(NamedTuple):
         return tuple(left), self[1:]
 
     def varying_floats(self, now: Content) -> Places:
-        """Where the two differ, if floats alone do; empty if anything else differs, or nothing."""
+        """Return the attributes that differ if all of them are floats; empty if anything else differs, or nothing."""
         if self[1:] != now[1:] or len(self.attributes) != len(now.attributes):
             return frozenset()
         found = set()
@@ -49,7 +51,7 @@ class Content(NamedTuple):
         return frozenset(found)
 
     def first_difference(self, now: Content) -> str:
-        """The name of an attribute that is not what it was."""
+        """Return the name of the first attribute that has changed."""
         for old, new in zip(self.attributes, now.attributes, strict=True):
             was, is_now = ({entry[0]: entry[1:] for entry in _entries(each)} for each in (old, new))
             for name in {**was, **is_now}:
@@ -59,5 +61,5 @@ class Content(NamedTuple):
 
 
 def _entries(attributes: tuple) -> Iterator[tuple[str, type, Any]]:
-    """The name, the type and the value of each attribute of a module."""
+    """Return the name, the type and the value of each attribute of a module."""
     return zip(*attributes, strict=True) if attributes else iter(())

@@ -1,4 +1,4 @@
-"""Runs a plan in native code."""
+"""The executor that runs a plan in native code."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from unrolled.unroll.workspace import empty
 if TYPE_CHECKING:
     from unrolled.unroll.plan import Plan
 
-_LITTLE = 1 << 19  # elements that are cheaper to keep in one tensor than in several
+_LITTLE = 1 << 19  # up to this many elements, one tensor is cheaper to allocate than several
 
 
 class NativeExecutor:
-    """As `TorchExecutor`, in native code."""
+    """Runs a plan's loops in native code; its methods are those of `Executor`."""
 
     def __init__(self, record: Record, plan: Callable[[], Plan], dtype: torch.dtype) -> None:
-        """`record` is what is kept of the plan; where it lacks a program, `plan` is called for."""
+        """Use the programs in `record`, the cached part of a plan; `plan` returns the plan if a program is missing."""
         self.schedule: Schedule = record.schedule
         self._record, self._plan, self._dtype = record, plan, dtype
         self._inference: Forward | None = None
@@ -45,7 +45,7 @@ class NativeExecutor:
         return trajectories, final
 
     def gradients(self, wanted: tuple[bool, ...]) -> Training:
-        """Both passes, compiled at once, so that what cannot be is known before anything has run."""
+        """Compile both passes at once, so that an error appears before anything has run."""
         if wanted not in self._training:
             with planning:
                 training = self._record.training.get(wanted)
@@ -63,7 +63,7 @@ class NativeExecutor:
         return Layout(self._plan(), self._dtype)
 
     def forward(self, gradients: Training, parameters, inputs, state, apart: bool = False):
-        """`apart`: keep one tensor for each of `gradients.forward.kept`, however little."""
+        """Run the forward pass; `apart`: allocate one tensor for each of `gradients.forward.kept`, however small."""
         trajectories, final, kept = self._call(gradients.forward, parameters, inputs, state, apart)
         return [trajectories[k] for k in self.schedule.visible], final, [*trajectories, *kept]
 
@@ -121,7 +121,7 @@ class NativeExecutor:
         return [*back.epilogue.after(1, *parameters, *given, *sums), *of_input], of_first
 
     def _finish(self, gradients: Training, parameters, inputs, trajectories, kept, rows):
-        """What is after the loop, by PyTorch's operations."""
+        """Compute what follows the loop with PyTorch's operations."""
         schedule, forward = self.schedule, gradients.forward
         if gradients.finish is None:
             return []
@@ -131,7 +131,8 @@ class NativeExecutor:
             parts = kept[0].split([steps * batch * columns for columns in forward.kept])
         parts = [part.view(steps, batch, columns) for part, columns in zip(parts, forward.kept, strict=True)]
         of_hoisted = dict(zip(forward.kept_hoisted, parts, strict=False))
-        hoisted = [of_hoisted.get(k, inputs) for k in range(schedule.hoisted)]  # what is not kept is x, or not read
+        # A hoisted value that is not kept is x, or is not read.
+        hoisted = [of_hoisted.get(k, inputs) for k in range(schedule.hoisted)]
         before = [trajectory[:-1] for trajectory in trajectories]
         given = gradients.outside(parameters)
         found = [rows[k] for k in gradients.backward.row_of]
@@ -146,14 +147,14 @@ class NativeExecutor:
 
 
 def _room(like: Tensor, sizes: Sequence[int], apart: bool) -> list[Tensor]:
-    """Memory of these sizes: of little ones in one tensor, unless they must be `apart`."""
+    """Allocate memory of these sizes, in one tensor if they are small, unless they must be `apart`."""
     if not apart and len(sizes) > 1 and sum(sizes) < _LITTLE:
         return [empty(like, sum(sizes))]
     return [empty(like, size) for size in sizes]
 
 
 def _places(kept: Sequence[Tensor], sizes: Sequence[int]) -> list[int]:
-    """Where each of the sizes begins."""
+    """Return the address at which each of the sizes starts."""
     if len(kept) == len(sizes):
         return [value.data_ptr() for value in kept]
     start, width = kept[0].data_ptr(), kept[0].element_size()

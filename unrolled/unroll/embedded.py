@@ -1,8 +1,8 @@
-"""Inputs that are rows of a table: what is hoisted out of the loop is computed once a row of the table.
+"""Inputs that are rows of a table, such as embedded characters: hoisted values are computed once per row of the table.
 
-A plan's hoisted values are made of each input by itself. Where T·B inputs are picked from a table of V rows, as
-embedded characters are, V of each hoisted value are enough; the loop is given those of its steps. And where a sequence
-is unrolled step by step with the same weights, as in a search, they can be kept from one step to the next.
+A plan computes its hoisted values from each input independently. If the T·B inputs are picked from a table of V rows,
+computing V rows is enough, and the loop reads the rows of its steps. If a sequence is unrolled step by step with the
+same weights, as in a search, the rows can also be kept from one step to the next.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Embedded(NamedTuple):
     tokens: Tensor
 
     def through(self, module: nn.Module) -> Embedded:
-        """What a module that treats its rows one by one makes of it."""
+        """Return the result of a module that treats each row independently."""
         return Embedded(module(self.table), self.tokens)
 
     def read(self, lengths: Tensor | None) -> Embedded:
-        """The same, where steps within the lengths are all that counts: of the padding no row is picked.
+        """Return an input of which only the steps within the lengths count: no row is picked for the padding.
 
-        And where a gradient is wanted, rows that nothing picks are replaced by one that is picked: what is computed
-        of a whole table has a gradient of zero there, which times a derivative of NaN is NaN.
+        If gradients are enabled, rows that no step picks are replaced by a row that is picked. Such a row has a
+        gradient of zero, but zero times a derivative of NaN would be NaN.
         """
         tokens = without_padding(self.tokens.unsqueeze(-1), lengths).squeeze(-1)
         table = self.table
@@ -52,25 +52,25 @@ class Embedded(NamedTuple):
 
     @property
     def repeats(self) -> bool:
-        """Whether a row comes twice on average, so that work on the table is less than on the input."""
+        """Whether rows repeat twice on average, so that computing on the table is less work than on the input."""
         return 2 * len(self.table) <= self.tokens.numel()
 
 
 class Hoisted(NamedTuple):
-    """What a layer's cell hoists of its input, `values [T, B, ·]`, and the cell that takes them in its place."""
+    """The values `[T, B, ·]` that a layer's cell hoists from its input, and the cell that reads them instead of it."""
 
     cell: Cell
     values: Tensor
 
     def through(self, module: nn.Module) -> Hoisted:
-        """Itself: the values lie after what there is between input and cell."""
+        """Return `self`: the values were computed after every module between the input and the cell."""
         return self
 
 
 def feed(cell: Cell, inputs: Embedded | Hoisted, backend: str) -> tuple[Cell, Tensor]:
-    """A cell and an input `[T, B, ·]` that unroll to what `cell` does over `inputs`: as little as possible is left.
+    """Return a cell and an input `[T, B, ·]` that unroll to the result of `cell` over `inputs`, with less work.
 
-    That is the cell itself, over the dense input, where nothing can be gained or native code does not serve.
+    Returns the cell itself and the dense input if that saves nothing or if native code cannot run the cell.
     """
     if isinstance(inputs, Hoisted):
         return inputs
@@ -82,12 +82,12 @@ def feed(cell: Cell, inputs: Embedded | Hoisted, backend: str) -> tuple[Cell, Te
 
 
 def _split(cell: Cell, table: Tensor, backend: str) -> tuple[_Fed, list[Tensor]] | None:
-    """The cell after what it hoists of a row, and its parameters; None if nothing can be gained."""
+    """Return the cell that reads hoisted values, and its parameters; None if nothing is saved."""
     plain = isinstance(cell, WrapperCell | WithOutput) or torch.compiler.is_compiling()
     if backend in ("auto", "native") and not plain and why_not_native(table, None) is None:
         try:
             planned, parameters, cell = find_plan(cell, table.dtype, table.device, native=True)
-        except (UntraceableError, CompilerError):  # which `unroll` will say
+        except (UntraceableError, CompilerError):  # `unroll` reports it
             return None
         if planned.schedule.hoisted_sizes:
             return _Fed(cell, planned.schedule), parameters
@@ -95,7 +95,7 @@ def _split(cell: Cell, table: Tensor, backend: str) -> tuple[_Fed, list[Tensor]]
 
 
 class _Fed(WrapperCell):
-    """A cell whose input is what its plan hoists, side by side."""
+    """A cell whose input is its plan's hoisted values, concatenated."""
 
     def __init__(self, cell: Cell, schedule: Schedule) -> None:
         super().__init__(cell)
@@ -103,9 +103,9 @@ class _Fed(WrapperCell):
         self.recurring = cell.recurring  # type: ignore[misc]
 
     def hoist(self, parameters: list[Tensor], table: Tensor) -> Tensor:
-        """The hoisted values of every row of a table, `[V, input_size]`."""
-        made = self.schedule.hoist(len(table), *self.schedule.prepare(len(table), *parameters), table)
-        return made[0] if len(made) == 1 else torch.cat(made, -1)
+        """Return the hoisted values of every row of a table, `[V, input_size]`."""
+        values = self.schedule.hoist(len(table), *self.schedule.prepare(len(table), *parameters), table)
+        return values[0] if len(values) == 1 else torch.cat(values, -1)
 
     def forward(self, x: Tensor, state: State) -> State:
         parts = self.schedule
@@ -114,9 +114,9 @@ class _Fed(WrapperCell):
 
 
 class KeptRows:
-    """What a cell hoists of each row of a table, made when it is asked for first: for searches, which go step by step.
+    """The values that a cell hoists from each row of a table, computed on first use, for searches step by step.
 
-    They are made again when a weight has changed in place. Nothing can be differentiated through them.
+    They are computed again when a weight has changed in place. They carry no gradient.
     """
 
     def __init__(
@@ -125,13 +125,13 @@ class KeptRows:
         self.cell, self._parameters = cell, parameters
         self._table, self._scale, self._projection = table, scale, projection
         self._versions: list[int] = []
-        with torch.inference_mode(False):  # they outlive this call, and are written to
+        with torch.inference_mode(False):  # they outlive this call and are written to later
             self._values = torch.empty(len(table), cell.input_size, dtype=table.dtype, device=table.device)
             self._made = torch.zeros(len(table), dtype=torch.bool, device=table.device)
 
     @torch.no_grad()
     def at(self, tokens: Tensor) -> Hoisted:
-        """The input of `tokens`, `[T, B]` or as the layer's inputs are."""
+        """Return the input for `tokens`, `[T, B]` or in the layout of the layer's inputs."""
         watched = [self._table, *self._projection.parameters(), *self._parameters]
         versions = [tensor._version for tensor in watched if not tensor.is_inference()]
         if versions != self._versions:
@@ -146,6 +146,6 @@ class KeptRows:
 
 
 def keep_rows(cell: Cell, table: Tensor, scale: float, projection: nn.Module, backend: str = "auto") -> KeptRows | None:
-    """For a cell that is fed rows of `projection(scale * table)`; None if native code does not serve."""
+    """Return the kept rows of a cell that reads rows of `projection(scale * table)`; None without native code."""
     found = _split(cell, table, backend)
     return None if found is None else KeptRows(*found, table, scale, projection)

@@ -1,4 +1,4 @@
-"""What runs a plan, and the first of the two that do: by PyTorch's operations, step by step."""
+"""The interface of executors, which run a plan, and the executor that uses PyTorch's operations."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ T = TypeVar("T")
 
 
 class HasChosen(Protocol):
-    """What an executor knows of the gradients that are wanted: `chosen` numbers those that there are."""
+    """What an executor prepared for the wanted gradients: `chosen` has the numbers of those that exist."""
 
     @property
     def chosen(self) -> tuple[int, ...]: ...
 
 
 class Executor(Protocol):
-    """Runs a plan, without autograd. The states of all steps are `[T + 1, B, size]`, those of a plan's visible ones."""
+    """Runs a plan without autograd.
+
+    A state of all steps is `[T + 1, B, size]`. Only the plan's visible states are returned for all steps.
+    """
 
     def gradients(self, wanted: tuple[bool, ...]) -> HasChosen:
-        """For `wanted`, one flag for each parameter and one for the input; all that can fail has been done then."""
+        """Prepare `wanted` gradients, a flag for each parameter and one for the input; nothing can fail after it."""
 
     def run(self, parameters: Tensors, inputs: Tensor, state: State | None) -> tuple[Tensors, State]:
-        """The visible states of all steps, and the last states; from zeros if `state` is None."""
+        """Return the visible states of all steps and the last states; start from zeros if `state` is None."""
 
     def forward(
         self, gradients: Any, parameters: Tensors, inputs: Tensor, state: State | None
     ) -> tuple[Tensors, State, Tensors]:
-        """As `run`, and what `backward` is to be given back."""
+        """Return the results of `run`, and the tensors to pass to `backward` as `kept`."""
 
     def backward(
         self,
@@ -50,10 +53,10 @@ class Executor(Protocol):
         of_states: Maybe,
         wants_first: bool,
     ) -> tuple[Tensors, State]:
-        """The gradients that `gradients.chosen` numbers, and those of the first states, if they are wanted.
+        """Return the gradients that `gradients.chosen` numbers, and those of the first states if `wants_first`.
 
-        `of_steps` are the gradients of the visible states after every step, `of_states` those of the last states; None
-        stands for zeros.
+        of_steps: the gradients of the visible states after every step. of_states: the gradients of the last states.
+        None in either means zeros.
         """
 
 
@@ -118,7 +121,7 @@ class TorchExecutor:
 
 
 def cut(values: Sequence[T], sizes: Sequence[int]) -> list[Sequence[T]]:
-    """`values` in pieces of the given sizes, and the rest."""
+    """Cut `values` into pieces of the given sizes, and return them with the rest."""
     pieces, start = [], 0
     for size in sizes:
         pieces.append(values[start : start + size])

@@ -1,4 +1,4 @@
-"""A plan in words: what is done once, what for all steps together, and what step by step."""
+"""Describes a plan in words: what runs once, what runs for all steps together, and what runs at every step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unrolled.unroll.trace import ROWS, aten, results
 
 
 def explain(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
-    """The plan of a training step of `cell` that wants every gradient; UntraceableError if there is none."""
+    """Describe the plan of a training step of `cell` with every gradient; UntraceableError if there is no plan."""
     plan = Plan(cell, dtype, torch.device("cpu"))
     gradients = plan.gradients((True,) * len(plan.parameter_names) + (True,))
     derivative = gradients.derivative

@@ -1,8 +1,8 @@
 """`unroll` for `torch.export`: a graph of PyTorch's own operators, which any process can load and run.
 
-A program that is saved knows neither this package nor its plans, so none of them may be in the graph. What stays is
-`torch.nn`'s own kernel where PyTorch has one for the cell, and else `scan`, PyTorch's operator for a loop whose body is
-the cell's step. Both serve any batch size; `scan` also serves any number of steps.
+A saved program must run without this package, so its graph contains no plans. It contains `torch.nn`'s kernel if
+PyTorch has one for the cell. Otherwise it contains `scan`, PyTorch's operator for a loop, with the cell's step as the
+body. Both accept any batch size; `scan` also accepts any number of steps.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from unrolled.unroll.kernels import has_kernel, unroll_kernel
 from unrolled.unroll.padding import steps_inside
 from unrolled.unroll.versions import BEFORE_2_13
 
-#: `scan` lost gradients through time where the first state wanted none.
+#: `scan` lost gradients through time if the first state did not require a gradient.
 _LOSES_GRADIENTS = BEFORE_2_13
 
 
 def unroll_exported(
     cell: Cell, inputs: Tensor, state: State, lengths: Tensor | None, reverse: bool, backend: str
 ) -> tuple[Tensor, State]:
-    """As `unroll_eager`, while `torch.export` traces."""
-    # A kernel fixes the number of steps, and TorchDynamo (strict=True) does not tell whether that is to be dynamic.
+    """Compute what `unroll_eager` computes, while `torch.export` traces."""
+    # A kernel fixes the number of steps, and TorchDynamo (strict=True) does not say whether it should be dynamic.
     steps_vary = torch.compiler.is_dynamo_compiling() or isinstance(inputs.size(0), torch.SymInt)
     if lengths is None and not steps_vary and has_kernel(cell) and backend != "eager":
         return unroll_kernel(cell, inputs, state, None, reverse)
     read: tuple[Tensor, ...] = (inputs,)
     if lengths is not None:
         inside = steps_inside(inputs.size(0), lengths)
-        # What lies after a sequence may be NaN. Its first step in that place, as elsewhere, would fix the batch's size.
+        # The padding may be NaN. Replacing it by the first step, as the other backends do, would fix the batch size.
         read = torch.where(inside, inputs, torch.zeros_like(inputs)), inside
     if reverse:
         read = tuple(part.flip(0) for part in read)
@@ -45,7 +45,7 @@ def unroll_exported(
 
 
 class _Step(nn.Module):
-    """A cell's step as `scan` wants it: results that share no memory with one another, nor with what was given."""
+    """A cell's step as `scan` requires it: its results share no memory with one another or with its arguments."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ def _scan_strict(advance: _Step, first: State, read: tuple[Tensor, ...]) -> tupl
     from torch._higher_order_ops import scan
 
     if _LOSES_GRADIENTS:
-        raise ConfigurationError("torch.export with strict=True wants PyTorch 2.13: use strict=False")
+        raise ConfigurationError("torch.export with strict=True requires PyTorch 2.13: use strict=False")
     return scan(lambda state, now: advance(state, *now), first, read)
 
 
 def _scan(advance: _Step, first: State, read: tuple[Tensor, ...]) -> tuple[State, Tensor]:
-    """`scan` would trace the step by TorchDynamo, whose result depends on what the process traced before."""
+    """Trace the step here, because `scan` would use TorchDynamo, whose result depends on the process's history."""
     tensors = {**dict(advance.named_parameters()), **dict(advance.named_buffers())}
     states, given = len(first), len(first) + len(read)
 
@@ -79,13 +79,13 @@ def _scan(advance: _Step, first: State, read: tuple[Tensor, ...]) -> tuple[State
 
     graph, constants = _trace(advance.cell, flat, states, (*first, *(part[0] for part in read), *tensors.values()))
     carried = (*tensors.values(), *(constant.clone() for constant in constants))  # a clone belongs to the graph
-    first = _lead(first, (*read, *carried))
+    first = _linked(first, (*read, *carried))
     *final, outputs = torch.ops.higher_order.scan(graph, list(first), list(read), carried)
     return tuple(final), outputs
 
 
-def _lead(first: State, others: tuple[Tensor, ...]) -> State:
-    """`first`, wanting a gradient where any of the others does, for otherwise theirs would be lost."""
+def _linked(first: State, others: tuple[Tensor, ...]) -> State:
+    """Return `first` with a gradient if any of the others requires one; otherwise `scan` loses their gradients."""
     if not _LOSES_GRADIENTS:
         return first
     others = tuple(other for other in others if other.is_floating_point())
@@ -96,10 +96,10 @@ def _lead(first: State, others: tuple[Tensor, ...]) -> State:
 def _trace(
     cell: Cell, function: Callable, states: int, samples: tuple[Tensor, ...]
 ) -> tuple[fx.GraphModule, list[Tensor]]:
-    """A step's graph, and the tensors that it reads besides its arguments: the graph takes them too, after these.
+    """Return a step's graph, and the other tensors that it reads, which the graph takes as its last arguments.
 
-    They may not stay in it, for a loop's body cannot be saved with tensors of its own.
-    UntraceableError if the step does what a graph does not keep.
+    They must be arguments, because the body of a loop cannot be saved with tensors of its own.
+    Raises UntraceableError if the step does something that a graph cannot contain.
     """
     from torch._higher_order_ops.utils import reenter_make_fx
     from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
@@ -108,36 +108,36 @@ def _trace(
     from unrolled.unroll.trace import placeholders, results
 
     before = [(part, dict(vars(part))) for part in cell.modules()]
-    with disable_proxy_modes_tracing(), torch.inference_mode(False):  # whose tensors count no changes
+    with disable_proxy_modes_tracing(), torch.inference_mode(False):  # inference tensors have no version
         samples = tuple(sample.clone() for sample in samples)
         versions = [sample._version for sample in samples]
         try:
-            made = reenter_make_fx(function)(*samples)
+            graph = reenter_make_fx(function)(*samples)
         except GuardOnDataDependentSymNode as error:
             raise _refusal(cell, "branches on a value") from error
     for part, attributes in before:
         for name, value in vars(part).items():
             if name not in attributes or attributes[name] is not value:
-                raise _refusal(cell, f"sets {type(part).__name__}.{name}, which no graph keeps")
+                raise _refusal(cell, f"sets {type(part).__name__}.{name}, which a graph cannot keep")
     if versions != [sample._version for sample in samples]:
         raise _refusal(cell, "changes its input, its state, a parameter or a buffer in place")
-    for sample, node in zip(samples[:states], results(made), strict=False):
+    for sample, node in zip(samples[:states], results(graph), strict=False):
         if sample.shape != node.meta["val"].shape or sample.dtype != node.meta["val"].dtype:
             raise _refusal(cell, "changes the shape or the type of its state")
-    last = placeholders(made)[-1]
+    last = placeholders(graph)[-1]
     constants: list[Tensor] = []
-    for node in made.graph.find_nodes(op="get_attr"):
-        value = getattr(made, node.target)
+    for node in graph.graph.find_nodes(op="get_attr"):
+        value = getattr(graph, node.target)
         if not isinstance(value, Tensor):
             continue
-        with made.graph.inserting_after(last):
-            last = made.graph.placeholder(f"constant_{len(constants)}")
+        with graph.graph.inserting_after(last):
+            last = graph.graph.placeholder(f"constant_{len(constants)}")
         constants.append(value)
         node.replace_all_uses_with(last)
-        made.graph.erase_node(node)
-    made.recompile()
-    return made, constants
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return graph, constants
 
 
 def _refusal(cell: Cell, what: str) -> UntraceableError:
-    return UntraceableError(f"torch.export cannot keep the step of {title(cell)}: it {what}")
+    return UntraceableError(f"torch.export cannot capture the step of {title(cell)}: it {what}")

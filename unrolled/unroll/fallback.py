@@ -1,4 +1,4 @@
-"""When native code cannot serve, and how a person learns of it: once."""
+"""Decides when native code cannot be used, and warns the user about it once."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from unrolled.errors import CompilerError, FallbackWarning, UntraceableError
 from unrolled.unroll.adapt import innermost
 
 T = TypeVar("T")
-#: `here` is set in a thread that tries a step: one that plans waits for it, so it must not plan itself.
+#: `here` is set in a thread that tries a step. The thread that plans waits for it, so it must not plan itself.
 _trying = threading.local()
 _said: set[str] = set()
 _MOST_SAID = 1000
-#: Cells that were refused, so that they are not asked again: by what they were called with.
+#: Cells that could not be compiled, with the circumstances of each refusal, so that they are not tried again.
 _refused: weakref.WeakKeyDictionary[nn.Module, set[Hashable]] = weakref.WeakKeyDictionary()
-#: Whether a tensor is one of the vmap that came before that of torch.func: autograd's `is_grads_batched` uses it.
+#: Whether a tensor belongs to the vmap that preceded torch.func's, which autograd's `is_grads_batched` uses.
 _is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: False)
 
 
 def guarded(function: Callable[..., T], *arguments: Any) -> T:
-    """`function(*arguments)`, with any error in planning as an UntraceableError: the eager loop then serves."""
+    """Return `function(*arguments)`; turn any error in planning into an UntraceableError, so that the loop runs."""
     try:
         return function(*arguments)
     except (UntraceableError, CompilerError):
@@ -43,10 +43,10 @@ def guarded(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def in_new_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """`function(*arguments)` in a thread of its own.
+    """Return `function(*arguments)`, computed in a new thread.
 
-    What the user has switched on in theirs, such as hooks on saved tensors, a mode that watches operations, or no
-    autograd within an operator, has no business in it.
+    A new thread is free of the modes that the user has enabled in theirs, such as hooks on saved tensors, a dispatch
+    mode, or disabled autograd within an operator.
     """
     with ThreadPoolExecutor(1, initializer=setattr, initargs=(_trying, "here", True)) as pool:
         return pool.submit(function, *arguments).result()
@@ -58,7 +58,7 @@ def _circumstances(cell: nn.Module, inputs: Tensor, lengths: Tensor | None) -> H
 
 
 def is_refused(cell: nn.Module, inputs: Tensor, lengths: Tensor | None) -> bool:
-    """Whether this very cell could not be compiled before, under the same circumstances."""
+    """Return whether this cell could not be compiled before under the same circumstances."""
     known = _refused.get(innermost(cell))
     return known is not None and _circumstances(cell, inputs, lengths) in known
 
@@ -68,7 +68,7 @@ def refuse(cell: nn.Module, inputs: Tensor, lengths: Tensor | None) -> None:
 
 
 def say_fallback(name: str, error: CompilerError | UntraceableError | str) -> None:
-    """Warn that a cell runs step by step, and why; each reason once."""
+    """Warn that a cell runs step by step, and why. Each reason is given once."""
     if isinstance(error, CompilerError):
         text = f"cells run step by step, not in native code: {error}"
     else:
@@ -84,12 +84,12 @@ def say_fallback(name: str, error: CompilerError | UntraceableError | str) -> No
 
 
 def is_transformed() -> bool:
-    """Whether a transform of torch.func is at work."""
+    """Return whether a transform of torch.func is active."""
     return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def is_about_types(inputs: Tensor, state: State) -> bool:
-    """Whether it is for the types of these tensors that native code does not serve, where otherwise it would."""
+    """Return whether the dtypes of these tensors are the only reason that native code cannot be used."""
     tensors = (inputs, *state)
     if is_transformed() or not all(tensor.device.type == "cpu" and tensor.numel() for tensor in tensors):
         return False
@@ -97,26 +97,26 @@ def is_about_types(inputs: Tensor, state: State) -> bool:
 
 
 def is_dual(tensors: Iterable[Tensor]) -> bool:
-    """Whether one of them has a tangent, of forward-mode differentiation."""
+    """Return whether one of the tensors has a tangent of forward-mode differentiation."""
     return forward_ad._current_level >= 0 and any(
         forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
     )
 
 
 def is_followed(tensors: Iterable[Tensor]) -> bool:
-    """Whether PyTorch must see every operation on these tensors: a transform is at work, or has made them."""
+    """Return whether PyTorch must see every operation on these tensors, because of a transform."""
     tensors = list(tensors)
     return is_transformed() or is_dual(tensors) or any(map(_is_batched, tensors))
 
 
 def tensors_of(cell: nn.Module) -> Iterator[Tensor]:
-    """Its parameters and buffers, one after the other."""
+    """Iterate over a cell's parameters and buffers."""
     yield from cell.parameters()
     yield from cell.buffers()
 
 
 def why_not_native(inputs: Tensor, state: State | None, cell: nn.Module | None = None) -> str | None:
-    """What forbids native code for these tensors, and those of the cell; None if nothing does."""
+    """Return why native code cannot be used for these tensors and the cell's; None if it can."""
     if torch.jit.is_tracing() or is_transformed() or getattr(_trying, "here", False):
         return "it is being traced or transformed"
     state = state or ()
@@ -127,11 +127,11 @@ def why_not_native(inputs: Tensor, state: State | None, cell: nn.Module | None =
         return "native code runs on the CPU"
     if any(tensor.dtype != inputs.dtype for tensor in state) or inputs.dtype not in (torch.float32, torch.float64):
         kinds = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
-        return f"native code computes in float32 or float64, input and state alike; these are {kinds}"
+        return f"native code needs input and state in float32 or both in float64; these are {kinds}"
     if inputs.numel() == 0 or any(tensor.numel() == 0 for tensor in state):
         return "there is nothing to compute"
     if torch.is_autocast_enabled("cpu"):
         return "autocast chooses other types for single operations"
     if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors):
-        return "a tensor is of a class of its own"
+        return "a tensor is an instance of a subclass of torch.Tensor"
     return None

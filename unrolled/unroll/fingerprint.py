@@ -1,7 +1,7 @@
-"""A hash of what decides a cell's step: the same in every process in which the step is the same.
+"""A hash of everything that decides a cell's step. Equal steps have equal hashes in every process.
 
-Beside settings and shapes that is code: of the cell's classes, and of all that they call, as far as it is neither this
-package's nor PyTorch's, whose versions count. Where something cannot be judged there is no fingerprint.
+The hash covers settings, shapes and code: the code of the cell's classes and of everything that they call. PyTorch and
+Python's own modules are represented by their versions. If something cannot be hashed reliably, there is no fingerprint.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from unrolled.unroll.watch import Itself
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(...), torch.dtype, torch.device)
 _WRAPPERS = (staticmethod, classmethod, types.MethodType)
-#: What a class has that no step reads.
+#: Members of a class that no step reads.
 _PASSED = {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__"}
 _PASSED |= {"__static_attributes__", "__parameters__", "__orig_bases__", "__abstractmethods__", "_abc_impl"}
 _PASSED |= {"__annotate__", "__annotate_func__", "__annotations_cache__"}
 
 
 class _UnknownError(Exception):
-    """Something whose meaning is not known to be the same elsewhere."""
+    """A value that may mean something else in another process."""
 
 
 def fingerprint(*things: Hashable) -> str | None:
-    """A hash of signatures as `describe` makes them, and other plain values; None if there can be none."""
+    """Return a hash of the results of `describe` and of other plain values; None if one cannot be hashed reliably."""
     reader = _Reader()
     try:
         for thing in (*things, torch.__version__, platform.python_version(), str(torch.get_default_dtype()), _own()):
@@ -47,7 +47,7 @@ def fingerprint(*things: Hashable) -> str | None:
 
 @functools.cache
 def _own() -> str:
-    """Of this package's own code."""
+    """Return a hash of this package's own code."""
     room = Path(__file__).parent
     files = sorted([*room.iterdir(), *(room.parent / "cells").iterdir(), *(room.parent / "layers").iterdir()])
     texts = [path.read_bytes() for path in files if path.suffix in (".py", ".c", ".h")]
@@ -55,7 +55,7 @@ def _own() -> str:
 
 
 def _is_known(module: str | None) -> bool:
-    """Whether a module's code is given by versions: PyTorch's, Python's own, and this package's cells and layers."""
+    """Return whether a hash or a version covers a module's code: PyTorch's, Python's, or this package's own."""
     root = (module or "").split(".")
     known = root[0] in sys.stdlib_module_names and root[0] != "__main__"
     return known or root[0] == "torch" or root[:2] in (["unrolled", name] for name in ("unroll", "cells", "layers"))
@@ -74,11 +74,11 @@ class _Reader:
             self.hash.update(f"{type(word).__name__}:{word!r};".encode())
 
     def _again(self, value: object) -> bool:
-        """Whether `value` was read before; its number stands for it then."""
+        """Hash the number of `value`, and return whether it was read before."""
         known = id(value) in self._seen
         if not known:
             self._seen[id(value)] = len(self._alive)
-            self._alive.append(value)  # no other object may come to have its address
+            self._alive.append(value)  # keeps its address from being used again
         self._say(self._seen[id(value)])
         return known
 
@@ -89,7 +89,7 @@ class _Reader:
             self._say(value)
         elif isinstance(value, Itself):
             self.read(value.value)
-        elif isinstance(value, Schedule):  # made of the cell beside it
+        elif isinstance(value, Schedule):  # it follows from the cell, which is hashed too
             self._say("schedule")
         elif isinstance(value, tuple | list):
             self._say(type(value).__qualname__, len(value))
@@ -138,7 +138,7 @@ class _Reader:
         for cell in value.__closure__ or ():
             try:
                 self.read(cell.cell_contents)
-            except ValueError:  # empty yet
+            except ValueError:  # still empty
                 self._say("empty")
         names = self._read_code(value.__code__)
         for name in sorted(names):
@@ -149,19 +149,19 @@ class _Reader:
                 self._say("attribute", name)
 
     def _read_global(self, value: Any, names: set[str]) -> None:
-        """Of another module, what may be meant of it is read: all that has one of the names in the code."""
+        """Read a global; of a module, read every member whose name appears in the code."""
         if not isinstance(value, types.ModuleType) or _is_known(value.__name__):
             self.read(value)
             return
         self._say("module", value.__name__)
         if self._again(value):
-            raise _UnknownError  # its names were looked at with another code's
+            raise _UnknownError  # it was read for the names in another function's code
         for name in sorted(names & set(vars(value))):
             self._say(name)
             self._read_global(getattr(value, name), names)
 
     def _read_code(self, code: types.CodeType) -> set[str]:
-        """Reads a function's code; the names that it uses."""
+        """Read a function's code and return the names that it uses."""
         self._say(code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_argcount)
         names = set(code.co_names)
         for constant in code.co_consts:

@@ -1,9 +1,9 @@
-"""What is left to do after the loop, sorted for native code: the gradients of the parameters and of the input.
+"""Splits the work after the loop for native code: the gradients of the parameters and of the input.
 
-before        parameters and constants alone: what the rows are multiplied with
-rows          what is computed row by row: the gradient of the input, and what contractions read
-contractions  over the rows of all steps: products of two row values, and sums of one
-after         the parameters' gradients, from the contractions: as a rule these themselves
+before        values of parameters and constants alone, which the rows are multiplied with
+rows          values computed row by row: the gradient of the input, and the arguments of contractions
+contractions  over the rows of all steps: products of two values with rows, and sums of one
+after         the parameters' gradients, computed from the contractions; usually they are equal
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unrolled.unroll.words import operation
 
 @dataclass(frozen=True)
 class Contraction:
-    """`left^T @ right` over the rows, or the sum of `left` if there is no right."""
+    """`left^T @ right` over the rows, or the sum of `left` if `right` is None."""
 
     node: fx.Node
     left: fx.Node
@@ -29,9 +29,9 @@ class Contraction:
 
 
 class Finish:
-    """Sorts `graph`, a plan's `Gradients.traced`; `fixed` numbers its inputs that have no rows.
+    """The parts of `graph`, a plan's `Gradients.traced`; `fixed` has the numbers of its inputs without rows.
 
-    Raises UntraceableError if something in it has no place.
+    Raises UntraceableError if an operation belongs to none of the parts.
     """
 
     def __init__(self, graph: fx.GraphModule, fixed: Sequence[int], of_input: bool) -> None:
@@ -41,17 +41,17 @@ class Finish:
         known: dict[tuple, Contraction] = {}
         for node in list(graph.graph.nodes):
             if node.op == "call_function" and not _of_rows(node) and any(map(_of_rows, node.all_input_nodes)):
-                made = _contraction(graph, node)
-                same = known.setdefault((made.left, made.right, made.node.meta["val"].shape), made)
-                if same is not made:
-                    made.node.replace_all_uses_with(same.node)
+                new = _contraction(graph, node)
+                same = known.setdefault((new.left, new.right, new.node.meta["val"].shape), new)
+                if same is not new:
+                    new.node.replace_all_uses_with(same.node)
         self.contractions = list(known.values())
         found = results(graph)
         of_parameters = found[:-1] if of_input else found
         sums = [contraction.node for contraction in self.contractions]
         values = [contraction.left for contraction in self.contractions]
         values += [contraction.right for contraction in self.contractions if contraction.right is not None]
-        #: What the rows must be computed for: the input's gradient first, if there is one.
+        #: The results of `rows`: the input's gradient first, if it is wanted.
         self.wanted = list(dict.fromkeys([*found[len(of_parameters) :], *values]))
         rows = [node for node in graph.graph.nodes if node.op == "call_function" and _of_rows(node)]
         read = dict.fromkeys(argument for node in rows for argument in node.all_input_nodes)
@@ -64,7 +64,7 @@ class Finish:
         self.order = self._order(sums)
 
     def _order(self, sums: list[fx.Node]) -> list[int] | None:
-        """The results of `after` as the numbers of contractions, reshaped at most; None if they are more."""
+        """Return the numbers of the contractions that are the results of `after`; None if they need computing."""
         given = placeholders(self.after)[-len(sums) :]
         order: dict[int, tuple[int, ...]] = {}
         for node in results(self.after):
@@ -98,7 +98,7 @@ def _contraction(graph: fx.GraphModule, node: fx.Node) -> Contraction:
             width(value)
             if every == [0]:
                 return Contraction(node, value, None)
-            with graph.graph.inserting_before(node):  # over the rows first, the columns after them
+            with graph.graph.inserting_before(node):  # sum over the rows first, then over the columns
                 first = graph.graph.call_function(aten.sum.dim_IntList, (value, [0], True))
             first.meta = {**node.meta, "val": value.meta["val"].sum(0, keepdim=True)}
             node.args = (first, *node.args[1:])

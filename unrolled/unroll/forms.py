@@ -1,8 +1,8 @@
-"""Plans as data: what of a plan is kept in a file, and how it is made again of what stands there.
+"""Plans as data: how a plan is written to a file, and how it is read and checked.
 
-A file is JSON: `[graphs, value]`, where a graph stands in the value by its number. Whatever is read has one of the
-forms below, with numbers in their bounds; nothing in a file is run. The C of a program is not kept: its library is
-known by the digest of the C, which is generated here.
+A file is JSON: `[graphs, value]`, and the value refers to graphs by their numbers. Everything that is read must have
+one of the forms below, with numbers within bounds, and nothing in a file is executed. The C of a program is not
+written: its library is found by the digest of the C.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unrolled.unroll.passes import Backward, Epilogue, Forward, Training
 from unrolled.unroll.schedule import Schedule
 from unrolled.unroll.vectors import Outside, Vectors
 
-#: Elements of a constant that is kept: they are scalars and small triangles.
+#: The most elements of a constant in a file. Constants are scalars and small triangular matrices.
 _CONSTANT = 1 << 16
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float64, torch.float16)}
 _DTYPES |= {
@@ -33,14 +33,14 @@ Form = Callable[[Any, list[Graph]], Any]
 
 
 def write(value: object) -> bytes:
-    """DamagedError if something has no form."""
+    """Return the content of a file; DamagedError if a part of `value` has no form."""
     graphs: dict[str, int] = {}
     value = _written(value, graphs)
     return json.dumps([[json.loads(graph) for graph in graphs], value], separators=(",", ":")).encode()
 
 
 def read(form: Form, content: bytes) -> Any:
-    """What was written, in the form that is expected; DamagedError if it is not."""
+    """Return the value in a file; DamagedError if it does not have the expected form."""
     try:
         stored, value = json.loads(content)
         return form(value, [_graph(graph) for graph in stored])
@@ -68,12 +68,12 @@ def _written(value: Any, graphs: dict[str, int]) -> Any:
     raise DamagedError(f"{type(value).__name__} has no place in a plan")
 
 
-# -- forms: each takes what stands in the file, and the graphs --------------------------------------------------------
+# -- forms: each takes a value of the file, and the graphs ------------------------------------------------------------
 
 
 def whole(value: Any, graphs: list[Graph]) -> int:
     if type(value) is not int or not 0 <= value < 1 << 40:
-        raise DamagedError("no size")
+        raise DamagedError("not a size")
     return value
 
 
@@ -85,19 +85,19 @@ def flag(value: Any, graphs: list[Graph]) -> bool:
 
 def text(value: Any, graphs: list[Graph]) -> str:
     if type(value) is not str or len(value) > 1000:
-        raise DamagedError("no name")
+        raise DamagedError("not a name")
     return value
 
 
 def dtype(value: Any, graphs: list[Graph]) -> torch.dtype:
     if not isinstance(value, str) or value not in _DTYPES:
-        raise DamagedError("no type")
+        raise DamagedError("not a dtype")
     return _DTYPES[value]
 
 
 def digest(value: Any, graphs: list[Graph]) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
-        raise DamagedError("no digest")
+        raise DamagedError("not a digest")
     return value
 
 
@@ -110,22 +110,22 @@ def maybe(form: Form) -> Form:
 
 
 def several(form: Form, kind: Callable[..., Any] = tuple) -> Form:
-    """As many as there are."""
+    """Return the form of a list of any length."""
 
     def read(value: Any, graphs: list[Graph]) -> Any:
         if not isinstance(value, list):
-            raise DamagedError("no list")
+            raise DamagedError("not a list")
         return kind(form(part, graphs) for part in value)
 
     return read
 
 
 def row(*forms: Form) -> Form:
-    """One of each."""
+    """Return the form of a list with one value of each of the forms."""
 
     def read(value: Any, graphs: list[Graph]) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) != len(forms):
-            raise DamagedError("no row of its length")
+            raise DamagedError("a list of another length")
         return tuple(form(part, graphs) for form, part in zip(forms, value, strict=True))
 
     return read
@@ -138,23 +138,23 @@ def mapping(key: Form, form: Form) -> Form:
 
 def source_kind(value: Any, graphs: list[Graph]) -> str:
     if value not in ("input", "saved", "deferred"):
-        raise DamagedError("a row value of no kind")
+        raise DamagedError("an unknown kind of row value")
     return value
 
 
-def made(kind: Callable[..., Any], *forms: Form) -> Form:
-    """An object of its fields, in their order."""
+def instance(kind: Callable[..., Any], *forms: Form) -> Form:
+    """Return the form of an object, a list of its fields in order."""
     parts = row(*forms)
     return lambda value, graphs: kind(*parts(value, graphs))
 
 
 def _native(*values: Any) -> Native:
-    """A program that was kept: without its C."""
+    """Return a program read from a file, which does not have its C."""
     return Native(values[0], None, *values[1:])
 
 
 def checked(form: Form, check: Callable[[Any], bool]) -> Form:
-    """Where `check` holds."""
+    """Return `form` with the condition that `check` holds for the value."""
 
     def read(value: Any, graphs: list[Graph]) -> Any:
         found = form(value, graphs)
@@ -167,18 +167,18 @@ def checked(form: Form, check: Callable[[Any], bool]) -> Form:
 
 sizes = several(whole)
 native = checked(
-    made(
+    instance(
         _native, digest, dtype, whole, sizes, sizes, sizes, sizes, whole, flag, sizes, row(whole, whole, whole), whole
     ),
     lambda found: found.pointers < 1 << 16,
 )
-outside = made(Outside, graph, whole, whole, maybe(graph), maybe(graph))
+outside = instance(Outside, graph, whole, whole, maybe(graph), maybe(graph))
 vectors = checked(
-    made(Vectors, outside, sizes, dtype, maybe(several(row(whole, whole), list)), several(sizes, list)),
+    instance(Vectors, outside, sizes, dtype, maybe(several(row(whole, whole), list)), several(sizes, list)),
     lambda found: len(found.views or ()) == len(found.strides),
 )
 schedule = checked(
-    made(
+    instance(
         Schedule,
         *(text, several(text), sizes, several(flag), whole, whole, sizes, sizes, graph, graph, graph, maybe(graph)),
     ),
@@ -189,32 +189,32 @@ schedule = checked(
     ),
 )
 forward = checked(
-    made(Forward, native, vectors, flag, several(whole, list), mapping(whole, whole), *[several(whole, list)] * 2),
+    instance(Forward, native, vectors, flag, several(whole, list), mapping(whole, whole), *[several(whole, list)] * 2),
     lambda found: len(found.kept_hoisted) <= len(found.kept),
 )
 epilogue = checked(
-    made(Epilogue, several(sizes, list), maybe(several(whole, list)), graph, flag),
+    instance(Epilogue, several(sizes, list), maybe(several(whole, list)), graph, flag),
     lambda found: all(k < len(found.shapes) for k in found.order or ()),
 )
 backward = checked(
-    made(Backward, native, vectors, maybe(epilogue), several(whole, list), several(whole, list)),
+    instance(Backward, native, vectors, maybe(epilogue), several(whole, list), several(whole, list)),
     lambda found: all(k < len(found.rows) for k in found.row_of),
 )
-training = made(Training, forward, backward, sizes, outside, maybe(graph), whole, several(row(source_kind, whole)))
+training = instance(Training, forward, backward, sizes, outside, maybe(graph), whole, several(row(source_kind, whole)))
 record = checked(
     row(schedule, maybe(forward), mapping(several(flag), training)),
     lambda found: _is_whole(*found),
 )
 
 
-#: What a `Generator` keeps: what is prepared of the parameters, and the loop.
+#: The parts of a `Generator`: the graph that prepares the parameters, and the loop.
 generated = checked(
     row(graph, native), lambda found: max((*found[1].matrices, *found[1].flat, -1)) < len(found[0].outputs)
 )
 
 
 def _is_whole(schedule: Schedule, inference: Forward | None, trainings: dict[tuple[bool, ...], Training]) -> bool:
-    """Whether the passes are those of the schedule: each with as many addresses as its program takes."""
+    """Return whether the passes fit the schedule, and each has as many addresses as its program takes."""
     parameters, states = len(schedule.parameter_names), schedule.states
     for one in (inference, *(one.forward for one in trainings.values())):
         if one is None:
@@ -236,7 +236,7 @@ def _is_whole(schedule: Schedule, inference: Forward | None, trainings: dict[tup
 
 
 def _takes(found: Forward | Backward, parameters: int, arguments: int) -> bool:
-    """Whether its vectors and so many other addresses are what the program takes."""
+    """Return whether the program of `found` takes its vectors and that many other addresses."""
     program, vectors, compute = found.program, found.vectors, found.vectors.compute
     count = program.pointers - len(program.double_buffers) - len(program.temporaries) - arguments
     given = min(compute.count, len(compute.prepare.outputs))
@@ -251,7 +251,7 @@ def _takes(found: Forward | Backward, parameters: int, arguments: int) -> bool:
 
 def _below(value: Any, count: int) -> int:
     if type(value) is not int or not 0 <= value < count:
-        raise DamagedError("a number of nothing")
+        raise DamagedError("an index out of range")
     return value
 
 
@@ -261,13 +261,13 @@ def _below(value: Any, count: int) -> int:
 def _graph(stored: Any) -> Graph:
     inputs, constants, nodes, outputs = stored
     if type(inputs) is not int or not 0 <= inputs < 1 << 16:
-        raise DamagedError("no number of inputs")
+        raise DamagedError("not a number of inputs")
     if not isinstance(nodes, list) or not isinstance(outputs, list) or any(type(k) is not int for k in outputs):
-        raise DamagedError("no graph")
+        raise DamagedError("not a graph")
     for node in nodes:
         name, args, kwargs = node
         if not isinstance(name, str) or not isinstance(args, list) or not isinstance(kwargs, dict):
-            raise DamagedError("no operation")
+            raise DamagedError("not an operation")
     found = Graph(inputs, [_constant(constant) for constant in constants], [tuple(node) for node in nodes], outputs)
     found.check_closed()
     return found
@@ -275,7 +275,7 @@ def _graph(stored: Any) -> Graph:
 
 def _constant_written(constant: Tensor) -> list[Any]:
     if constant.dtype not in _DTYPES.values() or constant.numel() > _CONSTANT or constant.device.type != "cpu":
-        raise DamagedError("a constant that is not kept")
+        raise DamagedError("a constant that cannot be written")
     return [str(constant.dtype).removeprefix("torch."), list(constant.shape), constant.detach().flatten().tolist()]
 
 
@@ -284,5 +284,5 @@ def _constant(stored: Any) -> Tensor:
     if len(values) > _CONSTANT or math.prod(shape) != len(values):
         raise DamagedError("a constant of another shape")
     if any(type(value) not in (bool, int, float) for value in values):
-        raise DamagedError("a constant that is no number")
+        raise DamagedError("a constant that is not a number")
     return torch.tensor(values, dtype=kind).reshape(shape)

@@ -1,4 +1,4 @@
-"""Generation in native code: embedding, step, readout and choice of the next token, many tokens a call."""
+"""Generation in native code: embedding, step, readout and choice of the next token, many tokens per call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unrolled.unroll.watch import Watch
 
 
 class Choice(Protocol):
-    """How the next token is chosen: what `unrolled.decoding.Sampling` says."""
+    """How the next token is chosen: the settings of `unrolled.decoding.Sampling`."""
 
     @property
     def temperature(self) -> float: ...
@@ -31,15 +31,17 @@ class Choice(Protocol):
     def top_p(self) -> float: ...
 
 
-#: What is prepared of the parameters, and the loop; the weights come with each call.
+#: The graph that prepares the parameters, and the loop. The weights are arguments of each call.
 _Parts = tuple[Graph, Native]
 _compiled: Known[_Parts] = Known()
 
 
 class Generator:
-    """Generates tokens by a cell whose output is the logits of the next token.
+    """Generates tokens with a cell whose output is the logits of the next token.
 
-    embedding: `[V, I]`, the cell's input for every token. The weights are taken, and packed, as they are now.
+    embedding: `[V, I]`, the cell's input for every token.
+
+    The weights are read when the generator is built; later changes have no effect.
     Raises UntraceableError or CompilerError if the cell cannot be compiled.
     """
 
@@ -61,9 +63,10 @@ class Generator:
         self._packed: Tensor | None = None
 
     def __call__(self, token: Tensor, state: State, choice: Choice, draws: Tensor) -> tuple[Tensor, State]:
-        """The tokens `[T, B]` that follow `token [B]`, and the state after them; `draws [T, B]` are uniform.
+        """Return the tokens `[T, B]` that follow `token [B]`, and the state after them; `draws [T, B]` are uniform.
 
-        A token of -1 says that the model's log-probabilities were NaN there; those after it in its row mean nothing.
+        A token of -1 means that the model's log-probabilities were NaN there. The tokens after it in its row are
+        meaningless.
         """
         steps = len(draws)
         tokens = torch.empty(steps + 1, self.batch, dtype=torch.int64)
@@ -85,11 +88,11 @@ def _make(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[_Parts,
     compiler()
     described = describe(cell)
     seen = seen_by(described.modules)
-    # What the user's code reads is seen while it is traced.
+    # If the cell contains user code, it is traced in any case, because tracing records what the code reads.
     kept = None if seen else fingerprint("generate", described.structure, settings(described), dtype)
     parts = load(kept, generated)
     if parts is None or not parts[1].find():
-        from unrolled.unroll.generating import generating  # what is in the cache needs none of its imports
+        from unrolled.unroll.generating import generating  # a cached program does not need its imports
 
         parts = generating(cell, dtype, device, seen)
         parts[1].compile()

@@ -1,4 +1,4 @@
-"""The program that generates: the step of a whole model in a loop, between a token and the choice of the next."""
+"""Builds the program that generates text: a loop over a token, the step of the model, and the choice of a token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unrolled.unroll.trace import ancestors, extract, placeholders, results, tra
 
 
 def generating(cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None) -> tuple[Graph, Native]:
-    """What is prepared of the parameters, and the loop that reads it; `seen` learns what else the step reads."""
+    """Return the graph that prepares the parameters, and the loop; `seen` records what else the step reads."""
     graph, names = trace_step(cell, dtype, device, seen)
     count = len(names)
     nodes, wanted = placeholders(graph), results(graph)
@@ -47,7 +47,7 @@ def _loop(core: fx.GraphModule, prepared: int, dtype: torch.dtype) -> Native:
         outputs.append((new, rows_at(double_buffer, node, NEW)))
         starts.append(Copy((program.argument(), ONE_STEP), (double_buffer, OLD), width(node)))
         ends.append(Copy((double_buffer, NEW), (program.argument(), ONE_STEP), width(node)))
-    read = f"((int64_t *){tokens})[t * B + r]"  # below 0 where none could be chosen: go on from any
+    read = f"((int64_t *){tokens})[t * B + r]"  # -1 if no token could be chosen; then go on with token 0
     columns, tokens_known = size(width(x)), size(width(logits))
     before = (
         f"for (long r = first; r < first + N; r++) memcpy({room_of_x} + r * {columns}, "

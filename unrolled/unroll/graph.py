@@ -1,7 +1,7 @@
-"""A traced graph as data, and as the Python that it is run by: quick to call, and kept from one process to the next.
+"""A traced graph as data that can be written to a file, and as Python that is fast to call.
 
-What is kept holds no code: numbered values, operations by their names out of a closed set, and plain arguments. The
-Python is written here, from parts that were checked.
+The data contains no code: values are numbered, operations are names from a closed set, and arguments are plain values.
+The Python is generated here from checked parts.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from unrolled.errors import UntraceableError
 if TYPE_CHECKING:
     from torch import fx
 
-#: Values are numbered: the inputs first, then the constants, then what the nodes give.
+#: Values are numbered: first the inputs, then the constants, then the results of the nodes.
 Node = tuple[str, list[Any], dict[str, Any]]  # operation, arguments; a value is {"value": number}
 _OPERATORS: dict[str, Callable[..., Any]] = {"getitem": operator.getitem, "mul": operator.mul}
-#: What an argument may be beside numbers, and where it is found by its name.
+#: Kinds of arguments that are not numbers, and their types; each value is found in `torch` by its name.
 _KINDS = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
 _DEVICE = re.compile(r"[a-z]{1,16}(:\d{1,3})?", re.ASCII)
 _OPERATION = re.compile(r"(\w{1,64})\.(\w{1,64})\.(\w{1,64})", re.ASCII)
-#: Words that operations take, of `gelu`, `div` and their like: no name of a file is among them.
+#: Strings that operations such as `gelu` and `div` take. None of them can be a file name.
 _WORDS = frozenset(["none", "tanh", "floor", "trunc", "mean", "sum", "constant", "reflect", "replicate", "circular"])
-#: Operations of PyTorch that compute numbers of numbers, beside those that it calls so itself.
+#: PyTorch's operations that only compute numbers from numbers, in addition to those that its tags mark as such.
 _ALSO = frozenset(
     f"aten.{name}"
     for name in (
@@ -51,14 +51,14 @@ _ALSO = frozenset(
 
 
 class DamagedError(Exception):
-    """Kept data that is not what this program writes."""
+    """Data in a file that this package does not write."""
 
 
 class Graph:
     """`graph(rows, values...) -> [values...]`."""
 
     def __init__(self, inputs: int, constants: Sequence[Tensor], nodes: Sequence[Node], outputs: Sequence[int]) -> None:
-        """DamagedError if the parts do not fit together."""
+        """Raise DamagedError if the parts do not fit together."""
         self.inputs, self.constants, self.nodes, self.outputs = inputs, list(constants), list(nodes), list(outputs)
         self._space: dict[str, Any] = {"inf": math.inf, "nan": math.nan}
         self._names: dict[str, str] = {}
@@ -67,7 +67,7 @@ class Graph:
 
     @classmethod
     def of(cls, module: fx.GraphModule) -> Graph:
-        """UntraceableError if it holds something that has no form here."""
+        """Convert PyTorch's graph; UntraceableError if it contains something that cannot be written as data."""
         number: dict[fx.Node, int] = {}
         constants: list[Tensor] = []
         nodes: list[Node] = []
@@ -107,7 +107,7 @@ class Graph:
         return cls(len(given), constants, nodes, outputs)
 
     def __call__(self, *values: Any) -> list[Tensor]:
-        if self._function is None:  # many are not called in most processes
+        if self._function is None:  # compiled on first use, since many graphs are never called
             exec(compile(self._source, "<a traced step>", "exec"), self._space)
             self._function = self._space["forward"]
         return self._function(*values)
@@ -116,7 +116,7 @@ class Graph:
         return Graph, (self.inputs, self.constants, self.nodes, self.outputs)
 
     def check_closed(self) -> None:
-        """DamagedError if it holds more than a file may, or an operation with other arguments than its own."""
+        """Raise DamagedError if an operation is not allowed in a file or has arguments that it does not take."""
         for name, args, kwargs in self.nodes:
             if name not in _OPERATORS and not _is_known(name):
                 raise DamagedError(f"{name} has no place in a file")
@@ -127,7 +127,7 @@ class Graph:
     def _written(self) -> str:
         first = self.inputs + len(self.constants)
         if not all(0 <= output < first + len(self.nodes) for output in self.outputs):
-            raise DamagedError("a result that is not there")
+            raise DamagedError("a result that does not exist")
         for k, constant in enumerate(self.constants, self.inputs):
             self._space[f"v{k}"] = constant
         last: dict[int, int] = {}
@@ -141,42 +141,42 @@ class Graph:
             last |= dict.fromkeys((*used, first + k), k)
         kept = {*self.outputs, *range(self.inputs, first)}
         for value, k in sorted(last.items()):
-            if value not in kept:  # its memory is free for what comes after
+            if value not in kept:  # frees its memory for the operations that follow
                 lines[k] += f"; v{value} = None"
         head = f"def forward({', '.join(f'v{k}' for k in range(self.inputs))}):"
         return "\n".join([head, *lines, f"    return [{', '.join(f'v{k}' for k in self.outputs)}]"])
 
     def _literal(self, value: Any, number: int, used: set[int]) -> str:
-        """Python for an argument of the node of that number; `used` takes in the values that it reads."""
+        """Return Python for an argument of node `number`, and add the values that it reads to `used`."""
         if value is None or isinstance(value, bool | float):
             return repr(value)
         if isinstance(value, int):
             if abs(value) >= 1 << 63:
-                raise DamagedError("a number beyond all sizes")
+                raise DamagedError("a number that is too large")
             return repr(value)
         if isinstance(value, str):
             return self._global(f"w_{value}", value)
         if isinstance(value, list):
             return f"[{', '.join(self._literal(part, number, used) for part in value)}]"
         if not isinstance(value, dict) or len(value) != 1:
-            raise DamagedError("an argument of no kind")
+            raise DamagedError("an unknown kind of argument")
         ((kind, content),) = value.items()
         if kind == "value":
             if type(content) is not int or not 0 <= content < number:
-                raise DamagedError("a value that is not there yet")
+                raise DamagedError("a value that does not exist yet")
             used.add(content)
             return f"v{content}"
         return self._global(f"{kind}_{content}", _plain(kind, content))
 
     def _global(self, key: str, value: Any) -> str:
-        """The name of something that the Python reads, by what it is."""
+        """Return the Python name of a global value; `key` identifies the value."""
         name = self._names.setdefault(key, f"k{len(self._names)}")
         self._space[name] = value
         return name
 
 
 def _name(target: Any) -> str:
-    """What an operation is called; UntraceableError if it is none that can be named."""
+    """Return the name of an operation; UntraceableError if it has none."""
     for name, function in _OPERATORS.items():
         if target is function:
             return name
@@ -187,7 +187,7 @@ def _name(target: Any) -> str:
 
 @functools.cache
 def _function(name: str) -> Callable[..., Any]:
-    """The operation of a name; DamagedError if there is none."""
+    """Return the operation with a name; DamagedError if there is none."""
     if name in _OPERATORS:
         return _OPERATORS[name]
     match = _OPERATION.fullmatch(name)
@@ -203,7 +203,7 @@ def _function(name: str) -> Callable[..., Any]:
 
 @functools.cache
 def _is_known(name: str) -> bool:
-    """Whether an operation does nothing but compute numbers of numbers, the same ones every time."""
+    """Return whether an operation only computes numbers from numbers, and the same ones every time."""
     if not name.startswith("aten."):
         return False
     found: Any = _function(name)
@@ -214,7 +214,7 @@ def _is_known(name: str) -> bool:
 
 @functools.cache
 def _parameters(name: str) -> tuple[list[tuple[str, bool]], dict[str, tuple[str, bool]]]:
-    """Types of an operation's parameters, by their place and by their name, and whether each must be given."""
+    """Return the type of each parameter of an operation, by position and by name, and whether it is required."""
     found: Any = _function(name)
     every = [
         (one.name, (str(one.type), not one.has_default_value()), one.kwarg_only) for one in found._schema.arguments
@@ -246,14 +246,14 @@ def _is_value(value: Any) -> bool:
 
 
 def _fits(value: Any, kind: str) -> bool:
-    """Whether an argument may stand where an operation takes one of a type, as its schema calls it."""
+    """Return whether an argument fits a parameter of type `kind`, written as in the operation's schema."""
     if kind.startswith("Optional["):
         return value is None or _fits(value, kind[len("Optional[") : -1])
     if kind.startswith("List["):
         inner = kind[len("List[") : -1]
         return all(_fits(part, inner) for part in value) if isinstance(value, list) else _fits(value, inner)
     if kind == "Tensor":
-        return _is_value(value) or type(value) in (int, float)  # a number may stand for a tensor
+        return _is_value(value) or type(value) in (int, float)  # a number is accepted for a tensor
     if kind in ("int", "number", "float", "bool"):
         return _is_value(value) or isinstance(value, dict) or type(value) in (int, float, bool)
     if kind == "str":
@@ -262,7 +262,7 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 def _plain(kind: str, content: Any) -> Any:
-    """What is no number: a type, a layout, a device; by its name."""
+    """Return the dtype, layout, memory format or device with a name."""
     if isinstance(content, str):
         if kind in _KINDS and isinstance(found := getattr(torch, content, None), _KINDS[kind]):
             return found
@@ -271,11 +271,11 @@ def _plain(kind: str, content: Any) -> Any:
                 return torch.device(content)
             except RuntimeError as error:
                 raise DamagedError(f"there is no device {content}") from error
-    raise DamagedError("an argument of no kind")
+    raise DamagedError("an unknown kind of argument")
 
 
 def _word(name: str) -> str:
-    """The name of an argument, as it may stand in Python."""
+    """Return the name of an argument if it is a valid name in Python; DamagedError otherwise."""
     if not re.fullmatch(r"[A-Za-z]\w{0,63}", name, re.ASCII):
         raise DamagedError("an argument without a name")
     return name

@@ -1,7 +1,6 @@
-// Shared by every compiled step: element types and element-wise functions.
-// REAL is float or double; LANES of them fill 32 bytes; MASK is a whole
-// number as wide.
-// Compilers know these by themselves; to read the system's headers takes longer than to read a step.
+// Element types and element-wise functions that every compiled step shares.
+// REAL is float or double. LANES of them fill 32 bytes. MASK is an integer of the same width.
+// The compiler has these types and functions built in. Reading the system's headers takes longer than reading a step.
 typedef __INT32_TYPE__ int32_t;
 typedef __UINT32_TYPE__ uint32_t;
 typedef __INT64_TYPE__ int64_t;
@@ -20,13 +19,13 @@ int omp_get_num_threads(void);
 
 typedef REAL vec __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 
-// e^x - 1 of the remainder r, and 2^n, for x = n ln 2 + r, as Cephes computes them.
+// Return e^r - 1 and set `scale` to 2^n, where x = n ln 2 + r. The method is that of Cephes.
 #if LANES == 8
-#define BIG 88.37f // what rounds to 127 ln 2
-#define SMALL -87.3f // below which exp is no normal number
-#define FLAT 10.0f // beyond which tanh is 1
+#define BIG 88.37f // the largest x for which n is 127, rounded down
+#define SMALL -87.3f // below this, exp is not a normal number
+#define FLAT 10.0f // beyond this, tanh is 1
 INLINE REAL split_exp(REAL x, REAL *scale) {
-  const REAL shifted = x * 1.44269504088896341f + 12582912.0f; // 1.5 * 2^23: rounds to a whole number
+  const REAL shifted = x * 1.44269504088896341f + 12582912.0f; // adding 1.5 * 2^23 rounds to an integer
   const REAL n = shifted - 12582912.0f;
   const REAL r = x - n * 0.693359375f + n * 2.12194440e-4f;
   REAL p = 1.9875691500e-4f;
@@ -74,7 +73,7 @@ INLINE REAL f_sigmoid(REAL x) {
   return 1 / (1 + value);
 }
 
-// From t = e^{2|x|} - 1, which is exact near zero: tanh |x| = t / (t + 2).
+// tanh |x| = t / (t + 2), where t = e^{2|x|} - 1, which is accurate near zero.
 INLINE REAL f_tanh(REAL x) {
   REAL scale;
   const REAL a = x < 0 ? -x : x;
@@ -83,7 +82,7 @@ INLINE REAL f_tanh(REAL x) {
   return x < 0 ? -value : value;
 }
 
-INLINE REAL f_max(REAL a, REAL b) { return a < b ? b : a; } // NaN where a is
+INLINE REAL f_max(REAL a, REAL b) { return a < b ? b : a; } // NaN if a is NaN
 INLINE REAL f_min(REAL a, REAL b) { return a > b ? b : a; }
 INLINE REAL f_abs(REAL x) { return x < 0 ? -x : x; }
 
@@ -109,13 +108,13 @@ INLINE REAL f_pow(REAL x, REAL y) { return __builtin_powf(x, y); }
 INLINE REAL f_pow(REAL x, REAL y) { return __builtin_pow(x, y); }
 #endif
 
-// Of product.c, which is compiled once and handed to every program.
+// The functions of product.c, which is compiled once and passed to every program.
 typedef void pack_function(const REAL *matrix, long row_stride, long column_stride, long depth, long width, REAL *packed,
                            long thread, long threads);
 typedef void product_function(const REAL *a, long a_stride, const REAL *packed, long depth, long width, const REAL *bias,
                               REAL *c, long c_stride, long rows);
 typedef void contract_function(const REAL *a, long a_stride, long m, const REAL *b, long b_stride, long n, long rows,
-                               REAL *c, REAL *room, long thread, long threads);
+                               REAL *c, REAL *workspace, long thread, long threads);
 typedef void sum_rows_function(const REAL *a, long stride, long width, long rows, REAL *sums, long thread, long threads);
 struct tools {
   pack_function *pack;

@@ -1,6 +1,6 @@
 """The `torch` backend: PyTorch's own fused kernels, for the three cells that they compute.
 
-A kernel serves a cell of exactly the class it is listed under; a subclass may have changed the formula.
+A kernel serves only cells of exactly the class it is listed under, because a subclass may change the formula.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Weights = list[Tensor]
 
 
 def _biases(bias: Tensor | None, recurrent: Tensor | None = None) -> Weights:
-    """The kernels take two bias vectors, or none."""
+    """Return the bias vectors as the kernels take them: two, or none."""
     if bias is None:
         return []
     return [bias, torch.zeros_like(bias) if recurrent is None else recurrent]
@@ -39,11 +39,11 @@ def _gru_weights(cell: GRUResetAfterCell) -> Weights:
     if cell.bias is None or cell.bias_hn is None:
         return [cell.weight_ih, cell.weight_hh]
     recurrent = torch.cat([cell.bias_hn.new_zeros(2 * cell.hidden_size), cell.bias_hn])
-    # The kernel orders h = (1-z)∘n + z∘h' over r, z, n just as the cell does.
+    # Like the cell, the kernel computes h = (1-z)∘n + z∘h' and orders its gates r, z, n.
     return [cell.weight_ih, cell.weight_hh, *_biases(cell.bias, recurrent)]
 
 
-#: The cells that PyTorch computes: kernel, and the cell's parameters as it takes them.
+#: For each cell that PyTorch computes: its kernel, and the cell's parameters as the kernel takes them.
 _KERNELS: dict[type, tuple[Callable[[Any], Callable], Callable[[Any], Weights]]] = {
     ElmanCell: (lambda cell: torch.rnn_tanh if cell.nonlinearity == "tanh" else torch.rnn_relu, _elman_weights),
     LSTMCell: (lambda cell: torch.lstm, _lstm_weights),
@@ -51,12 +51,12 @@ _KERNELS: dict[type, tuple[Callable[[Any], Callable], Callable[[Any], Weights]]]
 }
 
 
-#: The formulas that the kernels compute: a class whose `forward` was replaced has another.
+#: The formulas that the kernels compute. A class whose `forward` was replaced has a different one.
 _FORMULAS = {kind: vars(kind)["forward"] for kind in _KERNELS}
 
 
 def has_kernel(cell: nn.Module) -> bool:
-    """Whether PyTorch has a fused kernel for exactly this cell, with nothing changed about its step."""
+    """Return whether PyTorch has a fused kernel for exactly this cell and the cell's step is unchanged."""
     kind = type(cell)
     if kind not in _KERNELS or vars(kind).get("forward") is not _FORMULAS[kind] or "forward" in vars(cell):
         return False
@@ -68,8 +68,8 @@ def _run(cell: nn.Module, inputs: Tensor | PackedSequence, state: State) -> tupl
     kernel, weights = find_kernel(cell), find_weights(cell)
     stacked = tuple(part.unsqueeze(0).contiguous() for part in state)
     hidden = stacked if len(stacked) > 1 else stacked[0]
-    # has_biases, num_layers, dropout, train, bidirectional; batch_first where there is a batch axis
-    # cuDNN keeps what backward needs only while it trains; there is no dropout here that training would switch on.
+    # has_biases, num_layers, dropout, train, bidirectional; also batch_first if there is a batch axis.
+    # cuDNN keeps what backward needs only if `train` is set. Dropout is 0, so that `train` has no other effect.
     settings: tuple = (weights, len(weights) > 3, 1, 0.0, torch.is_grad_enabled(), False)
     if isinstance(inputs, PackedSequence):
         output, *final = kernel(inputs.data, inputs.batch_sizes, hidden, *settings)
@@ -79,7 +79,7 @@ def _run(cell: nn.Module, inputs: Tensor | PackedSequence, state: State) -> tupl
 
 
 def _flip(padded: Tensor, lengths: Tensor) -> Tensor:
-    """Reverse each sequence within its own length; what lies beyond it stays where it is."""
+    """Reverse each sequence within its own length. Steps after its length stay where they are."""
     time = torch.arange(padded.size(0), device=padded.device).unsqueeze(-1)
     source = torch.where(time < lengths, lengths - 1 - time, time)
     return padded.gather(0, source.unsqueeze(-1).expand_as(padded))
@@ -88,11 +88,11 @@ def _flip(padded: Tensor, lengths: Tensor) -> Tensor:
 def unroll_kernel(
     cell: nn.Module, inputs: Tensor, state: State, lengths: Tensor | None, reverse: bool
 ) -> tuple[Tensor, State]:
-    """As `unroll_eager`, for a cell that `has_kernel`."""
+    """Do what `unroll_eager` does, for a cell that `has_kernel`."""
     if lengths is None or not len(lengths):
         outputs, final = _run(cell, inputs.flip(0) if reverse else inputs, state)
         return outputs.flip(0) if reverse else outputs, final
-    if bool((lengths == 0).any()):  # PackedSequence has no empty sequences: run one step, then put the start back
+    if bool((lengths == 0).any()):  # PackedSequence has no empty sequences: run one step, then restore the first state
         some = (lengths > 0).unsqueeze(-1)
         filled = without_padding(inputs, lengths, reverse)
         start = choose(some, state, fill_states(state, lengths))

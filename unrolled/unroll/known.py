@@ -1,4 +1,4 @@
-"""What was planned or compiled for cells, found again at every call by what their step reads."""
+"""The plans of cells in this process. Each call looks its plan up by what the cell's step reads."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from unrolled.unroll.trial import can_be_buffer, same_step, with_buffers
 from unrolled.unroll.watch import SeenError, Watch
 
 T = TypeVar("T")
-#: Plans that are kept in a process, settings that one cell object may have a plan for, and failures of one structure.
+#: The most plans of a process, the most settings of one cell object that get a plan, and the most failures kept for one
+#: structure.
 MOST_PLANS, MOST_SETTINGS, _MOST_FAILURES = 256, 8, 32
 _clock = itertools.count()
-#: What decides besides a cell: dtype, device, what is made, PyTorch's default dtype.
+#: What a plan depends on in addition to the cell: dtype, device, the kind of plan, PyTorch's default dtype.
 About = tuple[torch.dtype, torch.device, Hashable, torch.dtype]
 
 
@@ -35,10 +36,11 @@ class _Kept(Generic[T]):
 
 @dataclass
 class _Settings(Generic[T]):
-    """What was made for cells of one structure that read the same.
+    """The plans for cells of one structure whose steps read the same names.
 
-    masked: attributes that vary and are numbers; for contents that are alike but for those, in `lifted`, the cell runs
-    with buffers in their place. Where that failed, in `rigid`, each value needs a plan of its own.
+    masked: the attributes that vary and are floats.
+    lifted: contents without the masked attributes; for these, the cell runs with buffers in place of those attributes.
+    rigid: contents for which that failed; each value of the attributes needs its own plan.
     """
 
     watch: Watch
@@ -50,7 +52,7 @@ class _Settings(Generic[T]):
 
 @dataclass
 class _Failure:
-    """What could not be made: kept as words, for an error holds on to all that it came through."""
+    """A failure to make a plan. It is kept as text, because an exception keeps its whole traceback alive."""
 
     watch: Watch
     content: Hashable
@@ -64,13 +66,13 @@ class _Family(Generic[T]):
     failures: list[_Failure] = field(default_factory=list)
 
 
-#: The hashes of the settings that a cell of one structure has had a plan made for, or been refused one. A plan that
-#: was only dropped, and is made again for settings as they were, counts once.
+#: For each cell and structure, the hashes of the settings for which a plan was made or refused. A plan that is dropped
+#: and made again for the same settings counts once.
 _had: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, set[int]]] = weakref.WeakKeyDictionary()
 
 
 class Known(Generic[T]):
-    """At most `MOST_PLANS` of them: the one that was not used for longest goes first."""
+    """A cache of at most `MOST_PLANS` plans. The least recently used are dropped first."""
 
     def __init__(self) -> None:
         self._families: dict[Hashable, _Family[T]] = {}
@@ -82,11 +84,12 @@ class Known(Generic[T]):
         self._families.clear()
 
     def find(self, cell: Any, about: About, make: Callable[[Any], tuple[T, Watch]]) -> tuple[T, list[Tensor], Any]:
-        """What `make` made for `cell` now or before; its tensors; and the cell that these belong to.
+        """Return the plan of `cell`, making it if necessary; the cell's tensors; and the cell that they belong to.
 
-        about: what decides besides the cell. make: gives a value and what the step reads, or raises UntraceableError
-        or CompilerError, which is remembered and raised at every call.
-        The cell is another one than `cell` where numbers among its settings have become arguments.
+        about: what the plan depends on in addition to the cell.
+        make: returns a plan and what the step reads, or raises UntraceableError or CompilerError. The error is cached
+            and raised at every call.
+        The returned cell is a copy of `cell` if some of its attributes have become buffers.
         """
         described = describe(cell)
         check_hooks(described.modules)
@@ -117,7 +120,7 @@ class Known(Generic[T]):
             if content is None:
                 continue
             changed = changed or next((before.first_difference(content) for before in settings.kept), "")
-            if content in settings.kept:  # which another thread has made meanwhile
+            if content in settings.kept:  # another thread has made the plan meanwhile
                 return settings.kept[content].value, list(described.tensors.values()), cell
             found = self._lifted(settings, content, cell, described.modules, about, make)
             if found is not None:
@@ -142,7 +145,7 @@ class Known(Generic[T]):
         return value, list(described.tensors.values()), cell
 
     def _lifted(self, settings: _Settings[T], content: Content, cell, modules, about, make):
-        """As `find`, with numbers that vary as arguments; None if no content that is known is alike but for them."""
+        """Do what `find` does, with varying floats as buffers. None if no known content differs only in floats."""
         for before in list(settings.kept):
             varying = before.varying_floats(content)
             masked = settings.masked | varying
@@ -155,8 +158,8 @@ class Known(Generic[T]):
                 lifted = _lift(cell, modules, masked, about[0])
                 found = self.find(lifted, about, make)
                 if not in_new_thread(same_step, cell, lifted, about[0], about[1]):
-                    raise UntraceableError("its step tells a tensor from a number")
-            except UntraceableError:  # it decides something by the number, or needs it as Python's own
+                    raise UntraceableError("its step treats a tensor differently from a number")
+            except UntraceableError:  # it branches on the number, or needs a Python number
                 settings.rigid.add(alike)
                 continue
             if len(settings.lifted) >= MOST_PLANS:
@@ -177,7 +180,7 @@ class Known(Generic[T]):
         del family.failures[:-_MOST_FAILURES]
 
     def _bound(self) -> None:
-        while len(self._families) > 2 * MOST_PLANS:  # of which some hold failures alone
+        while len(self._families) > 2 * MOST_PLANS:  # some families hold only failures
             del self._families[next(iter(self._families))]
         if len(self) <= MOST_PLANS:
             return
@@ -196,7 +199,7 @@ class Known(Generic[T]):
 
 
 def _content(watch: Watch, modules: list[nn.Module]) -> Content | None:
-    """What a watch sees of a cell; None, which no plan is kept under, where that holds what cannot be watched."""
+    """Return what a watch sees of a cell, or None if some of it cannot be watched. No plan is kept under None."""
     try:
         return watch.look(modules)
     except UntraceableError:
@@ -205,9 +208,9 @@ def _content(watch: Watch, modules: list[nn.Module]) -> Content | None:
 
 def _refuse(changed: str) -> NoReturn:
     raise UntraceableError(
-        f"its settings have had {MOST_SETTINGS} different values, each of which needs a plan of its own: last "
-        f"{changed or 'its structure'} changed; a buffer, or an attribute that is a float and only computed with, "
-        "may change freely"
+        f"its settings have had {MOST_SETTINGS} different values, each of which needs its own plan; "
+        f"{changed or 'its structure'} changed last; a buffer, or a float that is used only in arithmetic, may change "
+        "freely"
     )
 
 

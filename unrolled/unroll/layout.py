@@ -1,4 +1,4 @@
-"""From a plan to its two native programs: which array holds what, in which order the caller hands them over."""
+"""Builds the two native programs of a plan: what each array holds, and in which order the caller passes them."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def rows_at(name: str, node: fx.Node, pattern: str = EVERY_STEP) -> Place:
 
 
 class Layout:
-    """The programs of one plan; `parameters` are examples."""
+    """Builds the programs of one plan. `parameters` are examples without values."""
 
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
         self.plan, self.dtype, self.parameters = plan, dtype, plan.parameters
-        #: The step within the loop of each program that was made last: "forward" and "backward".
+        #: The step in the loop of the last "forward" and the last "backward" program.
         self.steps: dict[str, Step] = {}
 
     def inference(self) -> Forward:
         return self._forward(self.plan.core, self.plan.visible, None, ())
 
     def training(self, gradients: Gradients) -> Training:
-        """The programs for one choice of gradients."""
+        """Build the programs for one choice of gradients."""
         plan, derivative = self.plan, gradients.derivative
         kept = self._hoisted_to_keep(gradients)
         forward = self._forward(derivative.forward, range(plan.states), gradients, kept)
@@ -47,7 +47,7 @@ class Layout:
             if gradients.traced is None:
                 raise UntraceableError("there is nothing to finish")
             backward = self._backward(gradients, kept, native=True)
-        except UntraceableError:  # PyTorch's operations reach further; what cannot be done within the loop is said
+        except UntraceableError:  # finish the gradients with PyTorch; what the loop itself cannot do raises again
             backward = self._backward(gradients, kept, native=False)
         finish = None if gradients.finish is None else Graph.of(gradients.finish)
         outside = self._outside(plan.prepared, gradients)
@@ -55,7 +55,7 @@ class Layout:
         return Training(forward, backward, gradients.chosen, outside, finish, *deferred)
 
     def hoisted(self) -> list[fx.Node | None]:
-        """The hoisted values; None in the place of one that is the input itself."""
+        """Return the hoisted values, with None in place of one that is the input itself."""
         given = placeholders(self.plan.hoist)[-1]
         return [None if node is given else node for node in results(self.plan.hoist)]
 
@@ -144,10 +144,10 @@ class Layout:
                 outputs.append((node, rows_at(name, node, NEW)))
                 starts.append(Copy((last[k], ONE_STEP), (name, OLD), width(node)))
                 ends.append(Copy((name, NEW), (of_first[k], ONE_STEP), width(node)))
-        # Gradients of hoisted values, and what contractions read; two of them may be one.
+        # Gradients of hoisted values, and what contractions read. A node may be among them twice.
         left = [node for j, node in found if j >= len(per_step) or per_step[j] < core]
-        room = program.temporary if native else lambda columns: program.argument()
-        stored = {node: rows_at(room(width(node)), node) for node in dict.fromkeys(left)}
+        allocate = program.temporary if native else lambda columns: program.argument()
+        stored = {node: rows_at(allocate(width(node)), node) for node in dict.fromkeys(left)}
         step = Step(graph, places, vectors, [*outputs, *stored.items()])
         program.loop(step, descending=True, starts=starts, ends=ends)
         self.steps["backward"] = step
@@ -163,13 +163,13 @@ class Layout:
         return Backward(*built, rows=columns, row_of=[order.index(node) for node in left])
 
     def _outside(self, count: int, gradients: Gradients | None, before: fx.GraphModule | None = None) -> Outside:
-        """What is computed of the parameters: `count` prepared values, and what the derivative makes of them."""
+        """Return what is computed from the parameters: `count` prepared values, and the derivative's constants."""
         constants = None if gradients is None else Graph.of(gradients.derivative.constants)
         prepare = Graph.of(self.plan.prepare)
         return Outside(prepare, count, self.plan.prepared, constants, None if before is None else Graph.of(before))
 
     def _with_finish(self, gradients: Gradients, program: Program, x: str, rows: list[Place]) -> Backward:
-        """Adds the phases after the loop; `rows` are the places of what they read from it."""
+        """Add the phases after the loop. `rows` are the places of the values that they read from the loop."""
         count, given = len(self.parameters), self.plan.prepared + gradients.derivative.constant_count
         fixed = [*range(count), *range(count + 1, count + 1 + given)]
         of_input = count in gradients.chosen
@@ -204,7 +204,7 @@ class Layout:
 
 
 def _with_step_gradients(source: fx.GraphModule, numbers: Sequence[int]) -> tuple[fx.GraphModule, list[fx.Node]]:
-    """A copy in which more gradients of the inputs so numbered come in at every step, and those inputs' copies."""
+    """Copy a graph in which each input in `numbers` has a second input added to it. Return it and those inputs."""
     graph = fx.Graph()
     inputs = placeholders(source)
     copies = {node: graph.node_copy(node) for node in inputs}

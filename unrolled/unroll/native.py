@@ -1,8 +1,9 @@
-"""C to a loaded library: compiled once by the machine's own compiler, and kept in the user's cache.
+"""Compiles C to a library with the machine's own compiler, keeps it in the user's cache, and loads it.
 
-A library's name is a hash of its source's, the compiler and the processor; beside it lies a hash of its own bytes, so
-that a torn or altered one is noticed and made again. It is written under a temporary name and then renamed. Of several
-processes that need it at once, one compiles and the others wait. What `unrolled.cache` does not trust is not loaded.
+A library's name is a hash of its source's digest, the flags, the compiler and the processor. A hash of the library's
+bytes is stored next to it, so that a truncated or altered library is noticed and compiled again. The library is written
+under a temporary name and then renamed. If several processes need a library at once, one compiles it and the others
+wait. A library that `unrolled.cache` does not trust is not loaded.
 """
 
 from __future__ import annotations
@@ -26,31 +27,31 @@ _ALWAYS = (
     *("-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
     *("-shared", "-fPIC"),
 )
-#: Compiles a step a sixth faster than -O3, and the step runs as fast: its loops ask to be vectorised.
+#: A step compiles a sixth faster than with -O3 and runs as fast, because its loops ask to be vectorised.
 _OPTIMISATION = "-O2"
-#: Tried one after the other: some compilers have no OpenMP, or do not know their own processor.
+#: Tried in this order, because some compilers have no OpenMP or do not know their own processor.
 _CHOICES = (("-march=native", "-fopenmp"), ("-march=native", "-fopenmp-simd"), ("-fopenmp-simd",), ())
-#: Seconds that a process waits for another one's compiler.
-_PATIENCE = 60
+#: Seconds that a process waits for another process to compile.
+_TIMEOUT = 60
 
 
 def find(key: str) -> ctypes.CDLL | None:
-    """The kept library of the C source whose digest is `key`; None if there is none that can be trusted.
+    """Return the cached library of the C source whose digest is `key`, or None if there is none that can be trusted.
 
-    CompilerError if the cache cannot be used.
+    CompilerError if the cache is not trusted, if there is no compiler, or if an intact library does not load.
     """
     name = _name(key)
     try:
         with open_cache() as folder:
             return None if folder is None else _loaded(folder, name)
-    except OSError:  # `build` will say what it is
+    except OSError:  # `build` reports the error
         return None
 
 
 def build(source: str, flags: str | None = None) -> ctypes.CDLL:
-    """The loaded library of a C source; CompilerError if there is no way to get one.
+    """Return the loaded library of a C source, compiling it if necessary; CompilerError if that fails.
 
-    flags: of optimisation, in place of those of `optimisation`.
+    flags: optimisation flags, in place of those of `optimisation`.
     """
     flags = optimisation() if flags is None else flags
     name = _name(digest(source.encode()), flags)
@@ -59,7 +60,7 @@ def build(source: str, flags: str | None = None) -> ctypes.CDLL:
             assert folder is not None
             library = _loaded(folder, name)
             if library is None:
-                with _turn(folder, name):
+                with _compile_lock(folder, name):
                     library = _loaded(folder, name) or _make(source, folder, name, flags)
             return library
     except OSError as error:
@@ -67,17 +68,17 @@ def build(source: str, flags: str | None = None) -> ctypes.CDLL:
 
 
 def optimisation() -> str:
-    """The flags that a step is compiled with: `$UNROLLED_CFLAGS`, or -O2. CompilerError if they cannot be split."""
+    """Return the optimisation flags of a step: `$UNROLLED_CFLAGS`, or -O2. CompilerError if they cannot be split."""
     given = os.environ.get("UNROLLED_CFLAGS", _OPTIMISATION)
     try:
         shlex.split(given)
     except ValueError as error:
-        raise CompilerError(f"UNROLLED_CFLAGS, {given!r}, cannot be split into flags: {error}") from error
+        raise CompilerError(f"UNROLLED_CFLAGS={given!r} cannot be split into flags: {error}") from error
     return given
 
 
 def _name(key: str, flags: str | None = None) -> str:
-    """What a library is called, by the digest of its source."""
+    """Return the name of the library whose source has the digest `key`."""
     return digest(
         "\0".join([key, optimisation() if flags is None else flags, *_ALWAYS, *compiler(), _processor()]).encode()
     )[:32]
@@ -91,32 +92,32 @@ def _loaded(folder: Folder, name: str) -> ctypes.CDLL | None:
     except CompilerError:
         if _intact(folder, name):
             raise
-        return None  # another process has just removed it, for want of room
+        return None  # another process has just removed it to free space
 
 
 def _load(folder: Folder, name: str) -> ctypes.CDLL:
-    """By way of the folder that was checked, in which nobody else can put another library in its place.
+    """Load a library from the checked folder, in which no other user can replace it.
 
-    The path has the library's name, since the loader takes a path that it knows for the library that was there before.
+    The path contains the library's name, because the loader returns the earlier library for a path that it has seen.
     """
     try:
-        # Kept open for the life of the process: `tools` hands out addresses within it.
+        # Never closed, because `tools` returns addresses within the library.
         return ctypes.CDLL(folder.at(f"{name}.so"))
     except OSError as error:
         raise CompilerError(f"the compiled library cannot be loaded: {error}") from error
 
 
 @contextmanager
-def _turn(folder: Folder, name: str) -> Iterator[None]:
-    """Wait while another process makes a library, this one perhaps; but not forever, should it be stopped."""
-    from filelock import FileLock, Timeout  # which takes longer to import than a kept library to load
+def _compile_lock(folder: Folder, name: str) -> Iterator[None]:
+    """Wait while another process compiles, perhaps the same library. After `_TIMEOUT`, go on without the lock."""
+    from filelock import FileLock, Timeout  # its import takes longer than loading a cached library
 
-    file = f".lock-{name[0]}"  # sixteen files, not one a library
+    file = f".lock-{name[0]}"  # sixteen files, rather than one for each library
     folder.remove_foreign(file)
-    lock = FileLock(folder.at(file), timeout=_PATIENCE)
+    lock = FileLock(folder.at(file), timeout=_TIMEOUT)
     try:
         lock.acquire()
-    except (Timeout, NotImplementedError):  # the latter on disks that know no locks
+    except (Timeout, NotImplementedError):  # the latter on file systems without locks
         yield
         return
     try:
@@ -126,7 +127,7 @@ def _turn(folder: Folder, name: str) -> Iterator[None]:
 
 
 def _make(source: str, folder: Folder, name: str, flags: str) -> ctypes.CDLL:
-    """Compile it into the folder, and load it from where nobody removes it before."""
+    """Compile a library, write it to the folder, and load it from the workplace, where no process removes it."""
     file = f"{name}.so"
     with folder.workplace() as workplace:
         workplace.write("step.c", source.encode())
@@ -140,7 +141,7 @@ def _make(source: str, folder: Folder, name: str, flags: str) -> ctypes.CDLL:
             raise CompilerError(str(complaint))
         built = workplace.read(file)
         if built is None:
-            raise CompilerError(f"{compiler()[0]} gives no library")
+            raise CompilerError(f"{compiler()[0]} succeeds but writes no library")
         folder.write(file, built)
         folder.write(f"{name}.sha256", stated_digest(name, built))
         library = _load(workplace, name)
@@ -149,7 +150,7 @@ def _make(source: str, folder: Folder, name: str, flags: str) -> ctypes.CDLL:
 
 
 def stated_digest(name: str, library: bytes) -> bytes:
-    """What is kept with a library or a plan, by which it is known to be whole, and the one of its name."""
+    """Return the digest stored with a library or a plan, which shows that the content is whole and has this name."""
     return digest(name.encode() + b"\n" + library).encode()
 
 
@@ -158,8 +159,8 @@ def digest(content: bytes) -> str:
 
 
 def _call(command: list[str], workplace: Folder) -> str | None:
-    """Run a compiler in a folder; what it complains of, None if all is well."""
-    program = shutil.which(command[0])  # which may be given relative to the folder of now
+    """Run a compiler in a folder. Return its first error, or None if it succeeds."""
+    program = shutil.which(command[0])  # the path may be relative to the current directory
     try:
         result = subprocess.run(
             [os.path.abspath(program) if program else command[0], *command[1:]],
@@ -168,43 +169,45 @@ def _call(command: list[str], workplace: Folder) -> str | None:
             timeout=120,
             check=False,
             cwd=workplace.at(""),
-            umask=0o077 if os.name == "posix" else -1,  # what others could write would not be read again
+            umask=0o077 if os.name == "posix" else -1,  # a file that others can write is not trusted
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{command[0]} does not run: {error}"
     if result.returncode == 0:
         return None
-    lines = result.stderr.splitlines() or ["it gives no reason"]
+    lines = result.stderr.splitlines() or ["no reason given"]
     return f"{command[0]} fails: {next((line for line in lines if 'error' in line), lines[0]).strip()}"
 
 
 def _intact(folder: Folder, name: str) -> bool:
-    """Whether the library is there, of the user's own making, and whole."""
+    """Return whether the library exists, belongs to the user, and is whole."""
     stated, library = folder.read(f"{name}.sha256"), folder.read(f"{name}.so")
     return library is not None and stated == stated_digest(name, library)
 
 
 @functools.cache
 def compiler() -> tuple[str, ...]:
-    """The compiler's command, and last what it says of its version."""
+    """Return the compiler's command, followed by its version text."""
     given = os.environ.get("CC")
     words = shlex.split(given) if given else next(([name] for name in ("cc", "gcc", "clang") if shutil.which(name)), [])
     if not words or not shutil.which(words[0]):
         raise CompilerError(
-            f"the C compiler that CC names, {given!r}, is not there" if given else "there is no C compiler"
+            f"CC={given!r} is no installed command; set CC to a C compiler"
+            if given
+            else "there is no C compiler; install one, or set CC to it"
         )
     try:
         result = subprocess.run([*words, "--version"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CompilerError(f"{words[0]} does not run: {error}") from error
     if result.returncode:
-        raise CompilerError(f"{words[0]} --version fails: it is no C compiler")
+        raise CompilerError(f"{words[0]} --version fails: it is not a C compiler")
     return (*words, result.stdout)
 
 
 @functools.cache
 def _processor() -> str:
-    """What `-march=native` depends on."""
+    """Return the processor's features, which `-march=native` depends on."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

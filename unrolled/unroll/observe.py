@@ -1,7 +1,7 @@
-"""Watches a step run once: which code it is made of, and what it does besides computing its new state.
+"""Watches one run of a step: which code runs, and what it does in addition to computing its new state.
 
-A compiled step is run by nobody: what its Python did while it was traced would never happen again. So a step that
-draws random numbers, prints, reads a clock or writes to a global is stopped before it does, and runs eagerly.
+A compiled step does not run its Python code again, so that side effects would happen only while it is traced. A step
+that draws random numbers, prints, reads a clock or writes to a global is stopped before it does so, and runs eagerly.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from unrolled.errors import UntraceableError
 from unrolled.unroll.content import Content
 from unrolled.unroll.watch import NO_BUFFER, TRUSTED, Watch, has_code_of_its_own, random_source
 
-#: Python's own modules that compute and no more.
+#: Modules of the standard library without side effects.
 _PURE = frozenset(
     {"abc", "ast", "bisect", "cmath", "collections", "contextlib", "copy", "copyreg", "dataclasses", "decimal", "enum"}
     | {"fractions", "functools", "heapq", "importlib", "inspect", "itertools", "keyword", "math", "numbers", "operator"}
     | {"re", "reprlib", "statistics", "string", "types", "typing", "warnings", "weakref"}
 )
-_ASIDE = frozenset({"importlib", "warnings", "_frozen_importlib", "zipimport"})
-#: Where the functions of C stand that compute and no more.
+#: Modules whose calls, and all calls below them, are not part of the step.
+_IGNORED = frozenset({"importlib", "warnings", "_frozen_importlib", "zipimport"})
+#: Modules whose C functions have no side effects.
 _PURE_C = frozenset({"builtins", "_functools", "_operator", "_collections", "_weakref", "_abc"})
 _LIBRARIES = TRUSTED | {"numpy", "functorch", "sympy", "optree", "typing_extensions"}
-#: Those that look attributes up by names that are in no code.
+#: Modules that look attributes up by names that appear in no code.
 _DYNAMIC_MODULES = frozenset({"copy", "dataclasses", "inspect", "operator", "json"})
 _DYNAMIC_NAMES = frozenset(
     {"__dict__", "__getattribute__", "__getstate__", "__reduce_ex__", "attrgetter", "methodcaller"}
@@ -45,20 +46,20 @@ _FORBIDDEN_CALLS = frozenset(
     id(getattr(builtins, name))
     for name in ("print", "input", "open", "exec", "eval", "globals", "locals", "id", "setattr", "delattr")
 )
-#: What of PyTorch tells of something other than the values of tensors.
+#: Functions of PyTorch that read or change state other than the values of tensors.
 _AMBIENT = frozenset(
     {"is_grad_enabled", "is_inference_mode_enabled", "is_autocast_enabled", "is_autocast_cpu_enabled"}
     | {"get_num_threads", "get_rng_state", "set_rng_state", "initial_seed", "seed", "manual_seed"}
     | {"get_default_dtype", "data_ptr", "register_hook", "retain_grad"}
 )
-#: With these a step may tell a number from a tensor.
+#: With these functions and types, a step may treat a number differently from a tensor.
 _TYPES = frozenset({"type", "isinstance", "issubclass", "callable", "float", "int"})
-#: Values of globals and of variables around a function that a trial would change, or that hide what they read.
+#: Values of global and enclosing variables that a trial run would change, or that hide what they read.
 _UNTOUCHABLE: tuple[tuple[Callable[[Any], bool], str], ...] = (
-    (random_source, "a generator of random numbers: draw them outside, and give them with the input"),
+    (random_source, "a generator of random numbers: draw them outside, and pass them with the input"),
     (lambda value: isinstance(value, Tensor), NO_BUFFER),
-    (lambda value: isinstance(value, functools._lru_cache_wrapper), "a function that remembers its results"),
-    (lambda value: isinstance(value, Iterator), "an iterator, which moves on at every step"),
+    (lambda value: isinstance(value, functools._lru_cache_wrapper), "a function that caches its results"),
+    (lambda value: isinstance(value, Iterator), "an iterator, which advances at every step"),
 )
 _PLAIN_OWNERS = (list, dict, set, frozenset, tuple, str, bytes, int, float, complex, range, slice, type, Tensor)
 _CHANGING = frozenset(
@@ -68,9 +69,9 @@ _CHANGING = frozenset(
 
 
 class Observer:
-    """Stands beside a thread while it runs a step: `with observer: ...`.
+    """Watches a thread while it runs a step: `with observer: ...`.
 
-    untouchable: attributes that a trial must not use, by name, and what they are.
+    untouchable: the names of attributes that a trial must not use, with a description of each.
     """
 
     def __init__(self, untouchable: dict[str, str]) -> None:
@@ -84,11 +85,11 @@ class Observer:
         self._spaces: dict[int, tuple[dict, set[str]]] = {}
         self._collect_all = True
         self._may_draw = False
-        self._aside: types.FrameType | None = None
+        self._ignored: types.FrameType | None = None
 
     def __enter__(self) -> Observer:
         self._collects = gc.isenabled()
-        gc.disable()  # what other code does when garbage is collected is not the step's
+        gc.disable()  # finalizers that run during garbage collection are not part of the step
         self._before = sys.getprofile()
         self._drawn = np.random.get_state()
         sys.setprofile(self._event)
@@ -98,26 +99,27 @@ class Observer:
         sys.setprofile(self._before)
         if self._collects:
             gc.enable()
-        # NumPy's functions are not seen when they are called.
+        # Calls of NumPy's compiled functions are not reported to the profiler.
         if self._may_draw and not all(map(np.array_equal, self._drawn, np.random.get_state())):
             np.random.set_state(self._drawn)
             self.refusal = self.refusal or UntraceableError("it draws random numbers from NumPy")
 
     def settled(self) -> None:
-        """Raise what was found, where the step has caught it; from now on the names in PyTorch's own code are known."""
+        """Raise the refusal again if the step caught it. Stop collecting names from PyTorch's own code."""
         self._collect_all = False
         if self.refusal is not None:
             raise self.refusal
 
     def watch(self, modules: Iterable[nn.Module]) -> Watch:
+        """Return a watch on all that the step has read."""
         names = None if self.dynamic else frozenset(self.names)
         spaces = tuple((space, tuple(sorted(wanted))) for space, wanted in self._spaces.values())
         return Watch(names, spaces, list(modules), frozenset(self._own_names))
 
     def _event(self, frame: types.FrameType, event: str, argument: Any) -> None:
-        if self._aside is not None:  # something that happens beside the step, until it returns
-            if event == "return" and frame is self._aside:
-                self._aside = None
+        if self._ignored is not None:  # ignore all calls until this frame returns
+            if event == "return" and frame is self._ignored:
+                self._ignored = None
         elif event == "call":
             if id(frame.f_code) not in self._seen:
                 self._enter(frame)
@@ -137,8 +139,8 @@ class Observer:
         while caller is not None and caller.f_globals.get("__name__", "").partition(".")[0] in _PURE:
             caller = caller.f_back
         called_by_own = caller is not None and self._seen.get(id(caller.f_code), (None, False))[1]
-        if code.co_name == "<module>" or root in _ASIDE or not (own or known or called_by_own or root in _PURE):
-            self._aside = frame  # an import, a warning, a message in a log of PyTorch's: whoever hears of it may run
+        if code.co_name == "<module>" or root in _IGNORED or not (own or known or called_by_own or root in _PURE):
+            self._ignored = frame  # an import, a warning, or a handler of PyTorch's log: it may run any code
             return
         self._seen[id(code)] = code, own
         if own:
@@ -176,7 +178,7 @@ class Observer:
             if name in self.untouchable:
                 self._refuse(f"uses `{name}`, {self.untouchable[name]}", frame, _line_of(steps, name))
         for what, line in _writes(code, steps):
-            self._refuse(f"writes {what}", frame, line)
+            self._refuse(what, frame, line)
 
     def _call(self, frame: types.FrameType, called: Any) -> None:
         owner, name = getattr(called, "__self__", None), getattr(called, "__name__", str(called))
@@ -189,7 +191,7 @@ class Observer:
         elif random_source(owner):
             self._refuse("draws random numbers", frame)
         elif name in _AMBIENT and (root == "torch" or isinstance(owner, Tensor)):
-            self._refuse(f"asks for {name}()", frame)
+            self._refuse(f"calls {name}()", frame)
         elif isinstance(owner, types.ModuleType) or (owner is None and root):
             if root not in _PURE_C | _PURE | _LIBRARIES:
                 self._refuse(f"calls {module}.{name}()", frame)
@@ -208,19 +210,19 @@ class Observer:
 
 
 class Seen:
-    """What is known of what a step reads: gathered while it is tried, and while it is traced."""
+    """What a step reads, as far as it is known. It is collected while the step is tried and while it is traced."""
 
     watch: Watch | None = None
     asks_type = False
 
     def add(self, observer: Observer, modules: list[nn.Module], tried: list[nn.Module]) -> None:
-        """After a run over the copy `tried` of `modules`: UntraceableError if it has changed anything."""
+        """Record what a run over the copy `tried` of `modules` read; UntraceableError if the run changed any of it."""
         watch = observer.watch(modules)
         _require_unchanged(watch.look(modules), watch.look(tried))
         self.watch, self.asks_type = watch, observer.asks_type
 
     def unchanged(self, modules: list[nn.Module], work: Callable[[], None]) -> Watch:
-        """What is watched from now on: UntraceableError if `work`, which runs the step, changes any of it."""
+        """Call `work`, which runs the step, and return the watch; UntraceableError if `work` changes what it sees."""
         assert self.watch is not None
         before = self.watch.look(modules)
         work()
@@ -234,45 +236,48 @@ def _require_unchanged(before: Content, after: Content) -> None:
 
 
 def seen_by(modules: list[nn.Module]) -> Seen | None:
-    """What must be learnt of what a cell reads; None for PyTorch's and this package's own, which read attributes."""
+    """Return an empty `Seen` to collect what a cell reads, or None for cells of PyTorch and of this package.
+
+    The latter read only attributes.
+    """
     return Seen() if has_code_of_its_own(modules) else None
 
 
 def place(path: str, line: int) -> str:
-    """`FILE:LINE`, and what stands there."""
+    """Return `FILE:LINE` and the source at that line."""
     text = linecache.getline(path, line).strip()
     return f"{Path(path).name}:{line}" + (f" (`{text if len(text) < 90 else text[:87] + '...'}`)" if text else "")
 
 
 def _writes(code: types.CodeType, steps: list[dis.Instruction]) -> Iterator[tuple[str, int]]:
-    """What a function writes that outlives it, and at which line.
+    """Yield each write to an object that outlives the call, and each import of an unwatched module, with its line.
 
-    What hangs on a local variable that is no argument is passed over: where it belongs to something that lives longer,
-    that is seen to have changed.
+    Writes through local variables that are not arguments are skipped. If such a variable refers to an object that
+    outlives the call, the change to that object is found after the run.
     """
     for step in steps:
         if step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-            yield f"the global `{step.argval}`", _line(step) or code.co_firstlineno
+            yield f"writes the global `{step.argval}`", _line(step) or code.co_firstlineno
         elif step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in code.co_freevars:
-            yield f"`{step.argval}`, a variable of the function around it", _line(step) or code.co_firstlineno
+            yield f"writes `{step.argval}`, a variable of the enclosing function", _line(step) or code.co_firstlineno
         elif step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
             target = _text(code.co_filename, step)
             if target is not None and outlives(target, code):
-                yield f"`{target}`", _line(step) or code.co_firstlineno
+                yield f"writes `{target}`", _line(step) or code.co_firstlineno
         elif step.opname in ("STORE_ATTR", "DELETE_ATTR") and code.co_name not in ("__init__", "__post_init__"):
             target = _text(code.co_filename, step) or f"an attribute `{step.argval}`"
             if outlives(target, code, ()):
-                yield f"`{target}`", _line(step) or code.co_firstlineno
+                yield f"writes `{target}`", _line(step) or code.co_firstlineno
         elif step.opname == "IMPORT_NAME":
             root = step.argval.partition(".")[0]
             if root and root not in _LIBRARIES and root not in sys.stdlib_module_names:
-                yield f"imports `{step.argval}`, and with it names that nobody watches,", _line(step) or 0
+                yield f"imports `{step.argval}`, whose names are not watched,", _line(step) or 0
 
 
 def outlives(target: str, code: types.CodeType, copied: tuple[str, ...] | None = None) -> bool:
-    """Whether an expression, as it stands in a function, starts at something that was there before the call.
+    """Return whether an expression in a function starts at an object that existed before the call.
 
-    `copied` are names of what the step was given a copy of: the function's first argument, where nothing else is said.
+    copied: names of objects that are copies for the trial; by default, the function's first argument.
     """
     root = re.split(r"\W", target, maxsplit=1)[0]
     arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -281,7 +286,7 @@ def outlives(target: str, code: types.CodeType, copied: tuple[str, ...] | None =
 
 
 def _called(frame: types.FrameType) -> str | None:
-    """The source of the call that a frame is at, without its arguments."""
+    """Return the source of the call that a frame is executing, without its arguments."""
     for step in dis.get_instructions(frame.f_code):
         if step.offset == frame.f_lasti:
             text = _text(frame.f_code.co_filename, step)
@@ -294,7 +299,7 @@ def _line_of(steps: list[dis.Instruction], name: str) -> int | None:
 
 
 def _text(path: str, step: dis.Instruction) -> str | None:
-    """The source of an instruction, where it stands on one line."""
+    """Return the source of an instruction if it is within one line, else None."""
     at = step.positions
     if at is None or at.lineno is None or at.lineno != at.end_lineno or at.col_offset is None:
         return None
@@ -305,5 +310,5 @@ def _text(path: str, step: dis.Instruction) -> str | None:
 
 
 def _line(step: dis.Instruction) -> int | None:
-    """The line of an instruction; `positions` is the same in every version of Python from 3.11 on."""
+    """Return the line of an instruction. `positions` is the same in every version of Python since 3.11."""
     return step.positions.lineno if step.positions else None

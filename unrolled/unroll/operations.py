@@ -1,4 +1,4 @@
-"""The operations that have a C form: the ATen operations of a step's graph, and the C for an element of each."""
+"""The ATen operations that have a C form, with the C for one element of each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _clamp(value: str, low: str = "", high: str = "") -> str:
     return f"f_min({value}, {high})" if high else value
 
 
-#: Element-wise operations; the arguments are C, in the order of the operation's own.
+#: Element-wise operations. Each function takes its arguments as C, in the order of the operation's arguments.
 ELEMENTWISE: dict[object, Callable[..., str]] = {
     aten.add.Tensor: _with_alpha("+"),
     aten.add.Scalar: _with_alpha("+"),
@@ -100,7 +100,7 @@ for _name, _symbol in _COMPARISONS.items():
     ELEMENTWISE[getattr(aten, _name).Scalar] = _c(f"({{0}} {_symbol} {{1}})")
     ELEMENTWISE[getattr(aten, _name).Tensor] = _c(f"({{0}} {_symbol} {{1}})")
 
-#: What costs about as little to compute again as to load.
+#: Operations whose result costs no more to compute again than to load.
 CHEAP = frozenset(
     [
         aten.add.Tensor,
@@ -129,7 +129,7 @@ CHEAP = frozenset(
     ]
 )
 
-#: Other names for the same elements.
+#: Operations whose result has the same elements as their argument.
 ALIASES = (
     aten.alias.default,
     aten.clone.default,
@@ -147,7 +147,7 @@ ALIASES = (
 )
 SPLITS = (aten.split.Tensor, aten.split_with_sizes.default)
 
-#: Tensors of one value, and that value.
+#: Operations that fill a tensor with one value, with a function that returns the value.
 FILLS: dict[object, Callable[[fx.Node], object]] = {
     aten.zeros_like.default: lambda node: 0.0,
     aten.zeros.default: lambda node: 0.0,
@@ -167,7 +167,7 @@ PRODUCTS = (aten.mm.default, aten.addmm.default)
 
 @dataclass(frozen=True)
 class Reduction:
-    """A reduction over a row's columns: from `start`, `combine(accumulator, value)`, then `finish`."""
+    """A reduction over a row's columns: `start`, then `combine(accumulator, value)` for each column, then `finish`."""
 
     symbol: str = "+"
     start: str = "0"
@@ -176,7 +176,7 @@ class Reduction:
 
 
 def _over_columns(node: fx.Node) -> int:
-    """The number of columns; UntraceableError if the reduction is over rows."""
+    """Return the number of columns; UntraceableError if the reduction is over rows."""
     value = node.args[0].meta["val"]
     dims = node.args[1] if len(node.args) > 1 and node.args[1] else list(range(value.dim()))
     dims = [dims] if isinstance(dims, int) else dims
@@ -211,7 +211,7 @@ REDUCTIONS: dict[object, Callable[[fx.Node], Reduction]] = {
 
 
 def decompositions() -> dict:
-    """How operations that are none of these are written with them, before a step is traced."""
+    """Return the decompositions that a trace uses to write other operations with those above."""
     table = dict(core_aten_decompositions())
     table |= get_decompositions(
         [
@@ -255,14 +255,17 @@ def _var_mean(x, dim=None, *, correction=None, keepdim=False):
 
 
 def _bmm(left, right):
-    """Einsum writes every product as a batch of products, mostly as a batch of one."""
+    """Write a batch of one product as a single product. Einsum writes every product as a batch, mostly of one."""
     if left.shape[0] != 1:
         return NotImplemented
     return (left.squeeze(0) @ right.squeeze(0)).unsqueeze(0)
 
 
 def _cumsum(x, dim, *, dtype=None):
-    """Over the features, as in the ordered neurons of Shen et al. 2019: a product with a triangle of ones."""
+    """Write a cumulative sum over the features as a product with a triangle of ones.
+
+    Ordered neurons (Shen et al. 2019) use one.
+    """
     if x.dim() != 2 or dim % 2 != 1 or dtype not in (None, x.dtype):
         return NotImplemented
     return x @ torch.ones(x.shape[1], x.shape[1], dtype=x.dtype, device=x.device).triu()

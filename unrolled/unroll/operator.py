@@ -1,7 +1,7 @@
-"""A plan's native programs as operators of PyTorch, for the graphs that torch.compile captures.
+"""A plan's native programs as PyTorch operators, for the graphs that torch.compile captures.
 
-A graph cannot hold a plan: `unrolled::unroll` and `unrolled::unroll_backward` name one of this process. A name is made
-of what the plan computes, so that in another process it is the same cell's, or nobody's.
+A graph cannot hold a plan, so `unrolled::unroll` and `unrolled::unroll_backward` take the name of a plan of this
+process. The name is derived from what the plan computes. In another process it names the same cell's plan, or none.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def unroll_captured(
     lengths: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, State] | None:
-    """As `unroll`, in a graph that is being captured; None if that cannot be done, or not by the operator."""
-    if isinstance(cell, WrapperCell) or torch.is_autocast_enabled("cpu"):  # made within the graph, as its dropout is
+    """Do what `unroll` does, in a graph that is being captured. Return None if the operator cannot do it."""
+    if isinstance(cell, WrapperCell) or torch.is_autocast_enabled("cpu"):  # created within the graph, with its dropout
         return None
     first = [] if state is None else [state] if isinstance(state, Tensor) else list(state)
     tensors = (inputs, *first)
@@ -72,16 +72,16 @@ def unroll_captured(
 
 @torch.compiler.disable
 def outside_graph(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """`function(*arguments, **options)`, outside the graph."""
+    """Call `function(*arguments, **options)` outside the graph."""
     return function(*arguments, **options)
 
 
-# What a captured graph must not look into: it takes these results for constants.
+# torch.compile must not trace the functions below: it takes their results as constants.
 
 
 @torch.compiler.assume_constant_result
 def runs_own_code(cell: nn.Module) -> bool:
-    """Whether the step is of somebody else's code, which may read what no graph looks at again."""
+    """Return whether the step runs the user's code, which may read values that a graph does not check again."""
     return has_code_of_its_own(list(cell.modules()))
 
 
@@ -89,11 +89,11 @@ def runs_own_code(cell: nn.Module) -> bool:
 def _find(
     module: nn.Module, form: tuple[Form, int, tuple[int, ...]] | None, dtype: torch.dtype, held: bool
 ) -> tuple[str, tuple[str, ...], tuple[int, ...], tuple[int, ...]] | None:
-    """A plan's name, its parameters' names, its visible states and all sizes; None if there is no plan.
+    """Return a plan's name, its parameters' names, its visible states and all state sizes, or None if there is no plan.
 
-    Nor is there one here for a cell whose output is none of its states.
+    There is also none for a cell whose output is not one of its states.
     """
-    if any(parameter.is_meta for parameter in module.parameters()):  # a drop-in layer's template
+    if any(parameter.is_meta for parameter in module.parameters()):  # the template of a drop-in layer
         module = copy.deepcopy(module).to_empty(device="cpu").requires_grad_(False)
         for tensor in module.parameters():
             tensor.zero_()
@@ -111,12 +111,13 @@ def _find(
 
 
 def _name(planned: Planned, cell: Cell, dtype: torch.dtype) -> str:
+    """Return the plan's name in `_plans`, adding the plan if it has none."""
     for name, known in _plans.items():
         if known is planned:
             return name
     described = describe(cell)
     name = fingerprint(described.structure, settings(described), str(dtype)) or secrets.token_hex(16)
-    while name in _plans:  # a plan of the same content, made for another key
+    while name in _plans:  # another plan for the same content has this name
         name = secrets.token_hex(16)
     _plans[name] = planned
     return name
@@ -124,7 +125,7 @@ def _name(planned: Planned, cell: Cell, dtype: torch.dtype) -> str:
 
 @torch.compiler.assume_constant_result
 def _prepare(name: str, wanted: tuple[bool, ...]) -> None:
-    """Compile what a call will need, which cannot be done while a graph is captured."""
+    """Compile the programs that a call needs, because this cannot be done while a graph is captured."""
     if wanted:
         _found(name, wanted)
 
@@ -134,8 +135,8 @@ def _plan(name: str) -> Planned:
         return _plans[name]
     except KeyError:
         raise ConfigurationError(
-            f"this process has no plan {name}: the graph was captured in another process, which torch.compile does not "
-            "serve; compile the layer here, or save it by torch.export"
+            f"this process has no plan {name}: the graph was captured in another process; call torch.compile in this "
+            "process, or save the layer with torch.export"
         ) from None
 
 
@@ -149,10 +150,10 @@ def _found(name: str, wanted: Sequence[bool]) -> tuple[NativeExecutor, Training]
 def _unroll(
     parameters: Sequence[Tensor], inputs: Tensor, state: Sequence[Tensor], plan: str, wanted: Sequence[bool]
 ) -> list[Tensor]:
-    """States of all steps `[T + 1, B, size]` and the last ones; the visible states only, where nothing is `wanted`.
+    """Return the states of all steps `[T + 1, B, size]`, the last states, and what `unroll_backward` needs.
 
-    `wanted` says which parameters want a gradient, and last whether the input does; with it comes what is kept for
-    `unroll_backward`.
+    wanted: which parameters want a gradient, followed by whether the input does. If it is empty, the result holds only
+        the visible states of all steps and the last states.
     """
     if not wanted:
         trajectories, final = _plan(plan).executor.run(parameters, inputs, tuple(state))
@@ -187,7 +188,7 @@ def _unroll_backward(
     wanted: Sequence[bool],
     wants_first: bool,
 ) -> list[Tensor]:
-    """The wanted gradients, and those of the first states."""
+    """Return the wanted gradients and those of the first states."""
     executor, gradients = _found(plan, wanted)
     found, of_first = executor.backward(gradients, parameters, inputs, kept, of_steps, of_states, wants_first)
     return [*found, *of_first]
@@ -230,7 +231,7 @@ _unroll.register_autograd(_backward, setup_context=_setup)
 
 @torch.library.custom_op("unrolled::check_lengths", mutates_args=())
 def check_lengths(lengths: Tensor, steps: int) -> Tensor:
-    """`lengths`; ShapeError if one is below 0 or above `steps`."""
+    """Return a copy of `lengths`; ShapeError if one is below 0 or above `steps`."""
     if lengths.numel() and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
         raise ShapeError(f"lengths must be whole numbers from 0 to {steps}, got {lengths.tolist()}")
     return lengths.clone()

@@ -1,8 +1,8 @@
-"""Steps after a sequence's length: which they are, and what a cell is given there in place of the padding.
+"""Finds the steps after a sequence's length, and replaces the padding there.
 
-A cell is called for a whole batch, also where a sequence has ended. The result is thrown away there, and its gradient
-is zero; yet zero times a derivative that is infinite or NaN is NaN. So nothing of the padding is ever read: where a
-sequence has ended, a cell is given that sequence's first step again, whose derivative is as good as that step's.
+A cell is called for the whole batch, including sequences that have ended. The result is discarded there, and its
+gradient is zero. But zero times an infinite or NaN derivative is NaN, so the padding is never read: after its end, a
+sequence's first step is the cell's input again, where the derivative is as finite as at that step.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from unrolled.cells import State
 
 
 def steps_inside(steps: int, lengths: Tensor) -> Tensor:
-    """Which steps count, `[T, B, 1]`."""
+    """Return which steps are inside their sequence, `[T, B, 1]`."""
     return (torch.arange(steps, device=lengths.device).unsqueeze(-1) < lengths).unsqueeze(-1)
 
 
 def fill_padding(inputs: Tensor, lengths: Tensor, inside: Tensor, reverse: bool) -> Tensor:
-    """`inputs [T, B, I]` with each sequence's first step in place of what stands after its length.
+    """Return `inputs [T, B, I]` with each sequence's first step in place of its padding.
 
-    A sequence without any step gets that of the longest one; ones, where no sequence has any: a number at which few
-    functions lack a derivative. Of indices, which are whole numbers, those are zeros.
+    An empty sequence gets the first step of the longest one. If all sequences are empty, they get ones, because few
+    functions lack a derivative there; integer inputs, which are indices, get zeros.
     """
     given = inputs.detach()
     if _all_have_steps(lengths):
@@ -34,16 +34,16 @@ def fill_padding(inputs: Tensor, lengths: Tensor, inside: Tensor, reverse: bool)
 
 
 def without_padding(inputs: Tensor, lengths: Tensor | None, reverse: bool = False) -> Tensor:
-    """As `fill_padding`, for lengths that are checked, or None."""
+    """Do what `fill_padding` does, given checked lengths or None."""
     if lengths is None or not len(inputs):
         return inputs
     return fill_padding(inputs, lengths, steps_inside(len(inputs), lengths), reverse)
 
 
 def fill_states(state: State, lengths: Tensor) -> State:
-    """The states `[B, size]` before the first steps, constant.
+    """Return the states `[B, size]` before the first step, detached.
 
-    Of a sequence without any they are those of the longest one; ones, where no sequence has any.
+    An empty sequence gets the states of the longest one. If all sequences are empty, they get ones.
     """
     if _all_have_steps(lengths):
         return tuple(part.detach() for part in state)
@@ -52,7 +52,7 @@ def fill_states(state: State, lengths: Tensor) -> State:
 
 
 def _all_have_steps(lengths: Tensor) -> bool:
-    """Whether that is known: a graph that is captured for any values, and vmap, cannot look at these."""
+    """Return whether all lengths are known to be positive. Their values are unknown under torch.compile and vmap."""
     if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(lengths):
         return False
     return int(lengths.min()) > 0
@@ -68,12 +68,12 @@ def _or_ones(values: Tensor, lengths: Tensor) -> Tensor:
 
 
 def choose(condition: Tensor, state: State, other: State) -> State:
-    """`state` where the condition `[B, 1]` holds, and `other` elsewhere."""
+    """Return `state` where the condition `[B, 1]` holds, and `other` elsewhere."""
     return tuple(torch.where(condition, part, instead) for part, instead in zip(state, other, strict=True))
 
 
 def show(outputs: Tensor, inside: Tensor | None, reverse: bool) -> Tensor:
-    """The outputs `[T, B, size]` in the order of the input, zeros if no step counts."""
+    """Return the outputs `[T, B, size]` in the order of the input, with zeros in the padding."""
     if reverse:
         outputs = outputs.flip(0)
     return outputs if inside is None else torch.where(inside, outputs, torch.zeros_like(outputs))

@@ -1,4 +1,4 @@
-"""The native programs of a plan, as they are called and kept: a pass forward, and one back."""
+"""The native programs of a plan, for the forward and the backward pass, as they are called and cached."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from unrolled.unroll.vectors import Outside, Vectors
 
 @dataclass(eq=False)
 class Forward:
-    """Slots: the input, first states, states of all steps, last states, what is kept, the rest of the hoisted values.
+    """The forward pass.
 
-    A program that `hoists` computes the hoisted values itself, and has no argument for that rest.
+    Arguments: the input, first states, states of all steps, last states, values kept for backward, the remaining
+    hoisted values. A program that `hoists` computes the hoisted values itself, and takes no remaining ones.
     """
 
     program: Native
     vectors: Vectors
     hoists: bool
+    #: The numbers of the remaining hoisted values.
     rest: list[int]
-    #: Columns of the states that are kept for all steps, by their number.
+    #: Columns of each state that is kept for all steps, by the number of the state.
     trajectories: dict[int, int]
-    #: Columns of what backward reads beside those, for all steps: hoisted values, then saved ones.
+    #: Columns of the other values that backward reads, for all steps: hoisted values, then saved ones.
     kept: list[int]
-    #: Which hoisted values those are.
+    #: The numbers of the hoisted values among these.
     kept_hoisted: list[int]
 
 
 @dataclass(eq=False)
 class Epilogue:
-    """How the contractions after the loop, of `shapes`, become gradients: in `order`, or else by `after`.
+    """How the contractions after the loop become gradients.
 
-    `after(rows, parameters..., prepared..., constants..., contractions...)`. `of_input`: the input's gradient comes
-    with them.
+    shapes: of the contractions.
+    order: the number of each gradient's contraction; None if gradients are more than contractions.
+    after: `after(rows, parameters..., prepared..., constants..., contractions...)`, which then computes the gradients.
+    of_input: whether the program also computes the input's gradient.
     """
 
     shapes: list[tuple[int, ...]]
@@ -45,21 +49,23 @@ class Epilogue:
 
 @dataclass(eq=False)
 class Backward:
-    """Slots: the input, what forward kept, gradients of every step's states, of the last and of the first ones; then
-    the input's gradient and the contractions, or, if there is no `epilogue`, the row values that they are made of.
+    """The backward pass.
+
+    Arguments: the input, values kept by forward, gradients of every step's states, of the last and of the first states;
+    then the input's gradient and the contractions or, without an `epilogue`, the row values that these are made of.
     """
 
     program: Native
     vectors: Vectors
     epilogue: Epilogue | None = None
-    #: Columns of the row values, and which of them each gradient of a hoisted value and each deferred value is.
+    #: Columns of each row value, and the row value that each gradient of a hoisted value and each deferred value is.
     rows: Sequence[int] = ()
     row_of: Sequence[int] = ()
 
 
 @dataclass(eq=False)
 class Training:
-    """Both passes for one choice of those that want a gradient: `chosen`, by number. The rest as in `Gradients`."""
+    """Both passes for one choice of what wants a gradient: `chosen`, by number. For the rest see `Gradients`."""
 
     forward: Forward
     backward: Backward

@@ -1,4 +1,4 @@
-"""What the C of a step is made of: places in memory, products, and loops over a row's columns."""
+"""The parts of a step's C: places in memory, products, and loops over a row's columns."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ Level = tuple[int, int]
 
 
 def size(count: int, of: str = "") -> str:
-    """A number of columns in the C of a program, which takes it as an argument: see `Program.source`.
+    """Return the placeholder of a number of columns in C. `Program.source` turns it into an argument of the program.
 
-    One library then serves every size of a cell. Equal numbers are one argument, unless they are sizes of different
-    things, `of`. 0 and 1 stay as they are, since a loop over one column is other code.
+    One library then serves every size of a cell. Equal numbers share one argument if they have the same `of`. 0 and 1
+    stay literal, because a loop over one column has different code.
     """
     return f"@{of}{count}@" if count > 1 else str(count)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row value lies: `pointer`, C for its row `r` (at step `t`, of `B` rows); `stride` from row to row."""
+    """The place of a row value: C for the address of its row `r`, the stride between rows, and the first column.
+
+    The C may use the step `t` and the batch size `B`.
+    """
 
     pointer: str
     stride: int
@@ -30,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Product:
-    """`[rows, depth] @ matrix [depth, width]`, the matrix packed beforehand, plus a vector if there is a bias."""
+    """`[rows, depth] @ matrix [depth, width]`, plus a vector if there is a bias. The matrix is packed beforehand."""
 
     node: fx.Node
     operand: Place
@@ -43,7 +46,7 @@ class Product:
 
 @dataclass
 class Loop:
-    """What is computed column by column at one level, for one width."""
+    """A loop over the columns of one width, at one level of a step."""
 
     level: Level
     width: int
@@ -52,10 +55,10 @@ class Loop:
 
 
 class Values(Protocol):
-    """Where the values of a step lie, as a loop asks for them."""
+    """The places of a step's values, as a loop reads them."""
 
     places: dict[fx.Node, Place]
     vectors: dict[fx.Node, str]
 
     def ready(self, node: fx.Node, level: Level) -> bool:
-        """Whether a loop of `level` can read `node` from memory, rather than compute it."""
+        """Return whether a loop of `level` can read `node` from memory instead of computing it."""

@@ -1,15 +1,15 @@
-"""From a traced step to a plan: what is done once, what for all steps together, and what step by step.
+"""Turns a traced step into a plan: what runs once, what runs for all steps together, and what runs step by step.
 
-The step's graph is sorted by what each part needs:
+The step's graph is divided by what each part depends on:
 
-    prepare    parameters alone: once a call; first what the core reads, then what only `hoist` does
-    hoist      the input, but no state: its products, once, for the T·B rows of all steps together
-    forward    the rest: step by step
-    backward   the derivative of `forward`: step by step, from the last to the first
-    sink       an output that is no state, from the states of all steps: once, for the T·B rows together
-    collect    the last reduction over rows, of gradients that no step needs: once, for all T·B rows together
+    prepare    only parameters: runs once a call; computes what the core reads, then what only `hoist` reads
+    hoist      the input, but no state: its products; runs once, for the T·B rows of all steps together
+    forward    the rest, the core: runs step by step
+    backward   the derivative of `forward`: runs step by step, from the last to the first
+    sink       an output that is not a state, from the states of all steps: runs once, for the T·B rows together
+    collect    the final reduction over rows, for gradients that no step needs: runs once, for the T·B rows together
 
-`prepare`, `hoist` and `sink` are differentiated by autograd; `forward` and `backward` run without it.
+Autograd differentiates `prepare`, `hoist` and `sink`. `forward` and `backward` run without it.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ _VIEWS = (aten.t.default, aten.transpose.int, aten.permute.default)
 class Derivative:
     """The core's derivative, for one choice of inputs that want a gradient.
 
-    Every graph takes the number of rows first. With `inputs` for the prepared, hoisted and state values:
+    The first argument of every graph is the number of rows. `inputs` are the prepared, hoisted and state values:
 
-    `constants(prepared...)`: what is made of prepared values alone
+    `constants(prepared...)`: the values that depend only on prepared values
     `forward(inputs..., constants...) -> states..., saved...`
     `backward(inputs..., constants..., saved..., gradients of states...) -> per_step..., deferred...`
     `collect(prepared..., constants..., row values...) -> collected...`, over the rows of all steps
 
-    `per_step` and `collected` number the inputs whose gradients those are. `row_values` says where `collect`
-    finds its values: ("input", k), ("saved", k) or ("deferred", k).
+    `per_step` and `collected` are the numbers of the inputs whose gradients those are. `row_values` is the source of
+    each row value: ("input", k), ("saved", k) or ("deferred", k).
     """
 
     wanted: tuple[bool, ...]
@@ -78,11 +78,11 @@ class Derivative:
 
 @dataclass(frozen=True)
 class Gradients:
-    """How the gradients of parameters and input come about, for one choice of those that want one.
+    """How the gradients of parameters and input are computed, for one choice of those that want one.
 
-    `finish(rows, parameters..., input, prepared..., constants..., row values..., gradients of hoisted values...)`, over
-    the rows of all steps, gives the gradients of the parameters and the input that `chosen` numbers. `traced` is the
-    same as it was traced, for as many rows as that had.
+    `finish(rows, parameters..., input, prepared..., constants..., row values..., gradients of hoisted values...)` runs
+    over the rows of all steps. It returns the gradients of the parameters and the input whose numbers are `chosen`.
+    `traced` is the same graph as it was traced, for the number of rows of the trace.
     """
 
     derivative: Derivative
@@ -95,7 +95,7 @@ class Plan:
     """The plan of one cell at one dtype and device."""
 
     def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None) -> None:
-        """`seen` learns what the step reads, where somebody wants to know."""
+        """Trace the cell and divide its graph. `seen`, if given, records what the step reads."""
         self.name = title(cell)
         graph, self.parameter_names = trace_step(cell, dtype, device, seen)
         nodes = placeholders(graph)
@@ -104,12 +104,12 @@ class Plan:
         output, *new_states = results(graph)
         of_state, of_input = descendants(graph, states), descendants(graph, [x])
         needed = ancestors(new_states, set(nodes)) | set(new_states)
-        # Products with the input are worth doing for all steps at once; what is made of them is as cheap in the loop.
+        # Products with the input are faster for all steps at once. What depends on them is as cheap in the loop.
         products = [node for node in needed if node in of_input and node not in of_state and node.target in PRODUCTS]
         before = ancestors(products, set(nodes)) | set(nodes)
         of_state |= {node for node in of_input if node not in before and not _part_of(node, before)}
         inside = [node for node in graph.graph.nodes if node in of_state and node in needed]
-        # What the core reads from outside; a new state that does not depend on the old one is passed through it.
+        # The values that the core reads. A new state that does not depend on the old one passes through the core.
         read = list(dict.fromkeys([a for node in inside for a in node.all_input_nodes] + new_states))
         outside = [node for node in read if node not in of_state]
         hoisted = [node for node in outside if node in of_input or has_rows(node)]
@@ -118,23 +118,23 @@ class Plan:
         of_rows = [node for node in graph.graph.nodes if node in above and (node in of_input or has_rows(node))]
         others = [a for node in of_rows for a in node.all_input_nodes if a not in of_input and not has_rows(a)]
         others = [node for node in dict.fromkeys(others) if node not in prepared]
-        # No gradient passes through what is no real number, such as a mask.
+        # No gradient passes through a value that is not real, such as a mask.
         reaching = ancestors(new_states, {node for node in graph.graph.nodes if not _is_real(node)})
         self.reaching = tuple(node in reaching for node in (*parameters, x))
         self.prepare = extract(graph, parameters, [*prepared, *others])
         self.hoist = extract(graph, [*prepared, *others, x], hoisted)
         self.core = extract(graph, [*prepared, *hoisted, *states], new_states)
-        #: How many of the prepared values, of the hoisted ones and of the states the core reads.
+        #: The number of prepared values, hoisted values and states that the core reads.
         self.prepared, self.hoisted, self.states = len(prepared), len(hoisted), len(states)
         self._core_of_rows = extract(graph, [*prepared, *hoisted, *states], new_states, scaled=False)
-        #: As they were traced, without values.
+        #: The parameters as they were traced, without values.
         self.parameters = [node.meta["val"] for node in parameters]
         self.state_sizes = tuple(node.meta["val"].shape[1] for node in states)
         self._input = x.meta["val"]
         self._derivatives: dict[tuple[bool, ...], Derivative] = {}
         self._gradients: dict[tuple[bool, ...], Gradients] = {}
         _check_rows(self.hoist)
-        #: Which states' every step is read outside the loop.
+        #: The states that are read outside the loop at every step.
         self.visible = tuple(k for k, node in enumerate(new_states) if node is output)[:1]
         self.sink: fx.GraphModule | None = None
         if not self.visible:
@@ -159,13 +159,13 @@ class Plan:
         )
 
     def _hoisted_sizes(self) -> tuple[int, ...]:
-        """The columns of each hoisted value; none if there is no product among them, for like inputs to share."""
+        """Return the columns of each hoisted value, or () if there is no product for equal inputs to share."""
         values = [node.meta["val"] for node in results(self.hoist)]
         multiplied = any(node.target in PRODUCTS for node in self.hoist.graph.nodes)
         return tuple(value.shape[1] for value in values) if multiplied and all(v.dim() == 2 for v in values) else ()
 
     def gradients(self, wanted: tuple[bool, ...]) -> Gradients:
-        """For `wanted`, one flag for each parameter and one for the input."""
+        """Return the gradients for `wanted`, which has a flag for each parameter and one for the input."""
         wanted = tuple(want and reaching for want, reaching in zip(wanted, self.reaching, strict=True))
         if wanted not in self._gradients:
             with planning:
@@ -213,7 +213,7 @@ class Plan:
         return Gradients(derivative, graph, extract(graph, placeholders(graph), results(graph)), tuple(chosen))
 
     def derivative(self, wanted: tuple[bool, ...]) -> Derivative:
-        """For `wanted`, one flag for each prepared, hoisted and state input of the core."""
+        """Return the core's derivative for `wanted`, which has a flag for each prepared, hoisted and state input."""
         if wanted not in self._derivatives:
             self._derivatives[wanted] = self._differentiate(wanted)
         return self._derivatives[wanted]
@@ -250,9 +250,9 @@ class Plan:
         if summed:
             users = [user for k in summed for user in placeholders(self._core_of_rows)[k].users]
             raise operation(
-                "uses a parameter in a way whose gradient must be summed up step by step",
+                "uses a parameter in a way whose gradient must be summed step by step",
                 users[0] if users else joint.graph.output_node(),
-                "a product [B, features] @ [features, features], or a product with a vector, compiles",
+                "use a product [B, features] @ [features, features], or a product with a vector",
             )
         backward_results = [*(gradient_of[k] for k in per_step), *deferred]
         backward_nodes = ancestors(backward_results, set(nodes)) & of_incoming
@@ -288,9 +288,9 @@ def _is_real(node: fx.Node) -> bool:
 
 
 def _check_rows(graph: fx.GraphModule) -> None:
-    """UntraceableError if a graph does not treat its rows one by one: it could not be run over those of all steps.
+    """Check that a graph treats its rows one by one, so that it can run over the rows of all steps.
 
-    It is tried: four rows at once must give what they give two by two.
+    The check runs the graph: four rows at once must have the same results as two and two. UntraceableError if not.
     """
     generator = torch.Generator().manual_seed(0)
     whole: list[Tensor] = []
@@ -299,7 +299,7 @@ def _check_rows(graph: fx.GraphModule) -> None:
         value = node.meta["val"]
         shape = (4, *value.shape[1:]) if has_rows(node) else tuple(value.shape)
         if any(size >= ROWS for size in shape):
-            raise operation("mixes the batch with another axis of a tensor", node, "products of [B, features] compile")
+            raise operation("mixes the batch with another axis of a tensor", node, "use products of [B, features]")
         made = torch.randn(shape, generator=generator, dtype=torch.float64).to(value.dtype).to(value.device)
         whole.append(made)
         for half, part in zip(halves, made.split(2) if has_rows(node) else (made, made), strict=True):
@@ -317,19 +317,22 @@ def _check_rows(graph: fx.GraphModule) -> None:
 
 
 def _part_of(node: fx.Node, nodes: set[fx.Node]) -> bool:
-    """Whether the node takes one of several results of an operation among `nodes`."""
+    """Return whether the node selects one of several results of an operation in `nodes`."""
     return node.target is operator.getitem and node.args[0] in nodes
 
 
 def _reached(graph: fx.GraphModule, wanted: Sequence[bool]) -> list[bool]:
-    """Which results are computed from an input that wants a gradient."""
+    """Return, for each result, whether it depends on an input that wants a gradient."""
     inputs = zip(placeholders(graph)[1:], wanted, strict=True)
     found = descendants(graph, [node for node, want in inputs if want])
     return [node in found and node.meta["val"].is_floating_point() for node in results(graph)]
 
 
 def _deferred_inputs(gradient: fx.Node, in_step: set[fx.Node], of_incoming: set[fx.Node]) -> list[fx.Node]:
-    """What the part of `gradient`'s computation that no step needs reads from the rest; empty if there is none."""
+    """Return what the deferred part of `gradient`'s computation, which no step needs, reads from the other part.
+
+    The list is empty if there is no such part.
+    """
     if gradient in in_step or gradient not in of_incoming or gradient.op == "placeholder":
         return []
     own: set[fx.Node] = set()
@@ -342,14 +345,14 @@ def _deferred_inputs(gradient: fx.Node, in_step: set[fx.Node], of_incoming: set[
         own.add(node)
         for argument in node.all_input_nodes:
             outside = argument in in_step or argument not in of_incoming or argument.op == "placeholder"
-            # A transposed value has its rows elsewhere; what it is a view of can be kept, and turned again.
-            turned = argument.target in _VIEWS and not has_rows(argument)
-            (needs if outside and not turned else left).append(argument)
+            # The first axis of a transposed value is not the batch. Keep its source, and transpose that again.
+            transposed = argument.target in _VIEWS and not has_rows(argument)
+            (needs if outside and not transposed else left).append(argument)
     return list(dict.fromkeys(needs))
 
 
 def _expensive(saved: list[fx.Node], given: set[fx.Node], deferred_inputs: list[fx.Node]) -> list[fx.Node]:
-    """`saved` without what backward can compute again, cheaply, from the rest of it and what is given."""
+    """Return `saved` without the values that backward can cheaply compute again from the others and from `given`."""
     kept = [node for node in saved if node.target not in CHEAP or node in deferred_inputs]
     there = {*given, *kept}
     for node in saved:
@@ -360,12 +363,12 @@ def _expensive(saved: list[fx.Node], given: set[fx.Node], deferred_inputs: list[
 
 
 def _arguments(nodes: set[fx.Node], graph: fx.GraphModule) -> list[fx.Node]:
-    """What `nodes` read, in the order of the graph's run."""
+    """Return what `nodes` read, in the order of the graph."""
     return [argument for node in graph.graph.nodes if node in nodes for argument in node.all_input_nodes]
 
 
 def descendants(graph: fx.GraphModule, roots: Iterable[fx.Node]) -> set[fx.Node]:
-    """`roots` and all that is computed from them."""
+    """Return `roots` and all nodes that depend on them."""
     found = set(roots)
     for node in graph.graph.nodes:
         if any(argument in found for argument in node.all_input_nodes):

@@ -1,4 +1,4 @@
-"""Unrolls a cell by its plan: finds the plan, and puts its executor under autograd."""
+"""Unrolls a cell by its plan: finds the plan and runs its executor under autograd."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _planned: Known[Planned] = Known()
 def find_plan(
     cell: Cell, dtype: torch.dtype, device: torch.device, native: bool = False
 ) -> tuple[Planned, list[Tensor], Cell]:
-    """The plan for cells like this one, made at first use; parameters as the plan takes them; the cell they belong to.
+    """Return the plan of a cell, the parameters in the plan's order, and the cell that these belong to.
 
-    The plan is kept in the process, and what is native of it beyond that; so is, in the process, the error, where there
-    can be none.
+    The plan is made at first use and cached in the process. Its native programs are also cached on disk. If a plan
+    cannot be made, the error is cached in the process.
     """
 
     def make(cell: Cell) -> tuple[Planned, Watch]:
@@ -78,52 +78,52 @@ def _make(cell: Cell, dtype: torch.dtype, device: torch.device, native: bool) ->
         return made, Watch(None, (), described.modules)
     watch = seen.unchanged(described.modules, lambda: check_values(made.schedule, cell, dtype, device))
     if seen.asks_type and "lifted" in vars(cell):
-        raise UntraceableError("it asks for the type of something, which may be a number that has become a tensor")
+        raise UntraceableError("it checks the type of a value, which may be a number that has become a tensor")
     return made, watch
 
 
 class _Traced:
-    """The plan of a cell, traced when it is asked for the first time."""
+    """The plan of a cell, traced at the first call."""
 
     def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None) -> None:
-        # Of the cell all is kept but the values of its tensors: it may be large, and long gone by then.
-        hollow = {id(tensor): _hollow(tensor) for tensor in describe(cell).tensors.values()}
-        self._cell = trial_copy(cell, hollow)[0]
+        # A copy of the cell without the values of its tensors, which may be large and would otherwise be kept alive.
+        empty = {id(tensor): _without_memory(tensor) for tensor in describe(cell).tensors.values()}
+        self._cell = trial_copy(cell, empty)[0]
         self._dtype, self._device, self._seen = dtype, device, seen
         self._plan: Plan | None = None
 
     def __call__(self) -> Plan:
         if self._plan is None:
-            from unrolled.unroll.plan import Plan  # and with it much of PyTorch that one from the cache does without
+            from unrolled.unroll.plan import Plan  # it imports much of PyTorch that a cached plan does not need
 
             self._plan = Plan(self._cell, self._dtype, self._device, self._seen)
         return self._plan
 
 
-def _hollow(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape without memory of its own."""
+def _without_memory(tensor: Tensor) -> Tensor:
+    """Return a tensor of the same shape that has one element in memory."""
     if tensor.layout is not torch.strided:
-        raise UntraceableError("it holds a sparse tensor; a dense one compiles")
+        raise UntraceableError("it holds a sparse tensor; use a dense one")
     made = tensor.new_empty(()).expand(tensor.shape)
     return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
 def check_values(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device) -> None:
-    """UntraceableError if two steps of the plan are not what the cell computes: it looked at the batch's size."""
+    """Check that two steps of the plan compute what the cell computes; else UntraceableError."""
     if not _agrees(schedule, cell, dtype, device):
-        raise UntraceableError("its step depends on the size of the batch, or on something that is no argument of it")
+        raise UntraceableError("its step depends on the size of the batch, or on something that is not its argument")
 
 
 def _is_for(record: Record, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None) -> bool:
-    """Whether a plan that was kept is this cell's: a file's may be any other's, and not even run."""
+    """Return whether a cached plan is this cell's. A plan from a file may be another cell's, and may not even run."""
     try:
         return _agrees(record.schedule, cell, dtype, device, seen)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, OverflowError, MemoryError):
-        return False  # it is made again; what the cell itself raises, it raises again
+        return False  # the plan is made again; an error of the cell itself is raised again then
 
 
 def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None) -> bool:
-    """Whether two steps of the plan are what the cell computes; `seen` learns what those read."""
+    """Return whether two steps of the plan compute what the cell computes. `seen` records what these steps read."""
     described = describe(cell)
     named = described.tensors
     if tuple(named) != schedule.parameter_names or cell.state_sizes != schedule.state_sizes:
@@ -153,7 +153,7 @@ def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.de
 def unroll_planned(
     cell: Cell, inputs: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, native: bool = False
 ) -> tuple[Tensor, State]:
-    """As `unroll_eager`; UntraceableError if the cell's step cannot be planned."""
+    """Do what `unroll_eager` does; UntraceableError if the cell's step cannot be planned."""
     if lengths is not None:
         cell = Held(cell)
     inside, fed = hold(inputs, lengths, reverse)
@@ -182,26 +182,26 @@ def unroll_planned(
 
 
 def _wants_gradients(schedule: Schedule, tensors: Tensors) -> bool:
-    """Whether the states have a gradient of one of these: what no state depends on makes no state depend on it."""
+    """Return whether one of `tensors` that the states depend on wants a gradient."""
     reaching = (*schedule.reaching, *(True for _ in tensors[len(schedule.reaching) :]))
     return any(tensor.requires_grad for tensor in itertools.compress(tensors, reaching))
 
 
 def _outputs(schedule: Schedule, parameters: Tensors, inputs: Tensor, state: State | None, after: Tensors) -> Tensor:
-    """The output of every step; `after` are the visible states after each."""
+    """Return the output of every step. `after` are the visible states after each step."""
     if schedule.sink is None:
         return after[0]
     outputs = sink(schedule.sink, schedule.visible, parameters, inputs, schedule.first(inputs, state), after)
-    # The loop's outputs are a tensor of their own, also where the output is the input.
+    # The outputs never share memory with the input, even if the output is the input.
     return outputs.clone() if outputs.untyped_storage().data_ptr() == inputs.untyped_storage().data_ptr() else outputs
 
 
 def hold(inputs: Tensor, lengths: Tensor | None, reverse: bool) -> tuple[Tensor | None, Tensor]:
-    """Which steps count, `[T, B, 1]`, and the input of a cell that is `Held` by them."""
+    """Return which steps are inside their sequence, `[T, B, 1]`, and the input for the `Held` cell."""
     if lengths is None:
         return None, inputs
     inside = steps_inside(len(inputs), lengths)
-    if torch.is_grad_enabled():  # values are those of a sequence's own steps in any case
+    if torch.is_grad_enabled():  # only gradients depend on the padding; values do not
         inputs = fill_padding(inputs, lengths, inside, reverse)
     return inside, torch.cat([inputs, inside.to(inputs.dtype)], -1)
 
@@ -209,9 +209,9 @@ def hold(inputs: Tensor, lengths: Tensor | None, reverse: bool) -> tuple[Tensor 
 def sink(
     graph: Graph, visible: Sequence[int], parameters: Tensors, inputs: Tensor, state: State, after: Tensors
 ) -> Tensor:
-    """The output of every step, of a cell whose output is none of its states; `after` are the visible ones."""
+    """Return the output of every step, for a cell whose output is not a state. `after` are the visible states."""
     steps, batch = inputs.shape[:2]
-    every = [part.expand(steps, -1, -1) for part in state]  # the invisible are not looked at
+    every = [part.expand(steps, -1, -1) for part in state]  # invisible states are not read
     before = list(every)
     for k, states in zip(visible, after, strict=True):
         before[k], every[k] = torch.cat([state[k].unsqueeze(0), states[:-1]]), states
@@ -223,7 +223,7 @@ def sink(
 class _Unroll(torch.autograd.Function):
     """A plan's executor under autograd.
 
-    Takes parameters, the input and the first states; gives the visible states of every step, and the last states.
+    Takes parameters, the input and the first states. Returns the visible states of every step and the last states.
     """
 
     @staticmethod
@@ -235,8 +235,8 @@ class _Unroll(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *kept)
         ctx.planned, ctx.gradients = planned, gradients
-        # The outputs share the memory of what is kept, but no view of it is known to autograd, which would forbid to
-        # change them in place. Where they have been, backward makes what is kept again.
+        # The outputs share memory with the kept values. They are not views as autograd sees it, because then it would
+        # forbid changing them in place. If they have been changed, backward computes the kept values again.
         shown = [trajectory[1:].data for trajectory in trajectories]
         ctx.versions = [_Version(value) for value in shown]
         return *shown, *final
@@ -248,7 +248,7 @@ class _Unroll(torch.autograd.Function):
         parameters, (inputs,), state, kept = cut(ctx.saved_tensors, [count, 1, len(needed) - count - 1])
         if torch.is_grad_enabled() or is_followed(value for value in incoming if value is not None):
             return None, *_differentiable(schedule, parameters, inputs, state, incoming, needed)
-        if any(version.has_moved() for version in ctx.versions):
+        if any(version.has_changed() for version in ctx.versions):
             kept = planned.executor.forward(ctx.gradients, parameters, inputs, state)[2]
         of_steps, of_states = incoming[: len(schedule.visible)], incoming[len(schedule.visible) :]
         made, of_first = planned.executor.backward(
@@ -262,22 +262,22 @@ class _Unroll(torch.autograd.Function):
 
 
 class _Version:
-    """Tells whether a tensor has been changed in place since, as far as autograd knows: not by `.data` or NumPy."""
+    """Detects in-place changes of a tensor that autograd counts, which excludes changes by `.data` or NumPy."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._counter = tensor.detach()  # the two count together
-        self._counter.data = tensor.new_empty(0)  # and none of them keeps the other's memory alive
+        self._counter = tensor.detach()  # both share one version counter
+        self._counter.data = tensor.new_empty(0)  # but neither keeps the other's memory alive
         self._before = tensor._version
 
-    def has_moved(self) -> bool:
+    def has_changed(self) -> bool:
         return self._counter._version != self._before
 
 
 def _differentiable(schedule: Schedule, parameters, inputs, state, incoming, needed):
-    """The gradients by autograd through every step: for gradients of a higher order, and where they are followed."""
+    """Return the gradients by autograd through every step, for higher-order gradients and transforms."""
     further, count = torch.is_grad_enabled(), len(parameters)
     with torch.enable_grad():
-        # Aliases: where the state was made with the same parameters, their part of the gradient must not be found here.
+        # Aliases: if the state depends on the same parameters, the gradient through it must not be found here.
         own = [tensor.view_as(tensor) for tensor in (*parameters, inputs, *state)]
         wanted = [tensor for tensor, needs in zip(own, needed, strict=True) if needs]
         parameters, inputs, state = own[:count], own[count], tuple(own[count + 1 :])

@@ -1,7 +1,7 @@
-// Matrix products and sums over rows, for the programs that include kernel.h; it stands before this.
-#define TILE 6 // rows of a register tile, at most
-#define DEPTH 384 // rows that `contract` packs at once
-#define COLUMNS (16 * TILE) // columns of its left operand that it packs at once
+// Matrix products and sums over rows, for every compiled program. Included after kernel.h.
+#define TILE 6 // maximum rows of a register tile
+#define DEPTH 384 // rows that `contract` packs at a time
+#define COLUMNS (16 * TILE) // columns of the left operand that `contract` packs at a time
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
@@ -13,7 +13,7 @@ typedef int32_t index __attribute__((vector_size(32)));
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (index){__VA_ARGS__})
 #endif
 
-// Turn LANES rows of LANES elements, `stride` apart, into columns: rows of PANEL elements, `PANEL` apart.
+// Transpose LANES rows of LANES elements, `stride` apart. The resulting rows are PANEL apart.
 INLINE void transpose(const REAL *from, long stride, REAL *to) {
 #if LANES == 8
   vec a[8], b[8];
@@ -38,8 +38,8 @@ INLINE void transpose(const REAL *from, long stride, REAL *to) {
 #endif
 }
 
-// Pack a matrix [depth, width] of any strides into panels of PANEL columns, zeros beyond its width; threads share the
-// panels out.
+// Pack a matrix [depth, width] of any strides into panels of PANEL columns, with zeros beyond its width. The panels are
+// divided among the threads.
 void pack(const REAL *matrix, long row_stride, long column_stride, long depth, long width, REAL *packed, long thread,
                  long threads) {
   const long panels = (width + PANEL - 1) / PANEL;
@@ -61,8 +61,8 @@ void pack(const REAL *matrix, long row_stride, long column_stride, long depth, l
 
 #define UNROLL _Pragma("GCC unroll 8")
 
-// One register tile: ROWS rows of VECTORS * LANES columns, C = A times packed panels [depth, PANEL]. It starts at the bias, if
-// there is one, or at C itself where `add` is set. A's rows are `a_row` apart and its columns `a_column`.
+// Compute one register tile of ROWS rows and VECTORS * LANES columns: C = A times packed panels [depth, PANEL], plus
+// the bias if there is one, plus C itself if `add` is set. A's rows are `a_row` apart and its columns `a_column`.
 #define TILE_KERNEL(ROWS, VECTORS)                                                                                      \
   INLINE void tile_##ROWS##_##VECTORS##_at(const REAL *restrict a, long a_row, long a_column, const REAL *restrict panel, \
                                            long depth, const REAL *bias, int add, REAL *restrict c, long c_stride) {   \
@@ -109,10 +109,10 @@ TILE_KERNEL(3, 4)
 typedef void tile_kernel(const REAL *, long, const REAL *, long, const REAL *, REAL *, long);
 static tile_kernel *const HALF[] = {0, tile_1_1, tile_2_1, tile_3_1, tile_4_1, tile_5_1, tile_6_1};
 static tile_kernel *const WHOLE[] = {0, tile_1_2, tile_2_2, tile_3_2, tile_4_2, tile_5_2, tile_6_2};
-static tile_kernel *const SINGLE[] = {0, tile_1_2, tile_1_4, tile_1_6, tile_1_8}; // of one row, by panels
-static tile_kernel *const PAIR[] = {0, 0, tile_2_4, tile_3_4}; // two panels, by rows
+static tile_kernel *const SINGLE[] = {0, tile_1_2, tile_1_4, tile_1_6, tile_1_8}; // one row, indexed by panels
+static tile_kernel *const PAIR[] = {0, 0, tile_2_4, tile_3_4}; // two panels, indexed by rows
 
-// As `product`, of one row: more panels at once, or the multipliers would wait for the sums.
+// Like `product`, for one row. It computes several panels at once, so that the multipliers do not wait for the sums.
 static void product_of_row(const REAL *a, const REAL *packed, long depth, long width, const REAL *bias, REAL *c) {
   for (long n = 0; n < width; n += 4 * PANEL) {
     const long left = width - n, panels = left > 3 * PANEL ? 4 : (left + PANEL - 1) / PANEL;
@@ -120,14 +120,14 @@ static void product_of_row(const REAL *a, const REAL *packed, long depth, long w
       SINGLE[panels](a, 0, packed + n * depth, depth, bias ? bias + n : 0, c + n, 0);
       continue;
     }
-    REAL edge[4 * PANEL], edge_bias[4 * PANEL]; // beyond a matrix's last column there may be nothing to read or write
+    REAL edge[4 * PANEL], edge_bias[4 * PANEL]; // memory after a matrix's last column may not be readable or writable
     if (bias) memcpy(edge_bias, bias + n, left * sizeof(REAL));
     SINGLE[panels](a, 0, packed + n * depth, depth, bias ? edge_bias : 0, edge, 0);
     memcpy(c + n, edge, left * sizeof(REAL));
   }
 }
 
-// C [rows, width] = A [rows, depth] times a packed matrix, plus a bias [width] or, where that is 0, nothing.
+// C [rows, width] = A [rows, depth] times a packed matrix, plus a bias [width] unless `bias` is 0.
 void product(const REAL *a, long a_stride, const REAL *packed, long depth, long width, const REAL *bias, REAL *c,
              long c_stride, long rows) {
   const long tiles = (rows + TILE - 1) / TILE, end = width / PANEL * PANEL;
@@ -157,7 +157,7 @@ void product(const REAL *a, long a_stride, const REAL *packed, long depth, long 
   }
 }
 
-// Rows [count, width] into panels of COLUMNS columns, zeros beyond the width.
+// Copy rows [count, width] into panels of COLUMNS columns, with zeros beyond the width.
 #define GATHER(COLUMNS)                                                                                                 \
   static void gather_##COLUMNS(const REAL *restrict from, long stride, long count, long width, REAL *restrict to) {     \
     const long whole = width / COLUMNS, left = width % COLUMNS;                                                         \
@@ -187,9 +187,10 @@ static void contract_tile(const REAL *a, const REAL *panel, long depth, int add,
     for (long j = 0; j < wide; j++) c[i * c_stride + j] = edge[i * PANEL + j] + (add ? c[i * c_stride + j] : 0);
 }
 
-// C [m, n] = A^T B, for A [rows, m] and B [rows, n]; threads share C out. `room`: DEPTH * (n + PANEL + COLUMNS) elements.
-void contract(const REAL *a, long a_stride, long m, const REAL *b, long b_stride, long n, long rows, REAL *c, REAL *room,
-              long thread, long threads) {
+// C [m, n] = A^T B, for A [rows, m] and B [rows, n]. C is divided among the threads. `workspace` has
+// DEPTH * (n + PANEL + COLUMNS) elements.
+void contract(const REAL *a, long a_stride, long m, const REAL *b, long b_stride, long n, long rows, REAL *c,
+              REAL *workspace, long thread, long threads) {
   long top = 0, bottom = m, left = 0, right = n;
   const long tall = (m + TILE - 1) / TILE, broad = (n + PANEL - 1) / PANEL;
   if (tall >= 2 * threads || tall >= broad) {
@@ -202,30 +203,30 @@ void contract(const REAL *a, long a_stride, long m, const REAL *b, long b_stride
     if (right > n) right = n;
   }
   if (top >= bottom || left >= right) return;
-  REAL *const panels = room + DEPTH * COLUMNS;
+  REAL *const panels = workspace + DEPTH * COLUMNS;
   const long blocks = (rows + DEPTH - 1) / DEPTH;
   for (long block = 0; block < blocks; block++) {
     const long r = rows * block / blocks, depth = rows * (block + 1) / blocks - r;
     gather_PANEL(b + r * b_stride + left, b_stride, depth, right - left, panels);
     for (long i = top; i < bottom; i += COLUMNS) {
       const long high = bottom - i < COLUMNS ? bottom - i : COLUMNS;
-      gather_TILE(a + r * a_stride + i, a_stride, depth, high, room);
+      gather_TILE(a + r * a_stride + i, a_stride, depth, high, workspace);
       for (long j = left; j < right; j += PANEL)
         for (long k = 0; k < high; k += TILE)
-          contract_tile(room + k * depth, panels + (j - left) * depth, depth, r > 0, c + (i + k) * n + j, n,
+          contract_tile(workspace + k * depth, panels + (j - left) * depth, depth, r > 0, c + (i + k) * n + j, n,
                         high - k < TILE ? high - k : TILE, right - j < PANEL ? right - j : PANEL);
     }
   }
 }
 
-// Sums over the rows of A [rows, width]; threads share the columns out.
+// Sum A [rows, width] over its rows. The columns are divided among the threads.
 void sum_rows(const REAL *a, long stride, long width, long rows, REAL *sums, long thread, long threads) {
   const long groups = (width + PANEL - 1) / PANEL, start = groups * thread / threads * PANEL;
   const long end = thread + 1 == threads ? width : groups * (thread + 1) / threads * PANEL;
   for (long n = start; n < end; n += COLUMNS) {
     const long columns = end - n < COLUMNS ? end - n : COLUMNS;
     REAL total[COLUMNS] = {0};
-    for (long r = 0; r < rows; r += 64) { // in blocks: the error grows with the number of terms in a row
+    for (long r = 0; r < rows; r += 64) { // in blocks: the rounding error grows with the terms in a sum
       const long last = rows - r < 64 ? rows : r + 64;
       REAL part[COLUMNS] = {0};
       for (long k = r; k < last; k++)

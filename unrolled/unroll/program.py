@@ -1,8 +1,8 @@
-"""Builds a native program: C that consists of phases, each of which is divided among the threads.
+"""Builds a native program: C in phases, each of which is divided among the threads.
 
-Its arrays are vectors, computed from parameters; arguments, whose addresses the caller passes; and double buffers and
-temporaries, which are allocated for the call. The rows of the batch are divided among the threads once; a thread takes
-its rows through all steps without synchronization. Threads synchronize between phases.
+The arrays are vectors, which are computed from parameters; arguments, whose addresses the caller passes; and double
+buffers and temporaries, which are allocated for the call. The rows of the batch are divided among the threads once. A
+thread takes its rows through all steps without synchronization. Threads synchronize between phases.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from unrolled.unroll.places import Place, size
 from unrolled.unroll.words import operation
 
 SAMPLE = Path(__file__).with_name("sample.h")
-_WORTH_SHARING = 150_000  # weights of a product whose columns are divided among threads if there is only one row
+_WORTH_SHARING = 150_000  # the number of weights from which a product of one row is divided among threads by columns
 
 EVERY_STEP = "{0} + (t * B + r) * {1}"  # row `r` of an array [T, B, columns], or of the states before step t
-AFTER = "{0} + ((t + 1) * B + r) * {1}"  # of the states [T + 1, B, columns] after step t
-OLD = "{0} + ((t & 1) * B + r) * {1}"  # of a double buffer [2, B, columns]
+AFTER = "{0} + ((t + 1) * B + r) * {1}"  # row `r` of the states [T + 1, B, columns] after step t
+OLD = "{0} + ((t & 1) * B + r) * {1}"  # row `r` of a double buffer [2, B, columns]
 NEW = "{0} + ((~t & 1) * B + r) * {1}"
-ONE_STEP = "{0} + r * {1}"  # of [B, columns]
-Rows = tuple[str, str]  # an array's name, and which of its rows
+ONE_STEP = "{0} + r * {1}"  # row `r` of an array [B, columns]
+Rows = tuple[str, str]  # an array's name, and the pattern of its rows
 
 
 class Copy(NamedTuple):
@@ -60,7 +60,7 @@ _ROWS = """  {{
 {body}
     }}
   }}"""
-_SIZES, _COUNT = "@sizes@", "@count@"  # placeholders for what is known only when all of the C is written
+_SIZES, _COUNT = "@sizes@", "@count@"  # placeholders for what is known only after all of the C is written
 _PROGRAM = """{types}
 #define BLOCK {block}
 {headers}
@@ -91,44 +91,44 @@ void run(REAL *const *p, const long *strides, const long *sizes, long T, long B,
 
 
 class Program:
-    """Name arrays, add phases, then call `built`."""
+    """Builds one program: name its arrays, add its phases, then call `built`."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         if dtype not in TYPES:
             raise UntraceableError(f"{dtype} has no native code")
         self.dtype = dtype
-        self.work = 0  # floating-point operations a row of T * B
+        self.work = 0  # floating-point operations for each row of T * B
         self._vectors = 0
         self._arguments = 0
         self._flat: set[int] = set()
         self._double_buffers: list[int] = []
         self._temporaries: list[int] = []
         self._phases: list[str] = []
-        self._contractions: list[str] = []  # after all phases
-        self._packed: dict[str, tuple[int, int, int]] = {}  # depth, width, where it starts
+        self._contractions: list[str] = []  # run after all phases
+        self._packed: dict[str, tuple[int, int, int]] = {}  # depth, width, start
         self._packed_size = 0
-        self._scratch = [0, 0]  # elements a row: of the batch, and of all steps
-        self._room = 0
+        self._scratch = [0, 0]  # elements for each row of the batch, and for each row of all steps
+        self._contract_scratch = 0
         self._samples = False
         self.keeps_packed = False
 
     def vector(self) -> str:
-        """The name of a matrix or vector that is computed from parameters."""
+        """Return the name of a new matrix or vector that is computed from parameters."""
         self._vectors += 1
         return f"c{self._vectors - 1}"
 
     def argument(self) -> str:
-        """The name of an array whose address the caller passes, in the order in which they were named."""
+        """Return the name of a new array whose address the caller passes, in the order of these calls."""
         self._arguments += 1
         return f"a{self._arguments - 1}"
 
     def double_buffer(self, columns: int) -> str:
-        """The name of an array `[2, B, columns]` whose halves hold the old and the new rows in turn."""
+        """Return the name of a new array `[2, B, columns]` whose halves alternately hold the old and the new rows."""
         self._double_buffers.append(columns)
         return f"t{len(self._double_buffers) - 1}"
 
     def temporary(self, columns: int) -> str:
-        """The name of an array `[T, B, columns]` that exists during the call alone."""
+        """Return the name of a new array `[T, B, columns]` that exists only during the call."""
         self._temporaries.append(columns)
         return f"m{len(self._temporaries) - 1}"
 
@@ -141,9 +141,9 @@ class Program:
         ends: Sequence[Copy] = (),
         around: tuple[str, str] = ("", ""),
     ) -> None:
-        """Adds a loop over t, which runs a step. The copies of `starts` come before it, those of `ends` after it.
+        """Add a loop over t that runs a step. The copies of `starts` run before it, those of `ends` after it.
 
-        `around` is C that runs before and after every step, for rows `first` to `first + N`.
+        around: C to run before and after every step, for rows `first` to `first + N`.
         """
         self._samples |= any(around)
         packed = self._add(step, 0)
@@ -168,12 +168,12 @@ class Program:
         self._phases.append(f"  if (B == 1 && all > 1) {{\n{text}\n  }} else\n{alone}")
 
     def rows(self, step: Step) -> None:
-        """Adds a step that runs over the rows of all steps at once."""
+        """Add a step that runs over the rows of all steps at once."""
         body = "\n".join("      " + line for line in step.code(self._add(step, 1)))
         self._phases.append(_ROWS.format(body=body))
 
     def contract(self, left: Place, high: int, right: Place | None, wide: int, result: str) -> None:
-        """Adds `left^T @ right` over the rows of all steps; the sum of `left` over the rows if there is no `right`.
+        """Add `left^T @ right` over the rows of all steps, or the sum of `left` over the rows if there is no `right`.
 
         high, wide: columns of `left` and of `right`.
         """
@@ -184,15 +184,15 @@ class Program:
             other = f"{right.pointer} + {size(right.offset)}, {size(right.stride)}, {size(wide)}"
             line = f"tools->contract({at}, {other}, T * B, {result}, s, thread, all);"
             self.work += 2 * high * wide
-            self._room = max(self._room, DEPTH * (wide + 16 + BLOCK))
+            self._contract_scratch = max(self._contract_scratch, DEPTH * (wide + 16 + BLOCK))
         self._contractions.append(f"    {line}")
 
     def _add(self, step: Step, kind: int) -> dict[fx.Node, str]:
-        """Account for a step; returns the names of its packed matrices."""
+        """Count the memory and the work of a step. Return the names of its packed matrices."""
         for node in step.nodes:
             value = node.meta.get("val")
             if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != self.dtype:
-                raise operation(f"makes a {value.dtype} where all else is {self.dtype}", node)
+                raise operation(f"computes in {value.dtype}, while its input is {self.dtype}", node)
         self._scratch[kind] = max(self._scratch[kind], step.scratch)
         self.work += sum(2 * product.depth * product.width for product in step.products)
         packed = {product.matrix: self._pack(step.vectors[product.matrix], product.matrix) for product in step.products}
@@ -208,7 +208,7 @@ class Program:
         return f"w{name}"
 
     def source(self) -> tuple[str, tuple[int, ...]]:
-        """The C, and the sizes that are passed to it: cells that differ only in their sizes share the C."""
+        """Return the C, and the sizes to pass to it. Cells that differ only in their sizes share the C."""
         sizes: dict[str, str] = {}
         text = re.sub("@([a-z]*[0-9]+)@", lambda found: sizes.setdefault(found[1], f"n{len(sizes)}"), self._text())
         taken = [f"  const long {name} = sizes[{k}];" for k, name in enumerate(sizes.values())]
@@ -244,7 +244,7 @@ class Program:
         )
 
     def built(self) -> Native:
-        """The program, ready to be compiled."""
+        """Return the program, ready to be compiled."""
         source, sizes = self.source()
         return Native(
             key=digest(source.encode()),
@@ -258,7 +258,7 @@ class Program:
             packed=self._packed_size,
             keeps_packed=self.keeps_packed,
             sizes=sizes,
-            scratch=(self._scratch[0], self._scratch[1], self._room),
+            scratch=(self._scratch[0], self._scratch[1], self._contract_scratch),
             work=self.work,
         )
 

@@ -1,4 +1,4 @@
-"""Long sequences: in pieces, of which only the states between them are kept, and the rest computed again backward.
+"""Runs a long sequence in pieces. Keeps only the states between pieces, and computes the rest again in backward.
 
 Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
 """
@@ -15,8 +15,8 @@ from unrolled.cells import State
 from unrolled.errors import ConfigurationError
 from unrolled.unroll.fallback import is_followed
 
-#: Outputs and last states of a piece: `run(inputs, state, lengths, followed)`; the last where PyTorch must see every
-#: operation.
+#: `run(inputs, state, lengths, followed)` returns the outputs and last states of a piece. `followed` is whether PyTorch
+#: must see every operation.
 Run = Callable[[Tensor, State, Tensor | None, bool], tuple[Tensor, State]]
 
 
@@ -29,16 +29,16 @@ def in_pieces(
     reverse: bool,
     every: int,
 ) -> tuple[Tensor, State]:
-    """What `run` gives, by pieces of `every` steps; `parameters` are what it reads besides.
+    """Return what `run` returns, computed in pieces of `every` steps. `parameters` are the other tensors that it reads.
 
-    Transforms and forward-mode differentiation go through the whole: they have nothing to compute again.
+    Transforms and forward-mode differentiation run the whole sequence at once, because they compute nothing again.
     """
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ConfigurationError(f"recompute_every must be a whole number of steps, at least 1, got {every!r}")
     if is_followed((inputs, *state, *parameters)):
         return run(inputs, state, lengths, False)
     steps = len(inputs)
-    if lengths is not None:  # every piece has a step that counts: after the longest sequence there is none to repeat
+    if lengths is not None:  # end with the longest sequence, so that no piece is only padding
         steps = max(1, int(lengths.max()))
     bounds = [(start, min(start + every, steps)) for start in range(0, steps, every)]
     pieces = _Cut(run, bounds[::-1] if reverse else bounds, lengths, len(state))
@@ -47,7 +47,7 @@ def in_pieces(
 
 
 class _Cut:
-    """A run, and the pieces to run it over, in their order."""
+    """A function to run, and the bounds of the pieces in the order of the run."""
 
     def __init__(self, run: Run, bounds: list[tuple[int, int]], lengths: Tensor | None, states: int) -> None:
         self.run, self.bounds, self.lengths, self.states = run, bounds, lengths, states
@@ -61,13 +61,16 @@ class _Cut:
 
 
 class _Pieces(torch.autograd.Function):
-    """PyTorch's own checkpoint would hold every piece of the output, and of the input's gradient, twice."""
+    """The run over all pieces, under autograd.
+
+    `torch.utils.checkpoint` would hold every piece of the output and of the input's gradient twice.
+    """
 
     @staticmethod
     def forward(ctx, pieces: _Cut, inputs: Tensor, *others: Tensor):
         state: State = others[: pieces.states]
         starts: list[Tensor] = []
-        ctx.draws = []  # a module of the user may have dropout of its own
+        ctx.draws = []  # the user's module may contain dropout
         outputs = None
         for start, stop in pieces.bounds:
             starts += state
@@ -90,7 +93,7 @@ class _Pieces(torch.autograd.Function):
         parameters, starts = rest[:count], rest[count:]
         given = (of_outputs, *of_final)
         followed = is_followed(value for value in given if value is not None)
-        if followed or torch.is_grad_enabled():  # a gradient of this gradient is wanted
+        if followed or torch.is_grad_enabled():  # a higher-order gradient is wanted
             leaves = [inputs, *starts[: pieces.states], *parameters]
             return None, *_differentiable(pieces, ctx.draws, leaves, needed, given, followed)
         chosen = [p for p, needs in zip(parameters, needed[1 + pieces.states :], strict=True) if needs]
@@ -124,23 +127,23 @@ class _Pieces(torch.autograd.Function):
 
 @contextmanager
 def _drawing(state: Tensor) -> Iterator[None]:
-    """Random numbers from `state` on, and the caller's own untouched."""
+    """Draw random numbers from the generator state `state`, and restore the caller's state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(state)
         yield
 
 
 class _Gate:
-    """Whether gradients pass."""
+    """A switch: whether gradients pass."""
 
     is_open = False
 
 
 class _Through(torch.autograd.Function):
-    """The tensor itself; its gradient is passed on where the gate is open.
+    """The identity. It passes the gradient on only while the gate is open.
 
-    Where input and state were made with the same parameters, those have a gradient through them, which is not a piece's
-    own, and must not be found with it.
+    If the input or the state was computed from the same parameters, they also have a gradient through it. That gradient
+    is not a piece's, and must not be added to the piece's gradient.
     """
 
     generate_vmap_rule = True
@@ -166,9 +169,9 @@ def _differentiable(
     given: Sequence[Tensor | None],
     followed: bool,
 ) -> list[Tensor | None]:
-    """The gradients of `leaves` through all pieces at once: no memory is spared.
+    """Return the gradients of `leaves` through all pieces at once, which saves no memory.
 
-    Part of autograd's graph where gradients of a higher order are wanted; `followed` as in `Run`.
+    If higher-order gradients are wanted, the result is part of autograd's graph. For `followed` see `Run`.
     """
     further = torch.is_grad_enabled()
     gate = _Gate()
@@ -196,7 +199,7 @@ def _differentiable(
 def _gradients(
     ends: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor], create_graph: bool = False
 ) -> list[Tensor | None]:
-    """Of the leaves, for outputs and their gradients."""
+    """Return the gradients of the leaves. `ends` pairs outputs with their gradients."""
     if not ends:
         return [None] * len(leaves)
     values, given = zip(*ends, strict=True)

@@ -1,4 +1,4 @@
-// Choosing the next token of a row from its logits, as unrolled.decoding.Sampling does. Included after kernel.h.
+// Choose the next token of a row from its logits, as unrolled.decoding.Sampling does. Included after kernel.h.
 void qsort(void *, __SIZE_TYPE__, __SIZE_TYPE__, int (*)(const void *, const void *));
 
 typedef struct {
@@ -12,9 +12,9 @@ static int by_falling_score(const void *a, const void *b) {
   return left->token < right->token ? -1 : 1;
 }
 
-// `draw` is uniform in [0, 1): the token where the probabilities, summed up in the order of tokens, exceed it.
-// `order` has room for `count` entries. Overwrites `logits`.
-// -1 where the softmax is NaN: one of the logits is NaN or +inf, or all are -inf.
+// Return the first token at which the running sum of the probabilities, in the order of tokens, exceeds `draw`, a
+// uniform number in [0, 1). Return -1 if the softmax is NaN: one of the logits is NaN or +inf, or all are -inf.
+// `order` has space for `count` entries. Overwrites `logits`.
 static int64_t choose(REAL *logits, long count, double temperature, long top_k, double top_p, double draw, scored *order) {
   long best = 0;
   int nan = 0;

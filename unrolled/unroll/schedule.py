@@ -1,4 +1,4 @@
-"""What is left of a plan when its cell has been traced: enough to run it, and to be kept on disk."""
+"""The part of a plan that remains after tracing: enough to run the plan and to cache it on disk."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Schedule:
-    """The parts of a step, with their graphs: see `Plan`.
+    """The graphs of a step's parts: see `Plan`.
 
-    parameter_names: of the parameters and buffers, in the order in which `prepare` takes them.
-    reaching: which of the parameters, and whether the input, the states depend on: others have no gradient of them.
-    prepared, hoisted: how many of the prepared and of the hoisted values the core reads.
-    hoisted_sizes: the columns of each hoisted value, where products are among them that can be done once for like
-        inputs; else none.
-    visible: which states' every step is read outside the loop.
+    parameter_names: the names of the parameters and buffers, in the order in which `prepare` takes them.
+    reaching: for each parameter and for the input, whether the states depend on it. Others get no gradient from them.
+    prepared, hoisted: the numbers of prepared and of hoisted values that the core reads.
+    hoisted_sizes: the columns of each hoisted value; empty if there is no product among them for equal inputs to share.
+    visible: the states that are read outside the loop at every step.
     """
 
     name: str
@@ -45,24 +44,24 @@ class Schedule:
         return len(self.state_sizes)
 
     def __deepcopy__(self, memo: object) -> Schedule:
-        """Itself, in the copy of a cell that holds it."""
+        """Return the schedule itself, because copies of a cell share it."""
         return self
 
     def first(self, inputs: Tensor, state: State | None) -> State:
-        """The states to start from: zeros, if there are none."""
+        """Return the states before the first step: `state`, or zeros if it is None or empty."""
         if state:
             return tuple(state)
         return tuple(inputs.new_zeros(inputs.size(1), size) for size in self.state_sizes)
 
     def hoist_steps(self, parameters: Sequence[Tensor], inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The prepared values that the core reads, and the hoisted ones, `[T, B, ...]`."""
+        """Return the prepared values that the core reads, and the hoisted values `[T, B, ...]`."""
         steps, batch = inputs.shape[:2]
         prepared = self.prepare(batch, *parameters)
         hoisted = self.hoist(steps * batch, *prepared, rows_of(inputs))
         return prepared[: self.prepared], [value.reshape(steps, batch, *value.shape[1:]) for value in hoisted]
 
     def run_steps(self, parameters: Sequence[Tensor], inputs: Tensor, state: State | None) -> list[State]:
-        """The states before the first step and after each, by PyTorch's operations, which autograd can follow."""
+        """Return the states before the first step and after each, computed with PyTorch's operations under autograd."""
         prepared, hoisted = self.hoist_steps(parameters, inputs)
         states = [self.first(inputs, state)]
         for t in range(len(inputs)):
@@ -71,14 +70,14 @@ class Schedule:
         return states
 
     def visible_steps(self, states: Sequence[State]) -> list[Tensor]:
-        """Of states one step after the other, each of the visible ones in one tensor."""
+        """Return each visible state of consecutive steps as one tensor."""
         return [torch.stack([parts[k] for parts in states]) for k in self.visible]
 
 
 def rows_from(
     row_values: Sequence[tuple[str, int]], inputs: Sequence[T], saved: Sequence[T], deferred: Sequence[T]
 ) -> list[T]:
-    """Those of the given values that a derivative's `row_values` name."""
+    """Return the values whose sources are a derivative's `row_values`."""
     sources = {"input": inputs, "saved": saved, "deferred": deferred}
     return [sources[kind][k] for kind, k in row_values]
 

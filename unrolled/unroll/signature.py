@@ -1,4 +1,4 @@
-"""What two cells must share to run by one plan: their structure here, and in `watch` what their step reads."""
+"""Describes the structure of a cell. Cells of one structure share a plan if their steps read the same: see `watch`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from unrolled.cells import Cell
 from unrolled.errors import UntraceableError
 from unrolled.unroll.watch import INTERNAL, Itself
 
-#: Held by the one thread that plans or compiles: tracing switches things in PyTorch that all threads see.
+#: Held by the thread that plans or compiles, because tracing changes global state of PyTorch.
 planning = threading.RLock()
 
 
 class PassingError(UntraceableError):
-    """What forbids a plan now, and may not at the next call."""
+    """A reason against a plan that may be gone at the next call."""
 
 
 class Description(NamedTuple):
-    """Of a module and its parts: what they are made of.
+    """The structure of a module and its submodules.
 
-    structure: classes, shapes, which of them train, a cell's sizes; hashable.
-    tensors: parameters and buffers by name; one that has several names comes once, under the first.
-    modules: the module and all its parts, in the order of the structure.
+    structure: classes, shapes, training modes and a cell's sizes; hashable.
+    tensors: parameters and buffers by name. A tensor with several names appears once, under the first.
+    modules: the module and all its submodules, in the order of the structure.
     """
 
     structure: Hashable
@@ -35,11 +35,11 @@ class Description(NamedTuple):
 
 
 def describe(module: nn.Module) -> Description:
-    """The structure of a module."""
+    """Return the description of a module."""
     tensors: dict[str, Tensor] = {}
     modules: list[nn.Module] = []
     structure = _describe(module, "", tensors, {}, modules)
-    # A cell's parameters need not tell how wide its input and its states are.
+    # A cell's parameters may not determine the sizes of its input and its states.
     sizes = (module.input_size, module.state_sizes) if isinstance(module, Cell) else ()
     return Description((structure, sizes), tensors, modules)
 
@@ -68,7 +68,7 @@ def _describe(
 
 
 def settings(description: Description) -> Hashable:
-    """Every attribute of a module and its parts: more than a step reads, where nothing is known of it yet."""
+    """Return every attribute of a module and its submodules, while it is unknown which of them the step reads."""
     found: list[Hashable] = []
     for number, module in enumerate(description.modules):
         for name, value in vars(module).items():
@@ -79,16 +79,16 @@ def settings(description: Description) -> Hashable:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether something is called when the module itself is."""
+    """Return whether hooks are called when the module is called."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
 
 
 def check_hooks(modules: list[nn.Module]) -> None:
-    """PassingError if a module has hooks: native code would not call them."""
+    """Raise PassingError if a module has hooks, because native code does not call them."""
     for module in modules:
         if has_hooks(module):
             raise PassingError(f"its {type(module).__name__} has a hook, which is called at every step")
     if _torch_module._has_any_global_hook():
-        raise PassingError("hooks on all modules are registered, which are called at every step")
+        raise PassingError("global module hooks are registered, which are called at every step")

@@ -1,6 +1,6 @@
-"""What planning made, kept in the cache beside the libraries, for processes to come.
+"""Stores plans in the cache, next to the libraries, for later processes.
 
-A file holds a plan as data, in one of `unrolled.unroll.forms`, after a digest of its name and content.
+A file contains a digest of its name and content, followed by a plan as data, in one of `unrolled.unroll.forms`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unrolled.unroll.schedule import Schedule
 
 @dataclass
 class Record:
-    """What is kept of a plan; `key` names its file, None if it is kept for this process alone."""
+    """A stored plan. `key` names its file; it is None for a plan that is kept only in this process."""
 
     schedule: Schedule
     key: str | None
@@ -28,7 +28,7 @@ class Record:
     training: dict[tuple[bool, ...], Training] = field(default_factory=dict)
 
     def add(self, *, inference: Forward | None = None, training: Mapping[tuple[bool, ...], Training] = {}) -> None:
-        """Take in what was made now, in the place of what was kept before, and keep it."""
+        """Add new programs, replacing earlier ones of the same kind, and save the record if it has changed."""
         new = inference is not None and inference is not self.inference
         self.inference = inference or self.inference
         new |= any(self.training.get(wanted) is not one for wanted, one in training.items())
@@ -43,7 +43,7 @@ class Record:
 
 
 def load(key: str | None, form: forms.Form = forms.record) -> Any:
-    """What was saved under `key`, of such a form; None if there is nothing, or nothing whole and one's own."""
+    """Return the value saved under `key` in the given form, or None if it is missing, damaged or not trusted."""
     if key is None:
         return None
     try:
@@ -54,11 +54,11 @@ def load(key: str | None, form: forms.Form = forms.record) -> Any:
             return None
         return forms.read(form, content)
     except (DamagedError, OSError, CompilerError):
-        return None  # it is made again
+        return None  # the plan is made again
 
 
 def save(key: str | None, value: object) -> None:
-    """Keep `value` under `key`, in one step; where it or the cache cannot be written, it is made again next time."""
+    """Save `value` under `key` atomically. If that fails, nothing is saved, and the next process makes it again."""
     if key is None:
         return
     try:

@@ -1,8 +1,8 @@
-"""From a cell to a graph: one step, and the derivative of a step, as ATen operations.
+"""Traces one step of a cell, and the derivative of a step, to a graph of ATen operations.
 
-While a step is traced its batch has `ROWS` rows, a number that divides no other size; wherever a multiple of it
-stands in the graph, the batch is meant. A piece of the graph that treats its rows one by one can then be run over any
-number of them: over B for one step, or over T·B for all steps at once.
+While a step is traced, its batch has `ROWS` rows, a number that divides no other size. Every multiple of it in the
+graph therefore stands for the batch size. A part of the graph that treats its rows one by one can then run over any
+number of rows: over B for one step, or over T·B for all steps at once.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from unrolled.unroll.words import ROWS, operation, reason, user_frame
 
 aten = torch.ops.aten
 
-#: Operations that the engine does not know are traced as the simpler ones they are made of.
+#: Operations that the engine does not know are traced as the simpler operations that they consist of.
 _DECOMPOSITIONS = decompositions()
 settle_fake_tensors()
 
 
 def trace(function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor]) -> fx.GraphModule:
-    """`function(*tensors)` as a graph; `examples` give shapes and dtypes, their values are not looked at."""
+    """Return `function(*tensors)` as a graph. `examples` give the shapes and dtypes; their values are not read."""
     return in_new_thread(_trace, function, examples)
 
 
@@ -55,39 +55,39 @@ def _trace(
     with _silence(), FakeTensorMode(), fx.traceback.preserve_node_meta():
         fakes = [torch.empty(example.shape, dtype=example.dtype, device=example.device) for example in examples]
         try:
-            # Functionalised: PyTorch's own derivatives change fresh values in place here and there.
+            # Functionalise, because some of PyTorch's derivatives change new values in place.
             pure = torch.func.functionalize(lambda *tensors: list(function(*tensors)))
             with watching or nullcontext():
                 graph = make_fx(pure, decomposition_table=_DECOMPOSITIONS)(*fakes)
-            if any(map(_changes, graph.graph.nodes)):  # within an operation that was taken apart, as in torch.lstm_cell
+            if any(map(_changes, graph.graph.nodes)):  # within a decomposed operation, such as torch.lstm_cell
                 again = torch.func.functionalize(fx.Interpreter(graph).run)
                 graph = make_fx(again, decomposition_table=_DECOMPOSITIONS)(*fakes)
         except UntraceableError:
             raise
-        except Exception as error:  # whatever a user's cell raises when it meets tensors without values
+        except Exception as error:  # anything that a user's cell raises on tensors without values
             raise UntraceableError(reason(error)) from error
     for node in graph.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload):
             if torch.Tag.nondeterministic_seeded in node.target.tags:
-                raise operation("draws random numbers", node, "draw them outside, and give them with the input")
-            if node.target is aten.cumprod.default:  # PyTorch's derivative of it loops over the rows of the trace
-                raise operation("takes a cumulative product", node, "exp of a cumulative sum of logarithms compiles")
+                raise operation("draws random numbers", node, "draw them outside, and pass them with the input")
+            if node.target is aten.cumprod.default:  # its derivative in PyTorch loops over the rows of the trace
+                raise operation("takes a cumulative product", node, "use exp of a cumulative sum of logarithms")
             if node.target is aten.copy.default:
                 raise operation(
                     "writes into a slice of a tensor, or changes it in place",
                     node,
-                    "torch.cat of the parts, or torch.where, compiles",
+                    "use torch.cat of the parts, or torch.where",
                 )
-            if _changes(node):  # of what is given to it
-                raise operation("changes a tensor in place", node, "a new tensor in its place compiles")
+            if _changes(node):  # one of the function's inputs
+                raise operation("changes a tensor in place", node, "create a new tensor instead")
     shorten_views(graph)
-    _take_biases_out(graph)
+    _separate_biases(graph)
     return graph
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep PyTorch from logging, with a traceback, an error in this thread that becomes a sentence."""
+    """Keep PyTorch from logging tracebacks of errors in this thread, which this module turns into messages."""
     here, logger = threading.get_ident(), logging.getLogger("torch._subclasses.fake_tensor")
 
     def elsewhere(record: logging.LogRecord) -> bool:
@@ -100,8 +100,8 @@ def _silence() -> Iterator[None]:
         logger.removeFilter(elsewhere)
 
 
-def _take_biases_out(graph: fx.GraphModule) -> None:
-    """Leave a product only a bias that is one vector for all rows; any other is added after it."""
+def _separate_biases(graph: fx.GraphModule) -> None:
+    """Write a product with a bias as a product and a sum, unless the bias is one vector for all rows."""
     for node in list(graph.graph.nodes):
         if node.target is not aten.addmm.default:
             continue
@@ -126,30 +126,30 @@ def _take_biases_out(graph: fx.GraphModule) -> None:
 
 
 def _changes(node: fx.Node) -> bool:
-    """Whether the node changes one of its arguments."""
+    """Return whether the node changes one of its arguments."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def example(dtype: torch.dtype, device: torch.device, *size: int) -> Tensor:
-    """A tensor of a shape, for `trace`, that takes no memory."""
+    """Return a tensor of the given shape for `trace`. It has one element in memory."""
     return torch.empty((), dtype=dtype, device=device).expand(size)
 
 
 def trace_step(
     cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None
 ) -> tuple[fx.GraphModule, list[str]]:
-    """The step as a graph `(parameters..., x, states...) -> (output, states...)`, and the names of the parameters.
+    """Return the step as a graph `(parameters..., x, states...) -> (output, states...)`, and the parameters' names.
 
-    Buffers count as parameters. `seen` learns what the step reads besides, where somebody wants to know.
+    Buffers count as parameters. `seen`, if given, records what else the step reads.
     """
     named = describe(cell).tensors
     names = list(named)
-    # A copy with the same tensors: while it is traced its parameters are others, which another thread must not meet.
+    # Trace a copy of the cell: tracing replaces its parameters, and other threads must not see that.
     copied, uncopied = trial_copy(cell, {id(tensor): tensor for tensor in named.values()})
-    whole = _Whole(copied)
+    whole = _StepModule(copied)
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
-        with _NothingDetached():
+        with _RefuseDetaching():
             values = {f"cell.{name}": tensor for name, tensor in zip(names, tensors, strict=False)}
             x, *state = tensors[len(names) :]
             output, new = torch.func.functional_call(whole, values, (x, tuple(state)))
@@ -158,7 +158,7 @@ def trace_step(
     sizes = (cell.input_size, *cell.state_sizes)
     parameters = list(named.values())
     if any(tensor.layout is not torch.strided for tensor in parameters):
-        raise UntraceableError("it holds a sparse tensor; a dense one compiles")
+        raise UntraceableError("it holds a sparse tensor; use a dense one")
     if seen is None:
         return trace(run, [*parameters, *_rows(ROWS, sizes, dtype, device)]), names
     observer = Observer(uncopied)
@@ -185,32 +185,32 @@ def _try(run: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], obser
                 run(*fakes)
         except UntraceableError:
             raise
-        except Exception as error:  # whatever a user's cell raises when it meets tensors without values
+        except Exception as error:  # anything that a user's cell raises on tensors without values
             observer.settled()
             raise UntraceableError(reason(error)) from error
     observer.settled()
 
 
-class _NothingDetached(TorchFunctionMode):
-    """Refuses what takes values out of autograd, which a traced derivative would not know of, or asks about it."""
+class _RefuseDetaching(TorchFunctionMode):
+    """Refuses operations that detach values from autograd or query it, because a traced derivative ignores them."""
 
     _DETACHING = (Tensor.detach, Tensor.detach_, torch.detach, torch._C._set_grad_enabled)
-    _ASKING = tuple(getattr(Tensor, name) for name in ("requires_grad", "grad", "grad_fn", "is_leaf", "_version"))
+    _QUERIES = tuple(getattr(Tensor, name) for name in ("requires_grad", "grad", "grad_fn", "is_leaf", "_version"))
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         owner = getattr(func, "__self__", None)
         if func in self._DETACHING or owner is Tensor.data:
             raise UntraceableError(f"it takes values out of autograd{_at_user()}, by detach or no_grad")
-        if any(owner is each for each in self._ASKING) and not _is_asked_here():
-            raise UntraceableError(f"it asks a tensor about autograd{_at_user()}")
+        if any(owner is each for each in self._QUERIES) and not _called_by_package():
+            raise UntraceableError(f"it reads a tensor's autograd attributes{_at_user()}")
         at = user_frame()
-        if at is not None:  # the operations that come of this call belong to that line
+        if at is not None:  # the operations of this call belong to that line
             fx.traceback.set_stack_trace([f'  File "{at[0]}", line {at[1]}, in step\n'])
         return func(*args, **(kwargs or {}))
 
 
-def _is_asked_here() -> bool:
-    """Whether this package is what has called PyTorch, as where a step unrolls another cell."""
+def _called_by_package() -> bool:
+    """Return whether this package has called PyTorch, as when a step unrolls another cell."""
     return (sys._getframe(2).f_globals.get("__name__") or "").partition(".")[0] == "unrolled"
 
 
@@ -219,8 +219,8 @@ def _at_user() -> str:
     return f" at {place(*at)}" if at else ""
 
 
-class _Whole(nn.Module):
-    """A step with its output, as one call."""
+class _StepModule(nn.Module):
+    """A module that runs one step of a cell and returns its output and state."""
 
     def __init__(self, cell: nn.Module) -> None:
         super().__init__()
@@ -232,12 +232,12 @@ class _Whole(nn.Module):
         after = describe(self.cell).tensors
         for name in dict.fromkeys([*before, *after]):
             if before.get(name) is not after.get(name):
-                raise UntraceableError(f"it writes its buffer or parameter `{name}`; a state that it returns compiles")
+                raise UntraceableError(f"it writes its buffer or parameter `{name}`; return it as a state instead")
         return made
 
 
 def trace_derivative(step: fx.GraphModule, wanted: Sequence[bool]) -> fx.GraphModule:
-    """`(inputs..., gradients of outputs...) -> outputs..., gradients of the wanted inputs...` of a traced step."""
+    """Return a step's graph `(inputs..., gradients of outputs...) -> outputs..., gradients of wanted inputs...`."""
     inputs = [node.meta["val"] for node in placeholders(step)]
     outputs = [node.meta["val"] for node in results(step)]
 
@@ -249,7 +249,7 @@ def trace_derivative(step: fx.GraphModule, wanted: Sequence[bool]) -> fx.GraphMo
             values = list(given)
             for k, variable in zip(chosen, variables, strict=True):
                 values[k] = variable
-            return tuple(fx.Interpreter(step).run(*values))  # tells each operation where the one after it stood
+            return tuple(fx.Interpreter(step).run(*values))  # the interpreter passes on the line of each operation
 
         values, vjp = torch.func.vjp(forward, *(given[k] for k in chosen))
         return [*values, *vjp(tuple(gradients))]
@@ -263,13 +263,13 @@ def placeholders(graph: fx.GraphModule) -> list[fx.Node]:
 
 
 def results(graph: fx.GraphModule) -> list[fx.Node]:
-    """The nodes that the graph returns."""
+    """Return the nodes that the graph returns."""
     output = next(node for node in graph.graph.nodes if node.op == "output")
     return list(output.args[0])
 
 
 def has_rows(node: fx.Node) -> bool:
-    """Whether the node's value is a tensor whose first axis is the batch."""
+    """Return whether the node's value is a tensor whose first axis is the batch."""
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == ROWS
 
@@ -277,16 +277,16 @@ def has_rows(node: fx.Node) -> bool:
 def extract(
     source: fx.GraphModule, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node], *, scaled: bool = True
 ) -> fx.GraphModule:
-    """The part of `source` that leads from `inputs` to `outputs`, as a graph `(rows, inputs...) -> outputs`.
+    """Return the part of `source` from `inputs` to `outputs`, as a graph `(rows, inputs...) -> outputs`.
 
-    `rows` is the number of rows that the batch has in that call. With `scaled=False` it stays that of the trace, and
-    the graph is `(inputs...) -> outputs`.
+    `rows` is the number of rows in the call. With `scaled=False` the number of rows stays that of the trace, and the
+    graph is `(inputs...) -> outputs`.
     """
     graph = fx.Graph()
     rows = graph.placeholder("rows") if scaled else None
     copies: dict[fx.Node, fx.Node] = {}
     for number, node in enumerate(inputs):
-        # A value that comes in twice, as where a state is handed on as it was, is read at its first place.
+        # A value may be passed twice, as when a step returns a state unchanged. It is read from its first place.
         place = graph.placeholder(node.name if node not in copies else f"{node.name}_again_{number}")
         place.meta = dict(node.meta)
         copies.setdefault(node, place)
@@ -304,7 +304,7 @@ def extract(
 
 
 def transpose_products(graph: fx.GraphModule) -> None:
-    """Write the transpose of a product as the product of the transposes, so that it comes out in the right order."""
+    """Write the transpose of a product as the product of the transposes, which needs no transpose of the result."""
     for node in list(graph.graph.nodes):
         if node.target is not aten.permute.default or list(node.args[1]) != [1, 0]:
             continue
@@ -321,13 +321,13 @@ def transpose_products(graph: fx.GraphModule) -> None:
 def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
     if node.target is aten.permute.default and list(node.args[1]) == [1, 0]:
         return node.args[0]
-    turned = graph.call_function(aten.permute.default, (node, [1, 0]))
-    turned.meta = {"val": node.meta["val"].t()}
-    return turned
+    transposed = graph.call_function(aten.permute.default, (node, [1, 0]))
+    transposed.meta = {"val": node.meta["val"].t()}
+    return transposed
 
 
 def _scaled(graph: fx.Graph, rows: fx.Node, user: fx.Node, value):
-    """Put the rows of the call in the place of the rows of the trace."""
+    """Replace the number of rows of the trace with that of the call."""
     if type(value) is not int or value == 0 or value % ROWS:
         return value
     if value == ROWS:
@@ -337,7 +337,7 @@ def _scaled(graph: fx.Graph, rows: fx.Node, user: fx.Node, value):
 
 
 def ancestors(nodes: Sequence[fx.Node], stop: set[fx.Node]) -> set[fx.Node]:
-    """All that `nodes` are computed from, themselves included, up to and without `stop`."""
+    """Return `nodes` and everything that they depend on, up to but excluding `stop`."""
     found: set[fx.Node] = set()
     left = [node for node in nodes if node not in stop]
     while left:

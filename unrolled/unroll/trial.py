@@ -1,4 +1,4 @@
-"""A copy of a cell to try its step on: what the step does to it, the cell does not see."""
+"""Copies a cell to try its step on the copy, so that side effects do not reach the cell."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from unrolled.unroll.adapt import step
 from unrolled.unroll.watch import INTERNAL, MOST_VALUES, is_trusted
 
 M = TypeVar("M", bound=nn.Module)
-#: What is shared for good: copying takes memory, or means nothing.
+#: Types whose values the copy shares, because copying them takes memory or has no effect.
 _SHARED = (Tensor, type, str, int, float, bool, type(None), pytree.TreeSpec)
 
 
 def trial_copy(cell: M, tensors: dict[int, Tensor]) -> tuple[M, dict[str, str]]:
-    """A copy of `cell` and its parts, and the attributes that could not be copied: their names, and what they are.
+    """Return a copy of `cell` and its submodules, and the attributes that could not be copied, with descriptions.
 
-    tensors: what takes the place of parameters and buffers, by `id`; one that is not there is shared.
+    tensors: replacements of parameters and buffers, by the `id` of the original. Tensors without one are shared.
     """
     memo: dict[int, Any] = dict(tensors)
     uncopied: dict[str, str] = {}
@@ -36,7 +36,7 @@ def trial_copy(cell: M, tensors: dict[int, Tensor]) -> tuple[M, dict[str, str]]:
     for kind in {base for module, _ in pairs for base in type(module).__mro__ if not is_trusted(base)}:
         for name, value in vars(kind).items():
             if isinstance(value, functools._lru_cache_wrapper):
-                uncopied[name] = "a function that remembers its results"
+                uncopied[name] = "a function that caches its results"
     for module, made in pairs:
         for name, value in vars(module).items():
             if name in ("_parameters", "_buffers"):
@@ -55,13 +55,13 @@ def trial_copy(cell: M, tensors: dict[int, Tensor]) -> tuple[M, dict[str, str]]:
 
 def _copied(value: Any, name: str, memo: dict[int, Any], uncopied: dict[str, str]) -> Any:
     if isinstance(value, Sized) and _size(value) > MOST_VALUES:
-        uncopied[name] = f"a {type(value).__qualname__} of {_size(value):,} elements, too many to look at in every call"
+        uncopied[name] = f"a {type(value).__qualname__} of {_size(value):,} elements, too many to check in every call"
         return value
     before = dict(memo)
     try:
         return copy.deepcopy(value, memo)
-    except Exception as error:  # whatever a class raises that does not want to be copied
-        memo.clear()  # of what was copied half
+    except Exception as error:  # anything that an uncopyable class raises
+        memo.clear()  # drop half-copied values
         memo.update(before)
         uncopied[name] = f"a {type(value).__qualname__}, which cannot be copied for a trial ({type(error).__name__})"
         return value
@@ -72,14 +72,14 @@ def _size(value: Sized) -> int:
 
 
 def can_be_buffer(module: nn.Module, name: str) -> bool:
-    """Whether a buffer in place of an attribute is found where the attribute is: nothing of the class comes first."""
+    """Return whether a buffer can replace an attribute: attribute access must find it, not something of the class."""
     kind = type(module)
     plain = kind.__getattr__ is nn.Module.__getattr__ and kind.__getattribute__ is nn.Module.__getattribute__
     return plain and not hasattr(kind, name)
 
 
 def same_step(cell: Cell, other: Cell, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether two cells make the same of the same numbers."""
+    """Return whether one step of two cells has the same result on the same random numbers."""
     generator = torch.Generator().manual_seed(0)
     sizes: list[int] = [cell.input_size, *cell.state_sizes]
     x, *state = (torch.randn(2, size, generator=generator, dtype=dtype).to(device) for size in sizes)
@@ -90,7 +90,10 @@ def same_step(cell: Cell, other: Cell, dtype: torch.dtype, device: torch.device)
 
 
 def with_buffers(cell: nn.Module, modules: list[nn.Module], numbers: dict[tuple[int, str], Tensor]) -> nn.Module:
-    """A shallow copy of `cell`, which consists of `modules`, with attributes as buffers: `(index of module, name)`."""
+    """Return a shallow copy of `cell` in which the attributes `numbers` are buffers.
+
+    modules: the cell's modules. numbers: the buffers by `(index of module, name)`.
+    """
     wanted = {index for index, _ in numbers}
     made: dict[int, nn.Module] = {}
     for index, module in enumerate(modules):

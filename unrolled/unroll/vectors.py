@@ -1,4 +1,4 @@
-"""What a native program reads of the parameters: matrices and vectors, by address and strides."""
+"""The matrices and vectors that a native program reads: computed from parameters, passed by address and strides."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Tensors = Sequence[Tensor]
 
 @dataclass
 class Outside:
-    """What is computed of the parameters outside the loop: prepared values, constants of the derivative made of them,
-    and what the phases after the loop multiply with.
+    """Computes the values outside the loop from the parameters: the prepared values, the derivative's constants, which
+    depend on them, and the matrices for the phases after the loop.
     """
 
     prepare: Graph
-    count: int  # of the prepared values
-    prepared: int  # how many of those the constants are made of
+    count: int  # the number of prepared values
+    prepared: int  # how many of them the constants depend on
     constants: Graph | None = None
     before: Graph | None = None
 
@@ -34,10 +34,10 @@ class Outside:
 
 @dataclass(eq=False)
 class Vectors:
-    """Values made of parameters by `compute`; `flat` numbers those that are read as one row.
+    """The values that `compute` computes from parameters. `flat` are the numbers of those that are read as one row.
 
-    Where all of them are views of parameters, as a transposed weight is, nothing is computed at a call but addresses:
-    of each, `views` has the parameter's number and the bytes from its start, `strides` its strides.
+    If all values are views of parameters, such as a transposed weight, a call computes only addresses. `views` then
+    has, for each value, the parameter's number and the offset in bytes, and `strides` the value's strides.
     """
 
     compute: Outside
@@ -48,7 +48,7 @@ class Vectors:
 
     @classmethod
     def of(cls, compute: Outside, parameters: Tensors, flat: Sequence[int]) -> Vectors:
-        """`parameters` are examples, of which shape and dtype count."""
+        """Build the vectors from example parameters, which give the shapes and dtypes."""
         dtype = next((value.dtype for value in parameters if value.is_floating_point()), torch.float32)
         computed = cls(compute, tuple(flat), dtype, None, [])
         metas = [torch.empty(value.shape, dtype=value.dtype, device="meta") for value in parameters]
@@ -57,7 +57,7 @@ class Vectors:
         strides: list[tuple[int, ...]] = []
         try:
             values = compute(metas)
-        except RuntimeError:  # it makes values of its own, on the CPU, as for a triangle: no view of a parameter
+        except RuntimeError:  # it creates CPU tensors, such as a triangle of ones, which are not views of a parameter
             return computed
         for k, value in enumerate(values):
             owner = owners.get(value.untyped_storage()._cdata)
@@ -68,7 +68,7 @@ class Vectors:
         return cls(compute, tuple(flat), dtype, views, strides)
 
     def find(self, parameters: Tensors) -> tuple[list[int], Sequence[tuple[int, ...]], object]:
-        """Addresses, strides, and what must live as long as those are used."""
+        """Return addresses, strides, and an object to keep alive while these are in use."""
         if self.views is not None and all(value.is_contiguous() for value in parameters):
             starts = [value.data_ptr() for value in parameters]
             return [starts[k] + offset for k, offset in self.views], self.strides, parameters

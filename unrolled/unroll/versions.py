@@ -1,4 +1,4 @@
-"""What differs between the versions of PyTorch that the package works on."""
+"""Differences between the versions of PyTorch that the package supports."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ BEFORE_2_13 = TorchVersion(torch.__version__) < "2.13"
 
 
 def is_exporting() -> bool:
-    """Whether `torch.export` traces the caller.
+    """Return whether `torch.export` traces the caller.
 
-    Before PyTorch 2.13, TorchDynamo takes `torch.compiler.is_exporting()` for True in every graph that it captures; the
-    flag that the function returns is read as it is.
+    Before PyTorch 2.13, TorchDynamo treats `torch.compiler.is_exporting()` as True in every graph that it captures, but
+    reads the flag that it returns correctly.
     """
     return torch.compiler._is_exporting_flag if BEFORE_2_13 else torch.compiler.is_exporting()
 
 
 def settle_fake_tensors() -> None:
-    """Let any thread trace: to be called once, before the first of them does.
+    """Enter `FakeTensorMode` once, so that any thread can trace. Call this before the first thread traces.
 
     In a CUDA build of PyTorch 2.11 without a GPU, the process crashes when a second thread enters `FakeTensorMode`,
     unless the mode was entered outside the threads before.

@@ -1,4 +1,4 @@
-"""Chains of views, as einsum writes them around a product, made short."""
+"""Shortens chains of views, such as those that einsum writes before and after a product."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 from torch import fx
 
 aten = torch.ops.aten
-#: For each axis of a value the axis of its source; None for an axis of one element, which may come and go.
+#: For each axis of a value, the axis of its source; None for an axis of one element, which a view may add or remove.
 _Axes = tuple[int | None, ...]
 
 
 def shorten_views(graph: fx.GraphModule) -> None:
-    """Write a value of at most two axes, seen through one of more, as a view of its source, or as the source itself."""
+    """Replace chains of views between values of at most two axes, through more axes, by one view or by the source."""
     sources: dict[fx.Node, tuple[fx.Node, _Axes]] = {}
     deep: set[fx.Node] = set()
     for node in list(graph.graph.nodes):
@@ -29,7 +29,7 @@ def shorten_views(graph: fx.GraphModule) -> None:
 
 
 def _axes(node: fx.Node) -> _Axes | None:
-    """The axes of the node's value by those of its argument; None if it is no view, or one of another kind."""
+    """Return, for each axis of the node's value, the axis of its argument; None if it is not such a view."""
     if node.target == aten.permute.default:
         dims = len(node.args[1])
         return tuple(axis % dims for axis in node.args[1])
@@ -44,7 +44,7 @@ def _axes(node: fx.Node) -> _Axes | None:
 
 
 def _view(graph: fx.Graph, node: fx.Node, source: fx.Node, axes: _Axes) -> fx.Node:
-    """What `node` is, straight from its source."""
+    """Return `node` as a direct view of its source."""
     with graph.inserting_before(node):
         value = source.meta["val"]
         order = [axis for axis in axes if axis is not None]

@@ -1,8 +1,8 @@
-"""What a step reads besides its arguments, and looking at it again at every call.
+"""Reads what a step reads in addition to its arguments, and compares it at every call.
 
-A plan is right as long as everything that the step read while it was traced is as it was. `Watch.look` makes a value of
-that: equal to the one of the trace where nothing has changed. Scalars and containers count by content, code by
-identity. What cannot be told apart in this way raises UntraceableError: such a cell runs eagerly.
+A plan is valid as long as everything that the step read while it was traced is unchanged. `Watch.look` returns this
+content as a value that is equal to the content at the trace if nothing has changed. Scalars and containers are compared
+by content, code by identity. A value that cannot be compared raises UntraceableError, and the cell runs eagerly.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unrolled.unroll.content import Content
 
 @dataclass(frozen=True)
 class Itself:
-    """Stands for a value that cannot be compared: equal to itself alone, and kept alive by what it stands in."""
+    """A value that compares by identity. It is kept alive, so that no other object gets its id."""
 
     value: Any
 
@@ -39,7 +39,7 @@ class Itself:
         return id(self.value)
 
 
-#: Types whose values are compared as they stand.
+#: Types whose values are compared directly.
 _ATOMS = frozenset(
     {int, str, bool, type(None), bytes, complex, range, slice, type(...), type(NotImplemented)}
     | {torch.dtype, torch.device, torch.layout, torch.memory_format}
@@ -47,37 +47,37 @@ _ATOMS = frozenset(
 _CODE = frozenset({types.FunctionType, types.BuiltinFunctionType})
 _SIZED = (list, tuple, dict, set, frozenset, collections.deque)
 _LISTS = (list, tuple, collections.deque)
-#: Their code is given by a version, and reads no setting but those of the modules themselves.
+#: Packages whose code does not change within a version, and reads only attributes of the modules themselves.
 TRUSTED = frozenset({"torch", "unrolled"})
-#: Modules whose members are compared by identity: what those hold is their own.
+#: Modules whose members are compared by identity, without what the members contain.
 _LIBRARIES = TRUSTED | {"numpy", "math", "builtins"}
-#: What makes a step, and what of this package's cells has no part in it.
+#: Attributes of classes that run a step, and those of this package's cells that a step never reads.
 _STEPS = frozenset({"forward", "__call__", "step"})
 _UNREAD = frozenset(
     {"__init__", "__doc__", "__module__", "__annotations__", "__parameters__", "__firstlineno__"}
     | {"__static_attributes__", "__constants__", "__abstractmethods__", "_abc_impl"}
     | {"add_parameters", "reset_parameters", "initial_state", "bind", "extra_repr"}
 )
-#: Slots that hold no attribute.
+#: Names in `__slots__` that hold no attribute.
 _PASSED = frozenset({"__dict__", "__weakref__"})
-#: The attributes of a module that belong to PyTorch, or to what the engine puts around a cell.
+#: The attributes of a module that PyTorch or the engine sets.
 INTERNAL = frozenset([*vars(nn.Module()), "origin", "lifted"])
-#: Elements of an array, and values in all, that are looked at in every call.
+#: The most elements of one array, and the most values in all, that are compared at a call.
 _MOST_ELEMENTS, MOST_VALUES = 4096, 2000
 _MOST_GETTERS = 16
-NO_BUFFER = "a tensor that is neither a parameter nor a buffer: register_buffer makes it one"
+NO_BUFFER = "a tensor that is neither a parameter nor a buffer: use register_buffer to make it a buffer"
 _ABSENT = object()
 
 Pairs = tuple[tuple[dict, tuple[str, ...]], ...]
 
 
 def is_trusted(owner: object) -> bool:
-    """Whether a class or function is PyTorch's or this package's."""
+    """Return whether a class or function is PyTorch's or this package's."""
     return (getattr(owner, "__module__", None) or "").partition(".")[0] in TRUSTED
 
 
 def has_code_of_its_own(modules: Sequence[nn.Module]) -> bool:
-    """Whether a cell's step runs other code than PyTorch's and this package's, which read their attributes alone."""
+    """Return whether a step runs code other than PyTorch's and this package's, which read only their attributes."""
     for module in modules:
         held = [value for name, value in vars(module).items() if name not in INTERNAL and callable(value)]
         if not is_trusted(type(module)) or not all(map(is_trusted, held)):
@@ -88,11 +88,11 @@ def has_code_of_its_own(modules: Sequence[nn.Module]) -> bool:
 class Watch:
     """What the steps of cells of one structure read.
 
-    names: every name that stands in the code that ran, so every attribute that it can have read; None if it looked
-        attributes up by names that it computed.
-    spaces: namespaces of functions that ran, and which of their names they may read.
-    modules: the cell's own modules, in the order in which `describe` lists them.
-    own_names: those of `names` that stand in the user's own code.
+    names: every name in the code that ran, which includes every attribute that it may have read; None if it looked up
+        attributes by computed names.
+    spaces: the namespaces of the functions that ran, with the names that these may read.
+    modules: the cell's modules, in the order of `describe`.
+    own_names: those of `names` that appear in the user's code.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Watch:
         own_names: frozenset[str] = frozenset(),
     ) -> None:
         self.names, self.spaces, self._own_names = names, spaces, own_names
-        # Of a class that is trusted every attribute counts: the names in its code were not collected.
+        # For a trusted class, compare every attribute, because the names in its code were not collected.
         self._whole = [names is None or is_trusted(type(module)) for module in modules]
         self._attributes: list[dict[tuple[str, ...], _Getter]] = [{} for _ in modules]
         self._trusted: list[_Getter] = []
@@ -121,11 +121,11 @@ class Watch:
 
     @property
     def reads(self) -> Hashable:
-        """What is looked at: equal for watches that make the same contents of the same cells."""
+        """What is compared. Watches for which this is equal have equal contents of equal cells."""
         return self.names, tuple((id(space), wanted) for space, wanted in self.spaces)
 
     def look(self, modules: Sequence[nn.Module]) -> Content:
-        """The content of all that is watched: of each module's attributes, of classes, of functions' namespaces."""
+        """Return the content of all that is watched: modules' attributes, classes, and functions' namespaces."""
         reader = _Reader(self.names, self._own_names, modules)
         attributes = []
         for number, module in enumerate(modules):
@@ -135,7 +135,7 @@ class Watch:
             if getter is None:
                 getter = self._getter(number, own)
             attributes.append(getter.read(own, reader))
-        # Functions and properties, which are equal to themselves alone.
+        # Functions and properties, which compare by identity.
         members = tuple([getter.members() for getter in self._trusted])
         if not self._own and not self.spaces:
             return Content(tuple(attributes), members)
@@ -157,7 +157,7 @@ class Watch:
         return getters.setdefault(tuple(own), _Getter(names))
 
     def code_only(self, modules: Sequence[nn.Module]) -> Hashable:
-        """What of the content stays as it is while a cell counts its steps: words, switches and code."""
+        """Return the content without numbers, which may change at every step: strings, flags and code."""
         found: list[Hashable] = []
         for number, module in enumerate(modules):
             for name, value in vars(module).items():
@@ -171,7 +171,7 @@ class Watch:
 
 
 class _Getter:
-    """Reads the same names of one dictionary after another, or of a class that may change."""
+    """Reads fixed names from dictionaries, or from a class that may change."""
 
     def __init__(self, names: tuple[str, ...], members: Mapping[str, Any] | None = None) -> None:
         self.names, self._members = names, members
@@ -179,7 +179,7 @@ class _Getter:
         self._one = len(names) == 1
 
     def read(self, own: Mapping[str, Any], reader: _Reader) -> tuple[Hashable, ...]:
-        """The names, the types and the contents of their values."""
+        """Return the names, and the types and contents of their values."""
         if self._get is None:
             return ()
         values = (self._get(own),) if self._one else self._get(own)
@@ -193,7 +193,7 @@ class _Getter:
         return self.names, kinds, tuple(contents)
 
     def members(self) -> Hashable:
-        """What stands under the names in the class now."""
+        """Return the current values of the names in the class."""
         assert self._members is not None
         try:
             return self._get(self._members)  # type: ignore[misc]
@@ -202,7 +202,7 @@ class _Getter:
 
 
 class _Reader:
-    """Makes values that can be compared, and hashed."""
+    """Turns values into content that can be compared and hashed."""
 
     def __init__(self, names: frozenset[str] | None, own_names: frozenset[str], modules: Sequence[nn.Module]) -> None:
         self.names, self._own_names = names, own_names
@@ -229,7 +229,7 @@ class _Reader:
             return "absent"
         self._left -= 1 + (len(value) if isinstance(value, _SIZED) else 0)
         if self._left < 0:
-            raise _UnwatchableError(f"which holds more than {MOST_VALUES} values to look at in every call")
+            raise _UnwatchableError(f"which holds more than {MOST_VALUES} values, too many to check in every call")
         if id(value) in self._open:
             return "again", self._open[id(value)]
         self._open[id(value)] = len(self._open)
@@ -247,7 +247,7 @@ class _Reader:
         if kind is np.ndarray or isinstance(value, np.generic):
             return _array(np.asarray(value))
         if random_source(value):
-            raise _UnwatchableError("a generator of random numbers: draw them outside, and give them with the input")
+            raise _UnwatchableError("a generator of random numbers: draw them outside, and pass them with the input")
         if isinstance(value, Tensor):
             raise _UnwatchableError(NO_BUFFER)
         if isinstance(value, enum.Enum):
@@ -262,7 +262,7 @@ class _Reader:
             return self.read(value.func), self.read(value.args), self.read(value.keywords)
         if isinstance(value, type):
             return self._class(value)
-        if isinstance(value, types.ModuleType):  # of a class of its own
+        if isinstance(value, types.ModuleType):  # of a subclass
             return self._namespace(value)
         if isinstance(value, _LISTS):
             return tuple(map(self.read, value)), self._attributes(value)
@@ -270,18 +270,18 @@ class _Reader:
             return tuple((self.read(key), self.read(each)) for key, each in value.items()), self._attributes(value)
         if isinstance(value, set | frozenset):
             return frozenset(map(self.read, value)), self._attributes(value)
-        if isinstance(value, int | float | complex | str | bytes):  # of a class of its own
+        if isinstance(value, int | float | complex | str | bytes):  # of a subclass
             return repr(value), self._attributes(value)
         if isinstance(value, bytearray):
             return bytes(value)
-        if kind.__module__ == "_collections":  # what reads the field of a namedtuple
+        if kind.__module__ == "_collections":  # the getter of a namedtuple field
             return Itself(value)
         if isinstance(value, types.BuiltinFunctionType | types.MethodDescriptorType | types.WrapperDescriptorType):
             owner = getattr(value, "__self__", None)
             if owner is None or isinstance(owner, types.ModuleType | type):
                 return value
             return value.__name__, self.read(owner)
-        if kind.__module__.startswith("unrolled."):  # of what the engine itself has put around a cell
+        if kind.__module__.startswith("unrolled."):  # a wrapper of the engine
             return Itself(value)
         if isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType | np.dtype):
             return value
@@ -303,7 +303,7 @@ class _Reader:
         return tuple(found)
 
     def _module(self, module: nn.Module) -> Hashable:
-        """One of the cell's own by its number; of another one what can be read of it."""
+        """Return the number of one of the cell's modules, or the content of any other module."""
         if self._numbers is None:
             self._numbers = {id(each): number for number, each in enumerate(self._modules)}
         if id(module) in self._numbers:
@@ -321,7 +321,7 @@ class _Reader:
         for cell in function.__closure__ or ():
             try:
                 closure.append(self.read(cell.cell_contents))
-            except ValueError:  # empty yet
+            except ValueError:  # still empty
                 closure.append("empty")
         defaults = self.read(function.__defaults__), self.read(function.__kwdefaults__)
         return Itself(function.__code__), defaults, tuple(closure), self._attributes(function)
@@ -334,7 +334,7 @@ class _Reader:
         return kind, tuple(parts)
 
     def members(self, kind: type) -> Hashable:
-        """What a class has of its own and a step can have read."""
+        """Return the content of the members that a class itself defines and a step may read."""
         found = []
         for name, value in list(vars(kind).items()):
             special = name.startswith("__") and name.endswith("__")
@@ -355,14 +355,14 @@ class _Reader:
 
 
 class SeenError(UntraceableError):
-    """A step that cannot be compiled, and what it was seen to read before that was known."""
+    """A step that cannot be compiled. `watch` is what it read before this was found out."""
 
     def __init__(self, text: str, watch: Watch) -> None:
         super().__init__(text)
         self.watch = watch
 
 
-#: The kinds that most cells hold, without asking what else they might be.
+#: The types that most cells hold, read without the checks for other types.
 _PLAIN: dict[type, Callable[[_Reader, Any], Hashable]] = {
     list: lambda reader, value: tuple(map(reader.read, value)),
     tuple: lambda reader, value: tuple(map(reader.read, value)),
@@ -373,12 +373,12 @@ _PLAIN: dict[type, Callable[[_Reader, Any], Hashable]] = {
 
 
 class _UnwatchableError(Exception):
-    """A value that cannot be compared with what it will be; the message continues the sentence that names it."""
+    """A value that cannot be watched for changes. The message continues a sentence that names the value."""
 
 
 def _array(value: np.ndarray) -> Hashable:
     if value.dtype.hasobject or value.size > _MOST_ELEMENTS:
-        raise _UnwatchableError(f"an array of {value.size:,} elements: register_buffer makes a tensor of it")
+        raise _UnwatchableError(f"an array of {value.size:,} elements: register it as a tensor with register_buffer")
     return value.shape, value.dtype.str, value.tobytes()
 
 
@@ -389,13 +389,13 @@ def _slots(kind: type) -> Iterable[str]:
 
 
 def _is_python(kind: type) -> bool:
-    """Whether the class is written in Python from its root on, so that its instances hold no more than attributes."""
+    """Return whether a class and all its bases are written in Python, so that instances hold only attributes."""
     roots = [base for base in kind.__mro__[:-1] if base.__bases__ == (object,)]
     return kind is types.SimpleNamespace or all("__dict__" in vars(b) or "__slots__" in vars(b) for b in roots)
 
 
 def random_source(value: object) -> bool:
-    """Whether random numbers are drawn from this object."""
+    """Return whether an object is a generator of random numbers."""
     return type(value).__module__ in ("random", "numpy.random", "numpy.random._generator", "numpy.random.mtrand") or (
         isinstance(value, torch.Generator)
     )

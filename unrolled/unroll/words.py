@@ -1,4 +1,4 @@
-"""Why a step cannot be compiled, in the user's own terms: what it does, at which line, and what would compile."""
+"""Explains in the user's terms why a step cannot be compiled: what it does, at which line, and what to use instead."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from unrolled.errors import UntraceableError
 from unrolled.unroll.observe import place
 from unrolled.unroll.watch import TRUSTED
 
-#: Rows of the batch while a step is traced: a prime that divides no other size.
+#: The number of rows of the batch while a step is traced: a prime that divides no other size.
 ROWS = 1_000_003
-_NEAR = 4  # steps away from an operation that does not know its line
+_NEAR = 4  # how far from an operation without a line to search for one
 _HERE = Path(__file__).parents[1]
 _PYTHON, _TORCH = Path(os.__file__).parent, Path(torch.__file__).parent
-#: What the messages of PyTorch say, what the step does then, and what would compile in its place.
+#: Patterns of PyTorch's messages, with what the step does then and what to use instead.
 _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"_local_scalar_dense|data-dependent|DataDependent|GuardOnDataDependent|item\(\)|Boolean value of Tensor",
         "branches on a value, or reads one as a number",
-        "torch.where, or arithmetic with the tensor itself, compiles",
+        "use torch.where, or arithmetic with the tensor itself",
     ),
     (
         r"Please convert all Tensors to FakeTensors|convert all Tensors",
         "reads a tensor that is neither a parameter nor a buffer",
-        "register_buffer makes it one",
+        "use register_buffer to make it a buffer",
     ),
     (
         r"derivative for aten::(copy|slice_scatter|select_scatter|scatter)|aten\.(copy|slice_scatter|select_scatter)\b",
         "writes into a slice of a tensor, or changes it in place",
-        "torch.cat of the parts, or torch.where, compiles",
+        "use torch.cat of the parts, or torch.where",
     ),
     (
         r"nonzero|DynamicOutputShape",
         "makes a tensor whose shape depends on values",
-        "a mask of zeros and ones compiles",
+        "use a mask of zeros and ones",
     ),
-    (r"[Ss]parse", "computes with a sparse tensor", "a dense one compiles"),
-    (r"numpy", "leaves PyTorch for NumPy", "the function of torch of the same name compiles"),
+    (r"[Ss]parse", "computes with a sparse tensor", "use a dense one"),
+    (r"numpy", "calls NumPy", "use the torch function of the same name"),
 )
 
 
 def reason(error: Exception) -> str:
-    """`error`, which came up while a step was traced, as one sentence without a capital."""
+    """Return an error of tracing as one sentence that starts in lower case."""
     text = f"{type(error).__name__} {error}"
     at = _user_line(error)
     where = f" at {at}" if at else ""
@@ -61,13 +61,13 @@ def reason(error: Exception) -> str:
 
 
 def operation(what: str, node: fx.Node, advice: str = "") -> UntraceableError:
-    """The error of a step that does `what` by the operation of a traced node."""
+    """Return the error of a step that does `what` in the operation of a traced node."""
     at = node_line(node)
     return UntraceableError(f"it {what}{f' at {at}' if at else ''}{f'; {advice}' if advice else ''}")
 
 
 def node_line(node: fx.Node) -> str | None:
-    """The user's line that an operation, or what it reads, was traced from."""
+    """Return the user's line that an operation, or a close neighbour of it in the graph, was traced from."""
     near = [node]
     for _ in range(_NEAR):
         for each in near:
@@ -80,7 +80,7 @@ def node_line(node: fx.Node) -> str | None:
 
 
 def without_rows(text: str, rows: int = ROWS) -> str:
-    """The text with `B` in place of the number of rows, which the user has never seen."""
+    """Return the text with `B` in place of the number of rows of the trace, which means nothing to the user."""
 
     def named(match: re.Match) -> str:
         number, power = int(match.group()), 0
@@ -96,7 +96,7 @@ def without_rows(text: str, rows: int = ROWS) -> str:
 
 
 def _user_line(error: BaseException) -> str | None:
-    """The innermost line that is neither PyTorch's nor this package's, of the error or what caused it."""
+    """Return the innermost line of the error, or of its cause, that is in neither PyTorch nor this package."""
     found = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = (frame.f_globals.get("__name__") or "").partition(".")[0]
@@ -108,7 +108,7 @@ def _user_line(error: BaseException) -> str | None:
 
 
 def user_frame() -> tuple[str, int] | None:
-    """The file and the line of the user's code that runs now."""
+    """Return the file and the line of the user's code that is running."""
     for frame, line in traceback.walk_stack(sys._getframe(1)):
         module = (frame.f_globals.get("__name__") or "").partition(".")[0]
         if module not in TRUSTED and _is_users(frame.f_code.co_filename):
