@@ -1,6 +1,6 @@
 """The CRF against enumeration of all sequences of tags."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def scored(crf: CRF, emissions: torch.Tensor) -> dict[tuple[int, ...], float]:
     starts, ends, transitions = (value.tolist() for value in crf.parameters())
     found = {}
     for tags in product(range(crf.num_tags), repeat=len(emissions)):
-        pairs = list(zip(tags, tags[1:], strict=False))
+        pairs = list(pairwise(tags))
         if not (crf.allowed_starts[tags[0]] and crf.allowed_ends[tags[-1]]):
             continue
         if not all(crf.allowed_transitions[pair] for pair in pairs):
@@ -111,7 +111,9 @@ def test_gradients(share):
 
 
 def test_a_sequence_that_breaks_the_rules():
-    allowed = Allowed(torch.tensor([True, False]), torch.tensor([True, True]), torch.tensor([[True, True], [True, True]]))
+    allowed = Allowed(
+        torch.tensor([True, False]), torch.tensor([True, True]), torch.tensor([[True, True], [True, True]])
+    )
     crf, emissions = CRF(2, allowed), torch.zeros(3, 1, 2)
     assert crf(emissions, torch.tensor([[1], [0], [0]])).item() == torch.inf
     assert all(path.tags[0] == 0 for path in crf.best(emissions, n=8)[0])

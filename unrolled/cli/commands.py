@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "translate": ("translate", "translate lines with one run, or several together"),
     "rescore": ("rescore", "rerank the outputs of another translator"),
     "reply": ("reply", "suggest short answers to a mail"),
+    "tag": ("tag", "label every word of a text"),
     "sample": ("sample", "generate text from a run"),
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity; BLEU, chrF"),
     "explain": ("explain", "show how a cell is compiled"),

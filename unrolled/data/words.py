@@ -44,6 +44,11 @@ def split_words(text: str) -> list[str]:
     return tokens
 
 
+def bare_words(text: str) -> list[str]:
+    """Return the words and punctuation marks of `text`, without its white space."""
+    return [piece for piece in _PIECE.findall(text) if not piece.isspace()]
+
+
 def join_words(tokens: Iterable[str]) -> str:
     """The text that `split_words` would split into `tokens`."""
     text: list[str] = []

@@ -43,8 +43,8 @@ class CRF(nn.Module):
     allowed: the tags that may start, end and follow one another; all by default. A sequence that breaks these rules has
         the probability 0.
 
-    Shapes: `emissions [T, B, K]`, `tags [T, B]`, `lengths [B]` from 1 to T (all T by default). What follows a sequence's
-    length is never read.
+    Shapes: `emissions [T, B, K]`, `tags [T, B]`, `lengths [B]` from 1 to T (all T by default). Values after a
+    sequence's length are never read.
     """
 
     def __init__(self, num_tags: int, allowed: Allowed | None = None) -> None:
@@ -124,7 +124,7 @@ class CRF(nn.Module):
             raise ConfigurationError(f"n must be at least 1, got {n}")
         lengths = self._check(emissions, lengths)
         starts, ends, transitions = self._masked()
-        steps, batch, tags = emissions.shape
+        batch, tags = emissions.shape[1:]
         # scores [B, K, n]: of the best ways to arrive at a tag, the best first; those that do not exist are -inf.
         scores = emissions.new_full((batch, tags, n), -torch.inf)
         scores[:, :, 0] = starts + emissions[0]
@@ -137,9 +137,7 @@ class CRF(nn.Module):
             history.append(scores)
             origins.append(origin.transpose(1, 2))
         return [
-            self._paths(
-                [scores[row] for scores in history], [origin[row] for origin in origins], int(length), ends, n
-            )
+            self._paths([scores[row] for scores in history], [origin[row] for origin in origins], int(length), ends, n)
             for row, length in enumerate(lengths.tolist())
         ]
 
@@ -170,13 +168,14 @@ class CRF(nn.Module):
 
     def _check(self, emissions: Tensor, lengths: Tensor | None) -> Tensor:
         if emissions.dim() != 3 or emissions.size(2) != self.num_tags or not len(emissions):
-            raise ShapeError(f"emissions must be [T, B, {self.num_tags}] with T at least 1, got {list(emissions.shape)}")
+            said = f"emissions must be [T, B, {self.num_tags}] with T at least 1, got {list(emissions.shape)}"
+            raise ShapeError(said)
         steps, batch = emissions.shape[:2]
         if lengths is None:
             return torch.full((batch,), steps, dtype=torch.int64, device=emissions.device)
         if lengths.shape != (batch,):
             raise ShapeError(f"lengths must be [{batch}], got {list(lengths.shape)}")
-        if batch and not (1 <= int(lengths.min()) and int(lengths.max()) <= steps):
+        if batch and (int(lengths.min()) < 1 or int(lengths.max()) > steps):
             raise ShapeError(f"lengths must be from 1 to {steps}, got {lengths.tolist()}")
         return lengths.to(emissions.device, torch.int64)
 

@@ -70,6 +70,10 @@ TASKS = (
         *("tree", "sentiment", "train a recursive net on labelled trees: sentiment at every node"),
         *("sentiment_settings:SentimentInfo", "sentiment:SentimentTask"),
     ),
+    Entry(
+        *("tag", "tagger", "train a tagger: a label for every word"),
+        *("tagging_settings:TaggingInfo", "tagging:TaggingTask"),
+    ),
 )
 _registered: dict[str, type[Task]] = {}
 

@@ -1,0 +1,183 @@
+"""The settings of a tagger's run, and the facts about it that need no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from tyro.conf import arg
+
+from unrolled.cells import CELL_NAMES, cell_label, require_cell
+from unrolled.errors import ConfigurationError
+from unrolled.settings import require, require_choice
+from unrolled.tasks.info import TaskInfo
+from unrolled.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from unrolled.models.crf import Allowed
+    from unrolled.models.tagger import Tagger
+
+#: What `format` may be; the empty one stands for what the file's name says.
+FORMATS = ("", "conll", "conllu", "jsonl")
+
+
+@dataclass(frozen=True)
+class SentencesConfig:
+    """Sentences."""
+
+    data: Annotated[str, arg(metavar="FILE")] = ""
+    """Sentences to train on, plain or gzip: CoNLL columns, CoNLL-U (.conllu), or JSON lines with "words" and "tags"
+    (.jsonl)."""
+    dev: Annotated[str, arg(metavar="FILE")] = ""
+    """Sentences for validation; none: the last `val_fraction` of `data`."""
+    val_fraction: float = 0.1
+    """Fraction of the sentences, at their end, for validation if no `dev` is given."""
+    column: Annotated[str, arg(metavar="NAME")] = ""
+    """Column of the tags: in CoNLL-U its name (upos), in columns its number from 1, or from the end (-1, the last), in
+    JSON its key (tags)."""
+    format: str = ""
+    """conll, conllu or jsonl, if the file's name does not say it."""
+    min_count: int = 2
+    """Words that occur less often in training share one embedding; their letters are read all the same."""
+
+    def __post_init__(self) -> None:
+        require_choice("format", self.format, FORMATS)
+        require(self.min_count >= 1, "min_count", "at least 1", self.min_count)
+        require(0 <= self.val_fraction < 1, "val_fraction", "from 0 to below 1", self.val_fraction)
+
+
+@dataclass(frozen=True)
+class TaggerConfig:
+    """Model."""
+
+    cell: Annotated[str, arg(metavar="NAME", help=f"One of {CELL_NAMES}.")] = "lstm"
+    hidden_size: int = 200
+    """Units per layer and direction."""
+    num_layers: int = 1
+    """Number of layers."""
+    bidirectional: bool = True
+    """Read the sentence in both directions; `no_bidirectional`: only forwards."""
+    embedding_size: int = 100
+    """Width of the words' embedding."""
+    character_size: int = 32
+    """Width of the characters' embedding; 0: do not read the letters of words."""
+    character_hidden_size: int = 50
+    """Units per direction of the layer that reads the letters of a word."""
+    dropout: float = 0.5
+    """Dropout on the input of the layers, between them, and on their output."""
+    forget_bias: float = 1.0
+    """Initial bias of the forget gate, in cells that have one."""
+    crf: bool | None = None
+    """Score sequences of tags with a CRF; `no_crf`: each tag alone (a CRF if the tags mark spans, as B-PER does)."""
+
+    def __post_init__(self) -> None:
+        require_cell(self.cell)
+        for name, low, high in (
+            ("hidden_size", 1, 65_536),
+            ("embedding_size", 1, 65_536),
+            ("character_size", 0, 65_536),
+            ("character_hidden_size", 1, 65_536),
+            ("num_layers", 1, 1000),
+        ):
+            value = getattr(self, name)
+            require(low <= value <= high, name, f"from {low} to {high:,}", value)
+        require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
+        require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
+
+    def build(self, words: int, characters: int, tags: int, crf: bool, allowed: Allowed | None) -> Tagger:
+        from unrolled.models.tagger import Tagger
+
+        return Tagger(
+            words,
+            characters,
+            tags,
+            self.cell,
+            embedding_size=self.embedding_size,
+            character_size=self.character_size,
+            character_hidden_size=self.character_hidden_size,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            dropout=self.dropout,
+            forget_bias=self.forget_bias,
+            crf=crf,
+            allowed=allowed,
+        )
+
+
+@dataclass(frozen=True)
+class TagTraining(TrainingConfig):
+    """Training."""
+
+    batch_size: int = 32
+    """Sentences per update."""
+    epochs: Annotated[float | None, arg(metavar="N")] = None
+    """Stop after this many passes over the sentences (10 if no limit is set)."""
+    eval_every: int = 400
+    """Updates between two validations, each of which writes a checkpoint."""
+    sample_every: int = 400
+    """Updates between two samples; 0: no samples."""
+    clip_norm: float = 5.0
+    """Rescale gradients whose norm is above this; 0: never."""
+
+
+@dataclass(frozen=True)
+class TaggingConfig:
+    """All settings of a tagger's run."""
+
+    sentences: SentencesConfig = field(default_factory=SentencesConfig)
+    model: TaggerConfig = field(default_factory=TaggerConfig)
+    training: TagTraining = field(default_factory=TagTraining)
+
+
+@dataclass(frozen=True)
+class TagEvaluation:
+    """The sentences to score a tagger on."""
+
+    data: Annotated[str, arg(metavar="FILE")] = ""
+    """For taggers: a file of tagged sentences; none: the run's dev part."""
+    column: Annotated[str, arg(metavar="NAME")] = ""
+    """For taggers: the column of the tags (as in training)."""
+    format: str = ""
+    """For taggers: conll, conllu or jsonl, if the file's name does not say it."""
+
+    def __post_init__(self) -> None:
+        require_choice("format", self.format, FORMATS)
+        if not self.data and (self.column or self.format):
+            raise ConfigurationError("`column` and `format` describe a file: name it with `data`", setting="data")
+
+
+class TaggingInfo(TaskInfo):
+    """Train a tagger: a label for every word, from sentences whose words have one each."""
+
+    name, kind = "tag", "tagger"
+    Settings = TaggingConfig
+    Evaluation = TagEvaluation
+    inherited: ClassVar[dict[str, str]] = {"model": "fixed", "model.dropout": "default", "model.crf": "default"}
+    unit, counted = "sentences", "words"
+    numbers = ("train", "dev", "words", "characters", "tags", "parameters")
+
+    config: TaggingConfig
+
+    @classmethod
+    def run_name(cls, settings: TaggingConfig) -> str:
+        stem = Path(settings.sentences.data or "tags").name.split(".")[0] or "tags"
+        return f"{stem}-{cell_label(settings.model.cell)}"
+
+    def facts(self) -> list[tuple[str, str]]:
+        model, counts = self.config.model, self.counts
+        directions = "read both ways" if model.bidirectional else "read forwards"
+        letters = f", letters in {model.character_hidden_size} units" if model.character_size else ""
+        return [
+            ("sentences", f"{counts['train']:,} to train on, {counts['dev']:,} to validate"),
+            ("words", f"{counts['words']:,} words and {counts['characters']:,} characters, {counts['tags']:,} tags"),
+            (
+                "model",
+                f"{model.cell}, {model.num_layers} × {model.hidden_size} units {directions}{letters}; "
+                f"{counts['parameters']:,} parameters, on {self.device}",
+            ),
+        ]
+
+    def uses(self) -> list[tuple[str, str]]:
+        return [("tag", "unrolled tag {run} < TEXT"), ("score", "unrolled eval {run}")]
