@@ -56,7 +56,12 @@ def raised(kind, act):
             "--learning-rate must be above 0",
         ),
         (ConfigurationError, lambda: TrainingConfig(optimizer="x"), "optimizer", "--optimizer: unknown value 'x'"),
-        (ConfigurationError, lambda: TrainingConfig(max_time="x"), "max_time", "--max-time: 'x' is no length of time"),
+        (
+            ConfigurationError,
+            lambda: TrainingConfig(max_time="x"),
+            "max_time",
+            "--max-time: 'x' is not a length of time",
+        ),
         (
             ConfigurationError,
             lambda: TrainingConfig(accumulate=99),
