@@ -1,4 +1,4 @@
-"""Settings as flags: the rooms below write `learning_rate` in backquotes, and only this one spells --learning-rate."""
+"""Settings as flags: other packages write `learning_rate` in backquotes, and only this module --learning-rate."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from unrolled.errors import UnrolledError
 _VALUE = r"""(?:=((?:'[^']*'|"[^"]*"|[^`])*))?"""
 
 
-#: The flag of every command that opens a run with its model.
-Trust = Annotated[bool, arg(help="Run a cell whose source RUN holds, though you did not train with it; remembered.")]
+#: The flag of every command that opens a run and its model.
+Trust = Annotated[bool, arg(help="Run RUN's own cell source although you did not train with it; it stays trusted.")]
 
 
 def flag(name: str) -> str:
-    """A setting's name as it is typed."""
+    """Return a setting's name as the user types it."""
     return "--" + name.replace("_", "-")
 
 
 def as_flags(error: UnrolledError) -> str:
-    """What the error says in one line, the settings that it is about as flags."""
+    """Return the error's message in one line, with the settings that it names written as flags."""
     return " ".join(with_flags(str(error), error.settings).split())
 
 
 def with_flags(text: str, names: Iterable[str]) -> str:
-    """`text` with `name` and `name=value` in backquotes as --name and --name value, for these names alone.
+    """Replace `name` and `name=value` in backquotes by --name and --name value, for these names only.
 
-    Commas between assignments in a row are left out, as a command is typed.
+    Commas between consecutive assignments are removed, as in a typed command.
     """
     known = frozenset(names)
     if not known or "`" not in text:
@@ -53,7 +53,7 @@ def _pattern(names: frozenset[str]) -> re.Pattern:
 
 
 class FlagWriter:
-    """Standard output on which the settings named in a help text become flags; the rest of it is as it was."""
+    """Standard output that writes the settings named in a help text as flags, and the rest unchanged."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names, self._under = frozenset(names), sys.stdout
