@@ -192,6 +192,20 @@ def test_help(words, capsys):
     assert "usage: unrolled" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("columns", [60, 90, 121])
+@pytest.mark.parametrize("command", ["train lm", "translate", "inspect words"])
+def test_the_help_leaves_out_empty_defaults(command, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    out = capsys.readouterr().out
+    assert "(default: best)" in out
+    assert not re.search(r"default:[\s│]*(?:None|'')?\)", out)
+    rows = [line for line in out.splitlines() if line[:1] in "╭│╰"]
+    assert len({len(row) for row in rows if row}) == 1  # the box is straight
+    assert not any(re.fullmatch(r"│\s*│", row) for row in rows)
+
+
 def test_the_help_names_every_choice(capsys):
     with pytest.raises(SystemExit):
         main(["train", "lm", "--help"])

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import os
 import re
-import sys
 import typing
 from collections.abc import Sequence
 from itertools import pairwise
@@ -43,16 +42,17 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Argum
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     start = tyro.MISSING_NONPROP if default is None else default
     said, names = io.StringIO(), _settings(kind)
+    shown = FlagWriter(names)
     try:
         with (
             contextlib.redirect_stderr(said),
-            contextlib.redirect_stdout(FlagWriter(names)),
+            contextlib.redirect_stdout(shown),
             _wide_terminal("-h" not in words and "--help" not in words),
         ):
             return tyro.cli(kind, prog=prog, args=words, config=config, default=start)
     except SystemExit as ending:
         if not ending.code:
-            sys.stdout.flush()
+            shown.finish()
             raise
         line = _in_one_line(said.getvalue(), prog)
         for section in _sections(kind):
