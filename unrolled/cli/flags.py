@@ -17,10 +17,10 @@ _VALUE = r"""(?:=((?:'[^']*'|"[^"]*"|[^`])*))?"""
 
 _COLOUR = r"\x1b\[[0-9;]*m"
 #: A default of None, "" or (), which may be coloured and may be wrapped to the next row of its box.
-_EMPTY_DEFAULT = re.compile(rf"\(default:(?:[\s│|]|{_COLOUR})*(?:None|'')?\)")
+_EMPTY_DEFAULT = re.compile(rf"\(default:(?:[\s│]|{_COLOUR})*(?:None|'')?\)")
 #: What is blanked out in it: everything except colours, spaces and the box.
-_VISIBLE = re.compile(rf"({_COLOUR})|[^\s│|]")
-_EMPTY_ROW = re.compile(rf"^(?:{_COLOUR})*[│|](?: |{_COLOUR})*[│|](?:{_COLOUR})*\n", re.MULTILINE)
+_VISIBLE = re.compile(rf"({_COLOUR})|[^\s│]")
+_EMPTY_ROW = re.compile(rf"^(?:{_COLOUR})*│(?: |{_COLOUR})*│(?:{_COLOUR})*\n", re.MULTILINE)
 
 #: The flag of every command that opens a run and its model.
 Trust = Annotated[bool, arg(help="Run RUN's own cell source although you did not train with it; it stays trusted.")]
