@@ -56,7 +56,7 @@ def main(words: Sequence[str], prog: str) -> int:
             row += [f"{(right.sum() - right[number]) / (len(OBJECTS) - 1):.1%}", f"{right[number]:.1%}"]
         rows.append(row)
     heads = [f"{code}, {what}" for code in CODES for what in ("others", "unseen")]
-    print("new pictures whose object is named")
+    print("share of new pictures whose object is named correctly")
     print_table(("unseen object", *heads), rows)
     place = list(OBJECTS).index(arguments.unseen)
     shown = {code: result.activations[place] for code, result in found.items()}

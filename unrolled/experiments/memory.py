@@ -275,7 +275,7 @@ class MemoryMean:
 
 
 def average(results: Sequence[MemoryResult]) -> dict[str, dict[int, MemoryMean]]:
-    """Return, by cell and delay, the means over the nets that differ only in their seed."""
+    """Return the means by cell and delay, over the nets that differ only in their seed."""
     groups: dict[str, dict[int, list[MemoryResult]]] = {}
     for result in results:
         groups.setdefault(result.cell, {}).setdefault(result.delay, []).append(result)
