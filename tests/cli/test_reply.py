@@ -49,7 +49,7 @@ def test_responses_of_ones_own(run, tmp_path, capsys):
 def test_more_of_a_mail_than_training_showed_is_not_read(run, capsys):
     done = said(capsys, "reply", run, "Thank you! " * 900)
     assert "You are welcome." in done.out
-    assert done.err == "unrolled: note: read the first 100 tokens of the mail, the most in training\n"
+    assert done.err == "unrolled: note: read only the first 100 tokens of the mail, the longest in training\n"
     assert "'zzz'" in said(capsys, "reply", run, "Thank you zzz!").err
 
 

@@ -1,4 +1,4 @@
-"""`unrolled data mails`: print made mails."""
+"""The command `unrolled data mails`: print synthetic mails."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from unrolled.settings import require
 
 @dataclass(frozen=True)
 class Arguments:
-    """Print made mails and their answers, a tab between the two."""
+    """Print synthetic mails and their answers, one pair per line, separated by a tab."""
 
     count: int = 6000
-    """How many."""
+    """Number of pairs."""
     seed: int = 1
-    """Seed of the choice of sentences."""
+    """Seed for the choice of sentences."""
 
 
 def main(words: Sequence[str], prog: str) -> int:
