@@ -11,7 +11,10 @@ _COLUMN, _ROW, _MARGIN = 126, 26, 16
 
 
 def tree_svg(tree: Node, text: Callable[[int], str], title: str = "") -> str:
-    """The tree as a picture: a step a column, each token with its log-probability; outputs bold, the best red."""
+    """Draw the tree as SVG: one column for each step, each token with its log-probability.
+
+    Outputs are bold, and the best one is red.
+    """
     shapes: list[str] = []
     depth, rows = _place(tree, text, 0, 0, shapes)
     width, height = 2 * _MARGIN + (depth + 1) * _COLUMN, 2 * _MARGIN + (rows + 1) * _ROW
@@ -24,11 +27,11 @@ def tree_svg(tree: Node, text: Callable[[int], str], title: str = "") -> str:
 
 
 def _place(node: Node, text: Callable[[int], str], column: int, row: int, shapes: list[str]) -> tuple[int, int]:
-    """Draw a node with all below it from `row` on; the deepest column and the last row that it takes."""
+    """Draw a node and all nodes below it from `row` on. Return the deepest column and the last row that they take."""
     x, y = _MARGIN + column * _COLUMN, 2 * _MARGIN + row * _ROW + _ROW // 2
     label = node.label(text).strip()
     label = label if len(label) <= 11 else label[:10] + "…"
-    start = x + 14 + (8 * len(label) if column else 0)  # a letter is about 8 wide
+    start = x + 14 + (8 * len(label) if column else 0)  # a letter is about 8 units wide
     deepest, last = column, row
     for number, child in enumerate(node.children):
         below = row if number == 0 else last + 1
@@ -55,7 +58,7 @@ def _place(node: Node, text: Callable[[int], str], column: int, row: int, shapes
 
 
 def _ink(node: Node) -> tuple[str, float]:
-    """Colour and weight of the line to a node: that of the best output below it."""
+    """Return the colour and the width of the line to a node, which depend on the best output below it."""
     rank = _best_rank(node)
     return ("#bbb", 1) if rank is None else ("#c00", 2) if rank == 0 else ("#222", 1.6)
 
