@@ -86,7 +86,7 @@ def to_colour(row: np.ndarray) -> tuple[np.ndarray, float]:
     return values - centre, centre
 
 
-def telling_stretch(labels: np.ndarray, text: str, length: int) -> int:
+def varied_stretch(labels: np.ndarray, text: str, length: int) -> int:
     """Return where the stretch of `length` characters begins in which the label varies most, at the start of a line."""
     starts = [0, *(k + 1 for k, character in enumerate(text) if character == "\n" and k + length < len(text))]
     starts = starts[:: max(1, len(starts) // 2000)]
@@ -107,7 +107,7 @@ def draw_units(examination: Examination, hypotheses: Sequence[Hypothesis], text:
     for axes, finding in zip(every, chosen, strict=False):
         values, _ = to_colour(examination.activations.row(finding.unit))
         scale = max(float(np.quantile(np.abs(values), 0.99)), 1e-6)
-        start = telling_stretch(labels[finding.hypothesis], text, wide * high)
+        start = varied_stretch(labels[finding.hypothesis], text, wide * high)
         row = column = 0
         for place in range(start, len(text)):
             if column == wide:

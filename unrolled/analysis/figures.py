@@ -43,8 +43,8 @@ def check_target(path: Path, overwrite: bool) -> None:
     if path.is_dir() or not path.name:
         raise ConfigurationError(f"{path}: is a folder; name a file")
     if path.exists() and not overwrite:
-        said = f"{path}: exists; choose another `out`, or replace it with `overwrite`"
-        raise ConfigurationError(said, setting=("out", "overwrite"))
+        message = f"{path}: exists; choose another `out`, or replace it with `overwrite`"
+        raise ConfigurationError(message, setting=("out", "overwrite"))
     if not path.parent.is_dir():
         raise ConfigurationError(f"{path.parent}: no such folder for {path.name}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unrolled.analysis.examine import Examination, draw_units, telling_stretch, to_colour
+from unrolled.analysis.examine import Examination, draw_units, to_colour, varied_stretch
 from unrolled.analysis.figures import canvas, svg
 from unrolled.analysis.gates import draw_saturation
 from unrolled.analysis.gradients import GradientFlow, draw_flows
@@ -36,7 +36,7 @@ def report_data(
     labels = {hypothesis.name: hypothesis.labels for hypothesis in hypotheses}
     first = found.findings[0].hypothesis if found.findings else hypotheses[0].name
     half = len(text) // 2
-    start = half + telling_stretch(labels[first][half:], text[half:], length) if len(text) >= 2 * length else 0
+    start = half + varied_stretch(labels[first][half:], text[half:], length) if len(text) >= 2 * length else 0
     coloured, scales, centres = [], [], []
     for row in found.activations.values:
         shown, centre = to_colour(row)

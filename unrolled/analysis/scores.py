@@ -28,7 +28,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
 STRETCHES = 5
 
 
-def can_be_told(label: np.ndarray) -> bool:
+def is_scorable(label: np.ndarray) -> bool:
     """Return whether a label varies enough over the text to be scored.
 
     A yes, or a no, must come in at least `STRETCHES` stretches. With fewer, any unit that happens to differ there would
@@ -48,7 +48,7 @@ class Labels:
         # One row for each label keeps the text, by far the longest side, contiguous for matrix products.
         rows = np.zeros((len(columns), self.count), dtype=np.float32)
         #: Which columns vary enough to be scored.
-        self.usable = np.array([can_be_told(column) for column in columns], dtype=bool)
+        self.usable = np.array([is_scorable(column) for column in columns], dtype=bool)
         self._shares = np.zeros(len(columns))
         for k, column in enumerate(columns):
             numbers = column.astype(np.float64)

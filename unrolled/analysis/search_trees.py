@@ -48,11 +48,11 @@ def _place(node: Node, text: Callable[[int], str], column: int, row: int, shapes
         shapes.append(f'<circle cx="{x + 6}" cy="{y}" r="4" fill="#444"/>')
         return deepest, last
     colour, width = _ink(node)
-    said = f"{node.score:.3f}" if node.score is not None else f"{node.log_prob:.2f}"
+    value = f"{node.score:.3f}" if node.score is not None else f"{node.log_prob:.2f}"
     weight = ' font-weight="bold"' if width > 1 else ""
     shapes.append(
         f'<text x="{x}" y="{y}" fill="{colour}"{weight}>{escape(label)}</text>'
-        f'<text x="{x}" y="{y + 11}" fill="#777" font-size="9">{said}</text>'
+        f'<text x="{x}" y="{y + 11}" fill="#777" font-size="9">{value}</text>'
     )
     return deepest, last
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from unrolled.analysis.hypotheses import Hypothesis
-from unrolled.analysis.scores import Labels, can_be_told, one_thread_each, shifted_spread, strength
+from unrolled.analysis.scores import Labels, is_scorable, one_thread_each, shifted_spread, strength
 from unrolled.analysis.states import trace
 from unrolled.cells import State
 from unrolled.errors import DataError
@@ -164,7 +164,7 @@ def find_units(activations: Activations, hypotheses: Sequence[Hypothesis], seed:
     findings = []
     for k, hypothesis in enumerate(hypotheses):
         label = columns[1][k]
-        if not labels.usable[k] or not can_be_told(label):
+        if not labels.usable[k] or not is_scorable(label):
             continue
         unit, held_out = int(chosen[0, k]), float(confirmed[k][0])
         controls = strength(confirmed[k][1:], np.array(hypothesis.graded))

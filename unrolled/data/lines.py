@@ -31,7 +31,7 @@ def open_lines(name: str | Path, advice: str = "") -> Iterator[str]:
     Raises DataError, with the line number, if the file cannot be read or is not UTF-8. `advice` is appended to the
     error about UTF-8.
     """
-    number, said = 0, "standard input" if name == "-" else name
+    number, source = 0, "standard input" if name == "-" else name
     try:
         with _open(name) as file:
             for line in _byte_lines(file, str(name)):
@@ -39,11 +39,11 @@ def open_lines(name: str | Path, advice: str = "") -> Iterator[str]:
                 yield line[: -2 if line.endswith(b"\r\n") else -1 if line.endswith(b"\n") else None].decode()
     except UnicodeDecodeError as error:
         where = f"(byte {error.start + 1:,} of the line)"
-        raise DataError(f"{said}: line {number:,} is not UTF-8 text {where}{advice}") from error
+        raise DataError(f"{source}: line {number:,} is not UTF-8 text {where}{advice}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{said}: cannot be read after line {number:,}: a damaged gzip file ({error})") from error
+        raise DataError(f"{source}: cannot be read after line {number:,}: a damaged gzip file ({error})") from error
     except OSError as error:
-        raise DataError(f"{said}: {error.strerror or error}") from error
+        raise DataError(f"{source}: {error.strerror or error}") from error
 
 
 def _open(name: str | Path) -> IO[bytes]:

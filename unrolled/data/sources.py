@@ -45,8 +45,8 @@ def find_sources(given: Sequence[str], glob: str | None = None, *, unpack: bool 
                 files.append(_spool(pipe, path.name))
         elif path.is_dir():
             if glob and Path(glob).is_absolute():
-                said = f"`glob` {glob}: a pattern for names within {name} is needed, not an absolute path"
-                raise DataError(said, setting="glob")
+                message = f"`glob` {glob}: a pattern for names within {name} is needed, not an absolute path"
+                raise DataError(message, setting="glob")
             found = sorted(p for p in path.rglob(glob or "*") if p.is_file() and not _hidden(p.relative_to(path)))
             if not found:
                 raise DataError(f"{name}: no file in this folder matches {glob or '*'!r}")

@@ -65,14 +65,14 @@ class BeamSearch:
     def __post_init__(self) -> None:
         for name, least in (("beam", 1), ("n_best", 1), ("groups", 1), ("min_length", 0), ("no_repeat", 0)):
             if getattr(self, name) < least:
-                said = name.replace("_", "-")
-                raise ConfigurationError(f"{said} must be at least {least}, got {getattr(self, name)}", setting=name)
+                flag = name.replace("_", "-")
+                raise ConfigurationError(f"{flag} must be at least {least}, got {getattr(self, name)}", setting=name)
         if self.n_best > self.beam:
-            said = f"n-best ({self.n_best}) cannot be above the beam ({self.beam}): widen the beam"
-            raise ConfigurationError(said, setting=("n_best", "beam"))
+            message = f"n-best ({self.n_best}) cannot be above the beam ({self.beam}): widen the beam"
+            raise ConfigurationError(message, setting=("n_best", "beam"))
         if self.beam % self.groups:
-            said = f"the beam ({self.beam}) must be a multiple of the groups ({self.groups})"
-            raise ConfigurationError(said, setting=("beam", "groups"))
+            message = f"the beam ({self.beam}) must be a multiple of the groups ({self.groups})"
+            raise ConfigurationError(message, setting=("beam", "groups"))
         if not 0 <= self.diversity < float("inf"):
             raise ConfigurationError(f"diversity must be 0 or above, got {self.diversity}", setting="diversity")
         if self.beam > MOST_HYPOTHESES:
@@ -379,8 +379,8 @@ class _Searching:
 def require_length_penalty(exponent: float) -> None:
     """Raise ConfigurationError if the exponent is so large that a length's power may overflow."""
     if not abs(exponent) <= 10:
-        said = f"the length penalty (`length_penalty`) must be from -10 to 10, got {exponent}"
-        raise ConfigurationError(said, setting="length_penalty")
+        message = f"the length penalty (`length_penalty`) must be from -10 to 10, got {exponent}"
+        raise ConfigurationError(message, setting="length_penalty")
 
 
 def best_sums(totals: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
