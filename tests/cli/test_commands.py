@@ -91,7 +91,7 @@ def test_scores_of_held_out_and_of_other_text(trained, tmp_path, capsys):
     assert main(["eval", str(trained), "--data", str(other)]) == 0
     said = capsys.readouterr()
     assert "perplexity" in said.out
-    assert "left out, being unknown to the vocabulary: 'x'" in said.err
+    assert "left out because not in the vocabulary: 'x'" in said.err
 
 
 def test_info_tells_how_to_go_on(trained, capsys):
