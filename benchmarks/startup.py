@@ -37,8 +37,8 @@ def timed(command: list[str]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=15, help="how many times each command is timed")
-    turns = parser.parse_args().turns
+    parser.add_argument("--rounds", type=int, default=15, help="how many times each command is timed")
+    rounds = parser.parse_args().rounds
     os.environ["PYTHONPATH"] = str(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         run = trained(Path(folder))
@@ -53,10 +53,10 @@ def main() -> None:
             "unrolled sample RUN --length 50": [*unrolled, "sample", str(run), "--length", "50"],
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-        for turn in range(turns + 1):
+        for round in range(rounds + 1):
             for name, command in commands.items():
                 seconds = timed(command)
-                if turn:
+                if round:
                     found[name].append(seconds)
     print(f"{'':32} {'seconds':>18} {'processor':>10}")
     for name, times in found.items():

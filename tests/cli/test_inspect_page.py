@@ -67,7 +67,7 @@ def test_cells(trained, tmp_path, monkeypatch, capsys):
     own.write_text("def even(text):\n    return [k % 2 for k in range(len(text))]\n")
     assert main(["inspect", "cells", str(trained), "--characters", "1500", "--hypothesis", "even=mine.py:even"]) == 0
     out = capsys.readouterr().out
-    for expected in ("even", "inside comment", "control", "nats a character", "‹"):
+    for expected in ("even", "inside comment", "control", "nats per character", "‹"):
         assert expected in out
     assert (tmp_path / "cells.png").exists()
 

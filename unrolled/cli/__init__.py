@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from unrolled.cells.own import telling_lines
+from unrolled.cells.own import naming_lines
 from unrolled.cli import commands
 from unrolled.cli.flags import as_flags
 from unrolled.errors import ConfigurationError, ElsewhereError, FallbackWarning, RecoveryWarning, UnrolledError
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _typed() if arguments is None else list(arguments)
     warnings.showwarning = _show_warning
     try:
-        with telling_lines():
+        with naming_lines():
             code = _dispatch(words)
         sys.stdout.flush()
         return code

@@ -21,9 +21,9 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    from unrolled.data.mails import made_mails
+    from unrolled.data.mails import synthetic_mails
 
     require(arguments.count >= 1, "count", "at least 1", arguments.count)
-    for message, reply in zip(*made_mails(arguments.count, arguments.seed), strict=True):
+    for message, reply in zip(*synthetic_mails(arguments.count, arguments.seed), strict=True):
         print(f"{message}\t{reply}")
     return 0

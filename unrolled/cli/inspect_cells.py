@@ -99,7 +99,7 @@ def print_findings(found: Examination) -> None:
     print(
         f"* confirmed, {confirmed} of {len(rows)}: AUC of 0.9 (or 0.1), or |r| of 0.9 (0.8 for a depth), p below 0.01"
     )
-    print(f"loss {found.loss:.4f} nats a character; `loss without`: by how much it grows with the unit set to zero")
+    print(f"loss {found.loss:.4f} nats per character; `loss without`: by how much it grows with the unit set to zero")
 
 
 def print_passages(found: Examination, count: int) -> None:

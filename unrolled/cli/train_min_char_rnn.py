@@ -78,6 +78,6 @@ def main(words: Sequence[str], prog: str) -> int:
     Checkpoints(task.run).save(task.model, {"step": done}, best=True)
     draw_loss(task.run)
     console.print(f"{'interrupted' if interrupt.requested else 'finished'} after {done:,} iterations")
-    console.print(f"smoothed loss {at.smooth_loss:.4f} ({at.smooth_loss / STEPS:.4f} nats a character)")
+    console.print(f"smoothed loss {at.smooth_loss:.4f} ({at.smooth_loss / STEPS:.4f} nats per character)")
     console.print(f"sample unrolled sample {quote(str(path))}")
     return 130 if interrupt.requested else 0

@@ -135,7 +135,7 @@ _GREETINGS = ("", "", "", "Hi, ", "Hello {name}, ", "Hi {name}, ", "Dear {name},
 _CLOSINGS = ("", "", "", " Thanks!", " Best, {name}", " {name}")
 
 
-def made_mails(count: int = 6000, seed: int = 1) -> tuple[list[str], list[str]]:
+def synthetic_mails(count: int = 6000, seed: int = 1) -> tuple[list[str], list[str]]:
     """Draw synthetic messages and their replies: sentences of `_TOPICS` with random words in their placeholders."""
     generator = random.Random(seed)
     messages, replies = [], []

@@ -256,10 +256,10 @@ def check_lengths(inputs: Tensor, lengths: Tensor | Sequence[int] | None) -> Ten
         values = lengths if isinstance(lengths, Tensor) or not hasattr(lengths, "tolist") else lengths.tolist()
         given = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ShapeError(f"lengths must be whole numbers, one a sequence: {error}") from error
+        raise ShapeError(f"lengths must be whole numbers, one per sequence: {error}") from error
     steps, batch = inputs.shape[:2]
     if list(given.shape) != [batch]:
-        raise ShapeError(f"lengths must be [{batch}], one a sequence, got {list(given.shape)}")
+        raise ShapeError(f"lengths must be [{batch}], one per sequence, got {list(given.shape)}")
     whole = given.dtype != torch.bool and not given.is_floating_point() and not given.is_complex()
     if torch.compiler.is_compiling():  # a captured graph serves any lengths, so it checks them when it runs
         if not whole:
