@@ -108,9 +108,9 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _check(arguments: Arguments) -> None:
-    from unrolled.experiments.memory import TASKS
+    from unrolled.experiments.memory import MEMORY_TASKS
 
-    require_choice("task", arguments.task, tuple(TASKS))
+    require_choice("task", arguments.task, tuple(MEMORY_TASKS))
     for name in arguments.cells:
         if name != PREVIOUS_INPUT:
             find_cell(name)

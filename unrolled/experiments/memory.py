@@ -29,7 +29,7 @@ _STORY = ["walked", "into", "the", "room", "in", "too", ".", "it", "was", "late"
 
 
 @dataclass(frozen=True)
-class Batch:
+class Examples:
     """Inputs `[T, B, I]` and targets `[T, B]`, classes or numbers, which count at the steps in `counted [T]`."""
 
     inputs: Tensor
@@ -46,7 +46,7 @@ class MemoryTask:
 
     input_size: int
     classes: int
-    make: Callable[[int, int, torch.Generator], Batch]
+    make: Callable[[int, int, torch.Generator], Examples]
 
 
 def _symbols(high: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -59,15 +59,15 @@ def _at(steps: int, *where: int) -> Tensor:
     return counted
 
 
-def _recall(delay: int, batch: int, generator: torch.Generator) -> Batch:
+def _recall(delay: int, batch: int, generator: torch.Generator) -> Examples:
     """Draw a symbol, `delay` blanks, and a request for the symbol."""
     symbol = _symbols(SYMBOLS, (batch,), generator)
     tokens = torch.full((delay + 2, batch), SYMBOLS)
     tokens[0], tokens[-1] = symbol, SYMBOLS + 1
-    return Batch(one_hot(tokens, SYMBOLS + 2).float(), symbol.expand(delay + 2, -1), _at(delay + 2, delay + 1))
+    return Examples(one_hot(tokens, SYMBOLS + 2).float(), symbol.expand(delay + 2, -1), _at(delay + 2, delay + 1))
 
 
-def _adding(delay: int, batch: int, generator: torch.Generator) -> Batch:
+def _adding(delay: int, batch: int, generator: torch.Generator) -> Examples:
     """Draw `delay + 2` numbers, with one marked in each half. The sum of the marked ones is the answer."""
     steps = delay + 2
     numbers = torch.rand(steps, batch, generator=generator)
@@ -77,10 +77,10 @@ def _adding(delay: int, batch: int, generator: torch.Generator) -> Batch:
     marks[first, torch.arange(batch)] = 1.0
     marks[second, torch.arange(batch)] = 1.0
     total = (numbers * marks).sum(0)
-    return Batch(torch.stack([numbers, marks], -1), total.expand(steps, -1), _at(steps, steps - 1))
+    return Examples(torch.stack([numbers, marks], -1), total.expand(steps, -1), _at(steps, steps - 1))
 
 
-def _copying(delay: int, batch: int, generator: torch.Generator, length: int = 5) -> Batch:
+def _copying(delay: int, batch: int, generator: torch.Generator, length: int = 5) -> Examples:
     """Draw five symbols and `delay` blanks. The answer is all five symbols in order."""
     symbols = _symbols(SYMBOLS, (length, batch), generator)
     steps = 2 * length + delay
@@ -89,10 +89,10 @@ def _copying(delay: int, batch: int, generator: torch.Generator, length: int = 5
     tokens[length + delay] = SYMBOLS + 1
     targets = torch.zeros(steps, batch, dtype=torch.long)
     targets[-length:] = symbols
-    return Batch(one_hot(tokens, SYMBOLS + 2).float(), targets, _at(steps, *range(steps - length, steps)))
+    return Examples(one_hot(tokens, SYMBOLS + 2).float(), targets, _at(steps, *range(steps - length, steps)))
 
 
-def _brackets(delay: int, batch: int, generator: torch.Generator, deepest: int = 4) -> Batch:
+def _brackets(delay: int, batch: int, generator: torch.Generator, deepest: int = 4) -> Examples:
     """Draw `delay + 1` brackets and other letters. The answer is the number of open brackets at the end."""
     depth, rows = torch.zeros(batch, dtype=torch.long), []
     for _ in range(delay + 1):
@@ -102,10 +102,10 @@ def _brackets(delay: int, batch: int, generator: torch.Generator, deepest: int =
         rows.append(torch.where(opens, 0, torch.where(closes, 1, 2)))
         depth = depth + opens.long() - closes.long()
     inputs = one_hot(torch.stack(rows), 3).float()
-    return Batch(inputs, depth.expand(delay + 1, -1), _at(delay + 1, delay))
+    return Examples(inputs, depth.expand(delay + 1, -1), _at(delay + 1, delay))
 
 
-def _alphabet(delay: int, batch: int, generator: torch.Generator) -> Batch:
+def _alphabet(delay: int, batch: int, generator: torch.Generator) -> Examples:
     """Draw `delay` letters in alphabetical order, from a random one on. The answer is the same letters backwards."""
     count = max(delay, 1)
     start = _symbols(26, (batch,), generator)
@@ -114,10 +114,10 @@ def _alphabet(delay: int, batch: int, generator: torch.Generator) -> Batch:
     tokens[:count] = letters
     targets = torch.zeros(2 * count, batch, dtype=torch.long)
     targets[count:] = letters.flip(0)
-    return Batch(one_hot(tokens, 27).float(), targets, _at(2 * count, *range(count, 2 * count)))
+    return Examples(one_hot(tokens, 27).float(), targets, _at(2 * count, *range(count, 2 * count)))
 
 
-def _name(delay: int, batch: int, generator: torch.Generator) -> Batch:
+def _name(delay: int, batch: int, generator: torch.Generator) -> Examples:
     """Draw "Jane walked into the room. John walked in too. ... Jane said hi to", with `delay` words between.
 
     The answer is the other name.
@@ -134,10 +134,10 @@ def _name(delay: int, batch: int, generator: torch.Generator) -> Batch:
     speaker = people.gather(0, greeter.unsqueeze(0)).squeeze(0)
     answer = people.gather(0, 1 - greeter.unsqueeze(0)).squeeze(0)
     tokens = torch.stack([*said, *between, speaker, *say("said hi to")])
-    return Batch(one_hot(tokens, len(words)).float(), answer.expand(len(tokens), -1), _at(len(tokens), len(tokens) - 1))
+    return Examples(one_hot(tokens, len(words)).float(), answer.expand(len(tokens), -1), _at(len(tokens), len(tokens) - 1))
 
 
-TASKS: dict[str, MemoryTask] = {
+MEMORY_TASKS: dict[str, MemoryTask] = {
     "recall": MemoryTask(SYMBOLS + 2, SYMBOLS, _recall),
     "adding": MemoryTask(2, 0, _adding),
     "copying": MemoryTask(SYMBOLS + 2, SYMBOLS, _copying),
@@ -221,9 +221,9 @@ def train_memory(
     Training takes at most `updates` updates. It ends early once 99.5% of the answers are right, both over 10 batches in
     a row and on 1,000 more sequences. The accuracy is measured on 1,000 new sequences.
     """
-    if task_name not in TASKS:
-        raise ConfigurationError(f"unknown task {task_name!r}: choose from {', '.join(TASKS)}")
-    task = TASKS[task_name]
+    if task_name not in MEMORY_TASKS:
+        raise ConfigurationError(f"unknown task {task_name!r}: choose from {', '.join(MEMORY_TASKS)}")
+    task = MEMORY_TASKS[task_name]
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed + 1)
     net = MemoryNet(task, cell, hidden_size, keep_bias)
@@ -250,7 +250,7 @@ def _test(task: MemoryTask, net: MemoryNet, delay: int, generator: torch.Generat
     return _judge(task, net(batch.inputs), batch)[1]
 
 
-def _judge(task: MemoryTask, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+def _judge(task: MemoryTask, outputs: Tensor, batch: Examples) -> tuple[Tensor, float]:
     """Return the loss and the share of right answers."""
     found, targets = outputs[batch.counted], batch.targets[batch.counted]
     if task.classes:
@@ -262,7 +262,7 @@ def _judge(task: MemoryTask, outputs: Tensor, batch: Batch) -> tuple[Tensor, flo
 
 def chance(task_name: str) -> float:
     """Return the accuracy of a guess among equally frequent answers; 0 if the answers are numbers."""
-    classes = TASKS[task_name].classes
+    classes = MEMORY_TASKS[task_name].classes
     return 1 / classes if classes else 0.0
 
 
