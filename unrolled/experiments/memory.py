@@ -134,7 +134,8 @@ def _name(delay: int, batch: int, generator: torch.Generator) -> Examples:
     speaker = people.gather(0, greeter.unsqueeze(0)).squeeze(0)
     answer = people.gather(0, 1 - greeter.unsqueeze(0)).squeeze(0)
     tokens = torch.stack([*said, *between, speaker, *say("said hi to")])
-    return Examples(one_hot(tokens, len(words)).float(), answer.expand(len(tokens), -1), _at(len(tokens), len(tokens) - 1))
+    steps = len(tokens)
+    return Examples(one_hot(tokens, len(words)).float(), answer.expand(steps, -1), _at(steps, steps - 1))
 
 
 MEMORY_TASKS: dict[str, MemoryTask] = {

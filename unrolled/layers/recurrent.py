@@ -11,7 +11,16 @@ from torch.nn.utils.rnn import PackedSequence
 from unrolled.cells import Cell, State, find_cell
 from unrolled.errors import ConfigurationError
 from unrolled.layers.noise import probability, zoneout_rates
-from unrolled.layers.stack import LayerBatch, Regularisation, Stack, Stacked, by_layer, output_size, run_layer, run_stack
+from unrolled.layers.stack import (
+    LayerBatch,
+    Regularisation,
+    Stack,
+    Stacked,
+    by_layer,
+    output_size,
+    run_layer,
+    run_stack,
+)
 from unrolled.layers.wrap import as_cell
 from unrolled.unroll.adapt import Foreign
 from unrolled.unroll.embedded import Embedded, Hoisted, KeptRows, keep_rows
