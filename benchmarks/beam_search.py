@@ -1,10 +1,10 @@
-"""Sentences translated a second by a run without attention, against the same search over `nn.LSTM`, one at a time.
+"""Sentences per second that a run without attention translates, against a search over `nn.LSTM`, one by one.
 
     python benchmarks/beam_search.py RUN SENTENCES [--beam 12] [--lines 200]
 
-RUN is one of `unrolled train translate --no-attention --cell lstm`. The script's search is the usual one: the K
-hypotheses of a sentence are one batch, their bookkeeping is Python lists. Both use all cores and the same weights, and
-find the same translations but for rounding; the share that agrees is printed.
+RUN comes from `unrolled train translate --no-attention --cell lstm`. This script's search is the usual one: the K
+hypotheses of a sentence form a batch, and Python lists keep track of them. Both searches use all cores and the same
+weights, and find the same translations except for rounding. The script prints the share that agrees.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unrolled.training import open_run
 
 
 def lstm_of(layers: nn.ModuleList) -> nn.LSTM:
-    """`nn.LSTM` with the weights of these layers of cells."""
+    """Return an `nn.LSTM` with the weights of these layers of cells."""
     cells = [layer[0] for layer in layers]  # type: ignore[index]
     made = nn.LSTM(cells[0].input_size, cells[0].hidden_size, len(cells))
     with torch.no_grad():
@@ -40,7 +40,7 @@ def lstm_of(layers: nn.ModuleList) -> nn.LSTM:
 
 @torch.no_grad()
 def search(model: EncoderDecoder, encoder: nn.LSTM, decoder: nn.LSTM, tokens: list[int], end: int, beam: int):
-    """The best output for one sentence, its log-probability divided by its length."""
+    """Return the best output for one sentence, by the log-probability divided by the length."""
     words = tokens[::-1] if model.encoder.reverse else tokens
     _, (h, c) = encoder(model.scale * model.source_embedding(torch.tensor([*words, end])).unsqueeze(1))
     alive: list[tuple[list[int], float]] = [([], 0.0)]

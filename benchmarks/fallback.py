@@ -1,9 +1,9 @@
-"""What the engine costs a cell that it cannot compile: the time of `unroll` over that of a loop, after the first call.
+"""The overhead for cells that the engine cannot compile: the time of `unroll` over a loop's, after the first call.
 
     python benchmarks/fallback.py [--steps 50] [--batch 8] [--repeats 40]
 
-Ten cells, each for another reason, forward and backward, one thread. The two sides take turns; the ratio is the median
-of the ratios pair by pair, and beside it stand its quartiles.
+The script times ten cells, each of which fails to compile for another reason, forward and backward, in one thread. The
+two sides run alternately. The result is the median of the ratios, pair by pair, with their quartiles in brackets.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Drops(Plain):
 
 
 class Normalises(Plain):
-    """Batch normalisation, whose statistics are of all sequences (Cooijmans et al. 2016)."""
+    """Batch normalisation, with statistics over all sequences (Cooijmans et al. 2016)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Attends(Plain):
 
 
 class Convolves(nn.Module):
-    """A convolution over the units, as of a flattened ConvLSTM (Shi et al. 2015)."""
+    """A convolution over the units, like a flattened ConvLSTM (Shi et al. 2015)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Convolves(nn.Module):
 
 
 class Writes(Plain):
-    """Writes into a part of its state."""
+    """A cell that writes into a part of its new state."""
 
     def forward(self, x, h):
         mixed = self.i(x) + self.h(h)

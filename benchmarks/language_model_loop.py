@@ -1,10 +1,10 @@
-"""The whole loop of `unrolled train lm`, at its defaults, against a plain script over `nn.LSTM` (lm_script.py).
+"""The whole loop of `unrolled train lm` at its defaults, against a plain script over `nn.LSTM` (lm_script.py).
 
     python benchmarks/language_model_loop.py TEXT [--steps 500] [--rounds 5]
 
-Both run in turn, each in a process of its own; counted are the updates after the first fifty, with all that the loop
-does between them (its progress, its log, its samples and validations). Prints the medians, their ratio, and the share
-of our loop that is spent outside the model's forward and backward passes and the optimiser.
+Both run alternately, each in its own process. The time covers the updates after the first fifty and all that the loop
+does between them (progress, log, samples and validations). The script prints each round's times, the ratio of the
+medians, and the share of our loop that is spent outside the model's forward and backward passes and the optimiser.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 def train(text: str, steps: int) -> dict[str, float]:
-    """Seconds of the updates after the first fifty, and of the model and the optimiser within them."""
+    """Return the seconds of the updates after the first fifty, and of the model and the optimiser within them."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 

@@ -1,8 +1,8 @@
-"""The shortest honest language model over `nn.LSTM`, with the sizes that `unrolled train lm` has by default.
+"""A minimal but fair language model over `nn.LSTM`, with the default sizes of `unrolled train lm`.
 
     python benchmarks/lm_script.py TEXT STEPS
 
-Prints the seconds of all updates after the first fifty.
+The script prints the total seconds of all updates after the first fifty.
 """
 
 import sys

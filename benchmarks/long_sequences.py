@@ -1,8 +1,9 @@
-"""Memory and time of a training step over a long sequence, whole and recomputed in pieces.
+"""Memory and time of a training step over a long sequence, in one piece and with recomputation in pieces.
 
     python benchmarks/long_sequences.py [--steps 20000] [--batch 8] [--hidden 256] [--every 141] [--cell lstm]
 
-Each side runs in a process of its own, in turn; memory is the process's peak above what it held before the step.
+The two sides run alternately, each in its own process. Memory is the process's peak during the step, minus the peak
+before it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 
 def peak() -> int:
-    """The most memory that this process has held, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 

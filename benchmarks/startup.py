@@ -1,7 +1,8 @@
-"""How long commands take that people wait for, beside Python alone and `import torch`: python benchmarks/startup.py
+"""The time of short commands, next to Python alone and `import torch`: python benchmarks/startup.py
 
-Every command is a new process, and all take turns, so that a machine that becomes slower is slower for all. The first
-turn, which reads files from the disk, is left out. Medians, and in brackets the middle half; processor time beside it.
+Every command is a new process. The commands run alternately, so that a machine that becomes slower affects all of them.
+The first round, which reads files from the disk, is left out. The table shows the median, the quartiles in brackets,
+and the median processor time.
 """
 
 import argparse
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def trained(folder: Path) -> Path:
-    """A run of the size that people try first, on the source of this package."""
+    """Train a run of the default size, which users try first, on the source of this package."""
     text, run = folder / "text.txt", folder / "runs" / "lm"
     text.write_text("".join(path.read_text("utf-8") for path in sorted((ROOT / "unrolled").rglob("*.py"))), "utf-8")
     command = [sys.executable, "-m", "unrolled", "train", "lm", "--data", text, "--out", run]
@@ -27,7 +28,7 @@ def trained(folder: Path) -> Path:
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    """Seconds by the clock, and of the processor, of one process."""
+    """Run one process and return its wall-clock and processor seconds."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -36,8 +37,8 @@ def timed(command: list[str]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=15, help="how often each command is timed")
-    turns = parser.parse_args().turns
+    parser.add_argument("--rounds", type=int, default=15, help="how many times each command is timed")
+    rounds = parser.parse_args().rounds
     os.environ["PYTHONPATH"] = str(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         run = trained(Path(folder))
@@ -52,10 +53,10 @@ def main() -> None:
             "unrolled sample RUN --length 50": [*unrolled, "sample", str(run), "--length", "50"],
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-        for turn in range(turns + 1):
+        for round in range(rounds + 1):
             for name, command in commands.items():
                 seconds = timed(command)
-                if turn:
+                if round:
                     found[name].append(seconds)
     print(f"{'':32} {'seconds':>18} {'processor':>10}")
     for name, times in found.items():

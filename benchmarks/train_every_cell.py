@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/train_every_cell.py --data tinyshakespeare/input.txt --steps 1000
 
-Runs go to `--out`, one directory a cell; a finished one is only read, and a stopped one goes on.
+Runs go to `--out`, one directory per cell. A finished run is only read; a stopped run is resumed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Arguments:
     steps: int = 1000
     """Updates for each cell."""
     hidden_size: int = 256
-    """Units of the one layer."""
+    """Hidden size of the one layer."""
     seed: int = 1
-    """The same for all."""
+    """Seed of every run."""
     cells: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = tuple(CELLS)
-    """Which cells."""
+    """Cells to train."""
     out: Path = Path("runs/every-cell")
-    """Where the runs go."""
+    """Directory of the runs."""
 
 
 def main() -> None:

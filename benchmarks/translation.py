@@ -2,11 +2,11 @@
 
     python benchmarks/translation.py MULTI30K --out DIR [--max-time 20m | --max-steps N] [--ensemble 5] [--jobs 2]
 
-MULTI30K is a folder with train, val and test_2016_flickr, `.en.gz` and `.de.gz`. Each model is a run below DIR, trained
-where it is not there yet and gone on with where it was stopped; every output lies in DIR/outputs, so that the script
-can be stopped and started at any time. Models are trained side by side, as many as there are jobs, each on its share of
-the cores; what they print goes to DIR/NAME.log. The cells of the plain models are GRUs, which learn several times as
-fast here as the paper's LSTMs. Prints the table, and the comparisons that the lectures draw from it, as found.
+MULTI30K is a folder with train, val and test_2016_flickr, as `.en.gz` and `.de.gz`. Each model is a run below DIR,
+trained if it does not exist yet, and resumed if it was stopped. Every output is stored in DIR/outputs, so the script
+can be stopped and started at any time. As many models are trained at once as there are jobs, each on its share of the
+cores. What they print goes to DIR/NAME.log. The cells of the plain models are GRUs, which learn several times as fast
+here as the paper's LSTMs. The script prints the table, and the comparisons that the lectures draw from it, as found.
 BLEU is sacreBLEU's on raw, cased text; ± is half of the 95% interval of 1,000 bootstrap resamples.
 """
 
@@ -38,7 +38,7 @@ ATTENTION = ["--dropout", "0.2"]
 
 
 class Table:
-    """The models and outputs below one folder."""
+    """The table of all models, whose runs and outputs are below one folder."""
 
     def __init__(self, data: Path, out: Path, limits: list[str], lines: int | None, candidates: int) -> None:
         self.data, self.out, self.limits, self.candidates = data, out, limits, candidates
@@ -48,7 +48,7 @@ class Table:
         self.rows: dict[str, list[str]] = {}
 
     def train(self, models: dict[str, list[str]], jobs: int) -> None:
-        """Train the named models, with these options, as far as the limits go."""
+        """Train the named models with their options, up to the limits."""
         cores = str(max(1, processors() // jobs))
         waiting, running = list(models), dict[str, subprocess.Popen]()
         try:
@@ -60,9 +60,9 @@ class Table:
                     if process.poll() is not None:
                         del running[name]
                         if process.returncode:
-                            raise SystemExit(f"{self.out / name}.log says why the training ended; start again to go on")
+                            raise SystemExit(f"{self.out / name}.log says why the training ended; run again to resume")
                 time.sleep(1)
-        finally:  # each writes a checkpoint
+        finally:  # each process writes a checkpoint when it is terminated
             for process in running.values():
                 process.terminate()
             for process in running.values():
@@ -87,11 +87,11 @@ class Table:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": cores},
-                process_group=0,  # Ctrl-C reaches this script alone, which hands it on
+                process_group=0,  # Ctrl-C reaches only this script, which stops the processes
             )
 
     def lists(self, names: list[str], beam: int, n_best: int = 1) -> list[list[Translation]]:
-        """The n best of every test sentence by the runs together."""
+        """Return the n best translations of every test sentence by the ensemble of runs."""
         path = self.out / "outputs" / f"{'+'.join(names)}.beam{beam}.best{n_best}.{len(self.sources)}.json"
         if not path.exists():
             found = self.open(names).translate(self.sources, BeamSearch(beam=beam, n_best=n_best))
@@ -102,11 +102,11 @@ class Table:
         return Translator([TranslationTask(open_run(self.out / name), "cpu").load() for name in names])
 
     def translate(self, title: str, names: list[str], beam: int) -> None:
-        """A row: the best translation by the runs together."""
+        """Add a row: the best translations by the ensemble of runs."""
         self.rows[title] = [some[0].text for some in self.lists(names, beam)]
 
     def rescore(self, title: str, lists: list[list[Translation]], names: list[str]) -> None:
-        """A row: the best of another model's lists by the mean of its score and that of the runs together."""
+        """Add a row: the best of another model's lists, by the mean of its score and the ensemble's."""
         path = self.out / "outputs" / f"rescored-by-{'+'.join(names)}.{self.candidates}.{len(self.sources)}.json"
         if not path.exists():
             scores = self.open(names).score(self.sources, [[one.text for one in some] for some in lists])
@@ -125,7 +125,7 @@ class Table:
             print(f"| {title} | {score.score:.2f} ± {score.interval:.2f} |")
 
     def compare(self, better: str, worse: str) -> None:
-        """Say whether the lectures' order is found, and how surely."""
+        """Print whether the order is as in the lectures, with the p-value."""
         systems = [(worse, self.rows[worse]), (better, self.rows[better])]
         _, results = PairedTest(systems, {"BLEU": BLEU()}, [self.references], "bs", 1000)()
         base, other = results["BLEU"]
@@ -144,16 +144,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--max-time", default="20m", help="of training, a model")
-    parser.add_argument("--max-steps", type=int, help="in place of a time; the same weights with the same cores")
-    parser.add_argument("--jobs", type=int, default=2, help="models trained at once")
-    parser.add_argument("--ensemble", type=int, default=5, help="reversed models")
+    parser.add_argument("--max-time", default="20m", help="training time per model")
+    parser.add_argument("--max-steps", type=int, help="in place of --max-time; same weights with the same cores")
+    parser.add_argument("--jobs", type=int, default=2, help="models to train at once")
+    parser.add_argument("--ensemble", type=int, default=5, help="number of reversed models")
     parser.add_argument("--candidates", type=int, default=50, help="length of the lists that are rescored")
-    parser.add_argument("--lines", type=int, help="of the test set, to try the script out")
+    parser.add_argument("--lines", type=int, help="lines of the test set to use, to try the script out")
     given = parser.parse_args()
     if given.jobs < 1:
         raise SystemExit("--jobs must be at least 1")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of `finally`
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # runs the `finally` blocks
     os.environ.setdefault("SACREBLEU_SEED", "12345")
     limits = ["--max-steps", str(given.max_steps)] if given.max_steps else ["--max-time", given.max_time]
     table = Table(given.data, given.out, limits, given.lines, given.candidates)

@@ -46,7 +46,7 @@ def main() -> None:
         optimizer.step()
         state = state.detach()
         if step % 10 == 9:
-            print(f"step {step + 1}: {loss.item():.3f} nats a character")
+            print(f"step {step + 1}: {loss.item():.3f} nats per character")
 
 
 if __name__ == "__main__":

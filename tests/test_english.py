@@ -16,6 +16,15 @@ WORDS = {
     r"\bfor ever\b": "forever",
     r"\b(?:un)?told are\b": "are reported",
     r"\bof which the\b": "whose",
+    r"\bbeside\b": "next to, in addition to",
+    r"\bpersons?\b": "user",
+    r"\btold\b": "reported, given",
+    r"\bbut for\b": "except",
+    r"\b(?:lest|whence|thereby|hence|herein)\b": "so that, because, thus",
+    r"\bof (?:one's|somebody's) own\b": "a user's",
+    r"\bstands? aside\b": "falls back",
+    r"\bstands? apart\b": "is separate",
+    r"\b(?:nats|bits|bytes|units|lines|tokens|one) an? (?:token|step|character|word|line|layer|sequence|second)\b": "per",
 }
 PATHS = sorted(
     path

@@ -1,7 +1,7 @@
-"""Unrolled: recurrent networks on PyTorch, a step of the recurrence at a time.
+"""Unrolled: recurrent networks on PyTorch, one step of the recurrence at a time.
 
-The names below load on first use, so that the command line answers before PyTorch is imported. The engine's one
-function has the name of its room, `unrolled.unroll`, which can therefore be called like it.
+The names below are imported on first use, so that the command line answers before PyTorch is imported. The engine's
+one function, `unroll`, has the same name as its package, `unrolled.unroll`; the package can therefore be called too.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def __getattr__(name: str):
         raise AttributeError(f"module 'unrolled' has no attribute {name!r}")
     if name == "unroll":
         return importlib.import_module("unrolled.unroll")
-    rooms = {"unrolled.layers": ("GRU", "LSTM", "RNN", "Highway", "Recurrent"), "unrolled.tasks": ("load",)}
-    room = next((room for room, names in rooms.items() if name in names), "unrolled.cells")
-    return getattr(importlib.import_module(room), name)
+    packages = {"unrolled.layers": ("GRU", "LSTM", "RNN", "Highway", "Recurrent"), "unrolled.tasks": ("load",)}
+    package = next((package for package, names in packages.items() if name in names), "unrolled.cells")
+    return getattr(importlib.import_module(package), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""`python -m unrolled`."""
+"""The command line, run by `python -m unrolled`."""
 
 import sys
 

@@ -1,10 +1,11 @@
-"""Where this program keeps what it can make again, compiled steps and encoded text, and what it trusts there.
+"""The cache of what this program can build again (compiled steps and encoded text), and the checks that protect it.
 
-Apart from the cache it has a folder of state, what it cannot make again; that is guarded in the same way.
+The program also has a state folder for what it cannot build again. The same checks protect that folder.
 
-What lies in the cache is loaded as code, so that nobody else may be able to change it. The folder is found by a path
-of which only this user and root can change any part, opened by descriptor, and its owner and mode are checked; so are
-those of every file that is read from it, since a folder that was open once may hold what others have put there.
+Files in the cache are loaded as code, so nobody else may be able to change them. Only this user and root may be able to
+change any part of the folder's path. The folder is opened by descriptor, and its owner and mode are checked. The owner
+and mode of every file read from it are also checked, because a folder that others could once write to may still hold
+their files.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from typing import Any
 
 from unrolled.errors import CacheError, ConfigurationError
 
-#: MiB, and files, beyond which the longest unused are removed.
+#: The bounds in MiB and in files, beyond which the least recently used files are removed.
 LIMIT, MOST_FILES = 512, 20_000
-#: Seconds after which what a process has begun, and not finished, is taken for a killed one's.
+#: Seconds after which an unfinished file or folder counts as left behind by a killed process.
 _ABANDONED = 3600
-#: Seconds after which the time of the last use is noted again.
+#: Seconds after which the time of the last use is updated.
 _USED = 600
-#: How many additions a process makes at most before it looks at the bounds again.
+#: The most files that a process adds before it checks the bounds again.
 _SELDOM = 64
-#: By a cache's path: the bytes and files that this process may still add before it looks at the bounds again.
+#: By a cache's path: the bytes and files that this process may still add before it checks the bounds again.
 _room: dict[str, tuple[int, int]] = {}
 _KEPT = re.compile(r"[0-9a-f]{32}\.(?:so|sha256|plan)")
 _BEGUN = re.compile(r"(?:building|saving)-\w+")
@@ -42,7 +43,7 @@ _AS_IT_IS = getattr(os, "O_BINARY", 0)
 
 
 def cache_directory() -> Path:
-    """`$UNROLLED_CACHE`, or `unrolled` in the user's cache directory."""
+    """Return `$UNROLLED_CACHE`, or `unrolled` in the user's cache directory."""
     given = os.environ.get("UNROLLED_CACHE")
     if given:
         return Path(given)
@@ -50,7 +51,7 @@ def cache_directory() -> Path:
 
 
 def state_directory() -> Path:
-    """`$UNROLLED_STATE`, or `unrolled` in the user's directory of state."""
+    """Return `$UNROLLED_STATE`, or `unrolled` in the user's state directory."""
     given = os.environ.get("UNROLLED_STATE")
     if given:
         return Path(given)
@@ -59,7 +60,7 @@ def state_directory() -> Path:
 
 @dataclass(frozen=True)
 class _Guarded:
-    """A folder that nobody else may be able to change, as messages name it."""
+    """A folder that nobody else may be able to change, and how messages name it."""
 
     path: Path
     what: str = "cache"
@@ -70,36 +71,36 @@ class _Guarded:
 
     @property
     def advice(self) -> str:
-        return f"set {self.variable} to a folder below one of your own"
+        return f"set {self.variable} to a folder below one that you own"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """An open folder of the cache: it stays the one that was checked, whatever becomes of its path.
+    """An open folder of the cache. It stays the folder that was checked, whatever happens to its path.
 
-    Where the system has no descriptors of folders, it is known by its path.
+    On a system without directory descriptors, the folder is known by its path.
     """
 
     path: Path
     descriptor: int | None
 
     def at(self, name: str) -> str:
-        """A path of what is in the folder, for those who take no descriptor."""
+        """Return a path of `name` in the folder, for callers that take no descriptor."""
         through = f"/proc/self/fd/{self.descriptor}"
         return f"{through}/{name}" if self.descriptor is not None and os.path.isdir(through) else str(self.path / name)
 
     def read(self, name: str) -> bytes | None:
-        """What is in a file of the user's own that nobody else can write; None if there is no such file."""
+        """Return the content of a file that the user owns and nobody else can write; None if there is no such file."""
         try:
             file = self._open(name, os.O_RDONLY)
-        except OSError:  # a link among them
+        except OSError:  # also raised for a symbolic link
             return None
         try:
             state = os.fstat(file)
             if not is_own_file(state):
                 return None
             if time.time() - state.st_mtime > _USED:
-                with suppress(OSError):  # on a disk that cannot be written
+                with suppress(OSError):  # the disk may be read-only
                     os.utime(file if os.utime in os.supports_fd else self.at(name))
             with open(file, "rb", closefd=False) as content:
                 return content.read()
@@ -107,7 +108,7 @@ class Folder:
             os.close(file)
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file there in one step, readable for the user alone; OSError if that cannot be done."""
+        """Write a file atomically, readable by the user alone. Raise OSError if that cannot be done."""
         begun = f"saving-{secrets.token_hex(8)}"
         file = self._open(begun, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -116,7 +117,7 @@ class Folder:
             try:
                 self._rename(begun, name)
             except IsADirectoryError:
-                self._rename(name, f"saving-{secrets.token_hex(8)}")  # which goes in time
+                self._rename(name, f"saving-{secrets.token_hex(8)}")  # `trim` removes it later
                 self._rename(begun, name)
         except BaseException:
             self.remove(begun)
@@ -126,12 +127,12 @@ class Folder:
         os.replace(self._name(old), self._name(new), src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def remove(self, name: str) -> None:
-        """Remove a file; nothing if it is not there, or cannot be removed."""
+        """Remove a file. Do nothing if it is missing or cannot be removed."""
         with suppress(OSError):
             os.unlink(self._name(name), dir_fd=self.descriptor)
 
     def remove_foreign(self, name: str) -> None:
-        """Remove what is not a file of the user's own: before a library opens it by its name."""
+        """Remove `name` unless it is the user's own file. Use this before a library opens it by its name."""
         with suppress(OSError):
             state = os.stat(self._name(name), dir_fd=self.descriptor, follow_symlinks=False)
             if not is_own_file(state):
@@ -139,7 +140,7 @@ class Folder:
 
     @contextmanager
     def workplace(self) -> Iterator[Folder]:
-        """A new folder inside, of a name that nobody knows; it goes with what is in it."""
+        """Create a folder inside with an unguessable name, and remove it with its content at the end."""
         name = f"building-{secrets.token_hex(8)}"
         os.mkdir(self._name(name), 0o700, dir_fd=self.descriptor)
         try:
@@ -149,10 +150,10 @@ class Folder:
             self._remove_folder(name)
 
     def trim(self) -> None:
-        """Remove the longest unused files beyond the bounds, and what killed processes have left.
+        """Remove the least recently used files beyond the bounds, and what killed processes have left.
 
-        Another process may find that a file has gone which it was about to read: it makes it again. A library that is
-        loaded stays so.
+        Another process may find that a file it was about to read is gone; it then builds that file again. A library
+        that is already loaded stays loaded.
         """
         most = limit()
         entries: dict[str, list[Any]] = {}
@@ -160,7 +161,7 @@ class Folder:
         for name, state in self._entries():
             if _KEPT.fullmatch(name):
                 size = max(state.st_size, getattr(state, "st_blocks", 0) * 512)
-                # A library and its digest are one: the youngest time, both sizes.
+                # A library and its digest count as one entry, with the latest time and the sum of both sizes.
                 entry = entries.setdefault(name.partition(".")[0], [0.0, 0, []])
                 entry[0], entry[1] = max(entry[0], state.st_mtime), entry[1] + size
                 entry[2].append(name)
@@ -173,11 +174,11 @@ class Folder:
             for name in names:
                 self.remove(name)
             total, count = total - size, count - len(names)
-        # Others may add as well: a quarter of what is left is for this process.
+        # Other processes may also add files, so this one may use a quarter of what is left.
         _room[str(self.path)] = (most - total) // 4, min((MOST_FILES - count) // 4, _SELDOM)
 
     def added(self, size: int) -> None:
-        """Keep the cache within its bounds after a file of `size` bytes was added; the folder is not read each time."""
+        """Keep the cache within its bounds after a file of `size` bytes was added, without reading it each time."""
         room, files = _room.get(str(self.path), (0, 0))
         if size < room and files > 0:
             _room[str(self.path)] = room - size, files - 1
@@ -206,9 +207,9 @@ class Folder:
 
 @contextmanager
 def open_cache(*inside: str, make: bool = False) -> Iterator[Folder | None]:
-    """The cache's folder, or one `inside` it; None if there is none and none is to be made.
+    """Open the cache's folder, or one `inside` it. Yield None if it does not exist and `make` is false.
 
-    CacheError if others could have changed what is in it, OSError if it cannot be made or opened.
+    Raise CacheError if others could have changed its content, and OSError if it cannot be created or opened.
     """
     with _open(_Guarded(cache_directory().joinpath(*inside).absolute()), make) as folder:
         yield folder
@@ -216,9 +217,9 @@ def open_cache(*inside: str, make: bool = False) -> Iterator[Folder | None]:
 
 @contextmanager
 def open_state(*inside: str, make: bool = False) -> Iterator[Folder | None]:
-    """As `open_cache`, of the folder of state."""
+    """Open the state folder, in the way that `open_cache` opens the cache."""
     path = state_directory().joinpath(*inside).absolute()
-    with _open(_Guarded(path, "folder of state", "UNROLLED_STATE"), make) as folder:
+    with _open(_Guarded(path, "state folder", "UNROLLED_STATE"), make) as folder:
         yield folder
 
 
@@ -226,7 +227,7 @@ def open_state(*inside: str, make: bool = False) -> Iterator[Folder | None]:
 def _open(named: _Guarded, make: bool) -> Iterator[Folder | None]:
     path = named.path
     if make:
-        for part in reversed([path, *path.parents]):  # all of them private, whatever the umask
+        for part in reversed([path, *path.parents]):  # create all of them private, whatever the umask
             if not part.is_dir():
                 part.mkdir(mode=0o700, exist_ok=True)
     try:
@@ -242,7 +243,7 @@ def _open(named: _Guarded, make: bool) -> Iterator[Folder | None]:
 
 @contextmanager
 def _opened(named: _Guarded, name: str | Path, within: int | None) -> Iterator[Folder]:
-    """The folder `name`, below the descriptor `within` if there is one."""
+    """Check and open the folder `name`, below the descriptor `within` if there is one."""
     if not _POSIX:
         yield Folder(named.path, None)
         return
@@ -252,19 +253,19 @@ def _opened(named: _Guarded, name: str | Path, within: int | None) -> Iterator[F
         if state.st_uid != os.getuid():
             raise CacheError(f"{named} belongs to another user; {named.advice}")
         if state.st_mode & stat.S_IWOTH:
-            raise CacheError(f"{named} can be written by anybody: chmod go-w it")
+            raise CacheError(f"{named} can be written by anybody; run `chmod go-w` on it")
         if state.st_mode & stat.S_IWGRP:
-            raise CacheError(f"{named} can be written by its group: chmod go-w it")
+            raise CacheError(f"{named} can be written by its group; run `chmod go-w` on it")
         yield Folder(named.path, descriptor)
     finally:
         os.close(descriptor)
 
 
 def _settled(named: _Guarded) -> Path:
-    """An absolute path without links, of which nobody but this user and root can change any part.
+    """Return the absolute path without links, after a check that only this user and root can change any part of it.
 
-    It is walked from the root, so that each look is at something that others cannot exchange any more. CacheError where
-    they can, FileNotFoundError if it ends early.
+    The path is walked from the root, so that each check sees something that others can no longer replace. Raise
+    CacheError where they can, and FileNotFoundError if a part is missing.
     """
     path = named.path
     done, left, links = Path(path.anchor), list(path.parts[1:]), 0
@@ -281,7 +282,7 @@ def _settled(named: _Guarded) -> Path:
             continue
         links += 1
         if state.st_uid not in _trusted() or links > 40:
-            raise CacheError(f"{named} is reached by {done / name}, a link of another user's; {named.advice}")
+            raise CacheError(f"{named} is reached by {done / name}, a link that another user owns; {named.advice}")
         target = Path(os.readlink(done / name))
         done = Path(target.anchor) if target.is_absolute() else done
         left = [*target.parts[1 if target.is_absolute() else 0 :], *left]
@@ -289,12 +290,12 @@ def _settled(named: _Guarded) -> Path:
 
 
 def _check_above(folder: Path, state: os.stat_result, named: _Guarded) -> None:
-    """CacheError if another user can exchange what is in `folder`, which is above the one that is named."""
+    """Raise CacheError if another user can replace what is in `folder`, a parent of the named folder."""
     if not stat.S_ISDIR(state.st_mode):
         raise NotADirectoryError(20, "Not a directory", str(folder))
     if state.st_uid not in _trusted():
         raise CacheError(f"{named} lies below {folder}, which belongs to another user; {named.advice}")
-    mine = state.st_gid == os.getgid() == os.getuid()  # a group of one user, as many systems make it for each
+    mine = state.st_gid == os.getgid() == os.getuid()  # many systems give each user a group of their own
     shared = stat.S_IWOTH if mine else stat.S_IWOTH | stat.S_IWGRP
     if state.st_mode & shared and not state.st_mode & stat.S_ISVTX:
         who = "anybody" if state.st_mode & stat.S_IWOTH else "its group"
@@ -303,7 +304,7 @@ def _check_above(folder: Path, state: os.stat_result, named: _Guarded) -> None:
 
 @cache
 def _trusted() -> frozenset[int]:
-    """The users who may own what is above the cache: this one, and root, who has another number in a namespace."""
+    """Return the users who may own the cache's parents: this user, and root, whose ID differs in a namespace."""
     users = {0, os.getuid()}
     with suppress(OSError, ValueError):
         if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
@@ -312,7 +313,7 @@ def _trusted() -> frozenset[int]:
 
 
 def is_own_file(state: os.stat_result) -> bool:
-    """A regular file under one name, of this user's, that nobody else can write."""
+    """Return whether this is a regular file with one name that this user owns and nobody else can write."""
     if not stat.S_ISREG(state.st_mode):
         return False
     if not _POSIX:
@@ -321,7 +322,9 @@ def is_own_file(state: os.stat_result) -> bool:
 
 
 def limit() -> int:
-    """The bytes that compiled steps may take: `$UNROLLED_CACHE_SIZE`, in MiB; ConfigurationError if that is none."""
+    """Return the bytes that the cache may take, from `$UNROLLED_CACHE_SIZE` in MiB. Raise ConfigurationError if that is
+    not a number.
+    """
     given = os.environ.get("UNROLLED_CACHE_SIZE") or str(LIMIT)
     if not re.fullmatch(r"\d{1,9}", given, re.ASCII):
         raise ConfigurationError(f"UNROLLED_CACHE_SIZE: expected a number of MiB, got {given!r}")

@@ -1,4 +1,4 @@
-"""The errors a caller can catch; the command line prints each as one line and exits with code 2."""
+"""The errors that a caller can catch. The command line prints each as one line and exits with code 2."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class UnrolledError(Exception):
-    """Base of every error the package raises on purpose.
+    """Base class of every error that the package raises on purpose.
 
-    setting: the name of the setting that the error is about, or all names that the message advises on, that one first.
-    A message writes them in backquotes, alone or with a value: "choose another `out`", "use `device=cpu`".
+    setting: the name of the setting that the error is about, or that name followed by the others that the message gives
+    advice on. A message writes them in backquotes, alone or with a value: "choose another `out`", "use `device=cpu`".
     """
 
     def __init__(self, message: str = "", *, setting: str | Iterable[str] = ()) -> None:
@@ -25,19 +25,19 @@ class UnrolledError(Exception):
 
 
 class ConfigurationError(UnrolledError, ValueError):
-    """A setting that cannot be meant: an unknown name, a size below one, two options at odds."""
+    """An invalid setting: an unknown name, a size below one, two options that contradict each other."""
 
 
 class ShapeError(UnrolledError, RuntimeError):
-    """A tensor of another shape than the one its receiver was built for."""
+    """A tensor whose shape is not the one that its receiver was built for."""
 
 
 class DataError(UnrolledError):
-    """Text that is missing, empty, too short or not in the form that was asked for."""
+    """Text that is missing, empty, too short or not in the requested format."""
 
 
 class RunError(UnrolledError):
-    """A run directory or a checkpoint that is missing, damaged, foreign or already taken."""
+    """A run directory or a checkpoint that is missing, damaged, foreign or already in use."""
 
 
 class DivergenceError(UnrolledError):
@@ -45,11 +45,11 @@ class DivergenceError(UnrolledError):
 
 
 class DecodingError(DivergenceError):
-    """A model gave log-probabilities that no token can be chosen by: NaN, +inf, or -inf for every token.
+    """Log-probabilities of a model by which no token can be chosen: NaN, +inf, or -inf for every token.
 
-    what: which of these. Where that was, counted from 0, as far as it is known: `step`, how many tokens had been chosen
-    before; `sentence`, the place in the batch; `hypothesis`, the place in the beam or among the given outputs; `group`,
-    where a beam has several. tokens: those of the hypothesis so far.
+    what: which of these. step: the number of tokens chosen before. sentence: the place in the batch. hypothesis: the
+    place in the beam or among the given outputs. group: the group of the beam, if it has several. tokens: the tokens of
+    the hypothesis so far. Places are counted from 0; what is unknown is None.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class DecodingError(DivergenceError):
         return f"the model's log-probabilities are {self.what}{f' at {where} (counted from 0)' if where else ''}{after}"
 
     def at(self, **known: Any) -> DecodingError:
-        """The same error, with more, or better, said of where it was."""
+        """Return the same error with more, or more exact, values for where it happened."""
         names = ("step", "sentence", "hypothesis", "group", "tokens")
         return DecodingError(self.what, **{name: getattr(self, name) for name in names} | known)
 
 
 class LostProcessError(RunError):
-    """One of the processes that train together has vanished."""
+    """One of the processes that train together has disappeared."""
 
 
 class ElsewhereError(UnrolledError):
-    """An error that another of the processes has raised, and tells."""
+    """An error that another process has raised and reports."""
 
 
 class UntraceableError(UnrolledError):
@@ -92,16 +92,16 @@ class UntraceableError(UnrolledError):
 
 
 class CompilerError(UnrolledError):
-    """This machine cannot compile, or cannot keep what it compiled; the message says why."""
+    """This machine cannot compile, or cannot store what it compiled; the message says why."""
 
 
 class CacheError(CompilerError):
-    """The cache is not used: others could have changed what is in it."""
+    """A cache that is not used, because others could have changed its content."""
 
 
 class FallbackWarning(UserWarning):
-    """Something runs in a slower way than it could; said once for each reason."""
+    """Something runs in a slower way than it could. The warning is issued once for each reason."""
 
 
 class RecoveryWarning(UserWarning):
-    """Something was damaged or lost, and what was used in its place."""
+    """Something was damaged or lost; the message says what was used in its place."""

@@ -1,4 +1,4 @@
-"""Names that are imported when they are first used, so that the command line answers without PyTorch."""
+"""Names that are imported on first use, so that the command line answers without PyTorch."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Place:
-    """Where an object is, `package.module:name`, and the options that it is always called with."""
+    """The place of an object, `package.module:name`, and the options that it is always called with."""
 
     where: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Any:
-        """The object, which is imported now; with options, a `functools.partial` of it."""
+        """Import the object and return it; with options, return a `functools.partial` of it."""
         module, _, name = self.where.partition(":")
         found = getattr(importlib.import_module(module), name)
         return partial(found, **self.options) if self.options else found
 
 
 class Table(UserDict[str, Value]):
-    """Objects by name: a `dict` whose `Place`s are imported when they are looked up. Its names need no import."""
+    """Objects by name: a `dict` whose `Place`s are imported when they are looked up. Listing names imports nothing."""
 
     def __getitem__(self, name: str) -> Value:
         found: Any = self.data[name]
@@ -37,7 +37,7 @@ class Table(UserDict[str, Value]):
 
 
 def door(package: str, offered: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package that offers the names in `offered`, by their modules in it."""
+    """Return the `__getattr__` of a package, given the names that each of its modules offers."""
     module_of = {name: module for module, names in offered.items() for name in names}
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Settings: dataclasses to JSON and back, and the checks of their values."""
+"""Settings: conversion of dataclasses to JSON and back, and checks of their values."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ from unrolled.errors import ConfigurationError, RunError
 
 
 def require(condition: bool, name: str, expected: str, value: object) -> None:
-    """ConfigurationError, "`name` must be expected, got value", where `condition` is false."""
+    """Raise ConfigurationError, "`name` must be expected, got value", if `condition` is false."""
     if not condition:
         raise ConfigurationError(f"`{name}` must be {expected}, got {value}", setting=name)
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """ConfigurationError if the setting `name` is none of `choices`."""
+    """Raise ConfigurationError if the value of the setting `name` is not one of `choices`."""
     if value not in choices:
         known = ", ".join(choices)
         raise ConfigurationError(f"`{name}`: unknown value {value!r}, choose from {known}", setting=name)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in "90", "90s", "5m" or "1.5h"."""
+    """Return the seconds in "90", "90s", "5m" or "1.5h"."""
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)", text.strip().lower())
     if not match or float(match[1]) == 0:
-        said = f"`max_time`: {text!r} is no length of time; write 90s, 5m or 1.5h"
+        said = f"`max_time`: {text!r} is not a length of time; write 90s, 5m or 1.5h"
         raise ConfigurationError(said, setting="max_time")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A configuration in JSON's types."""
+    """Return a configuration in JSON's types."""
     return dataclasses.asdict(config)
 
 
 def from_json(kind: type, stored: Any, where: str) -> Any:
-    """A configuration of class `kind` from what `to_json` gave; RunError, naming `where`, if it is something else."""
+    """Return a configuration of class `kind` from the result of `to_json`.
+
+    Raise RunError, naming `where`, if `stored` is something else.
+    """
     if not isinstance(stored, dict):
         raise RunError(f"{where}: expected settings by name, got {type(stored).__name__}")
     hints = typing.get_type_hints(kind)
@@ -64,9 +67,10 @@ def from_json(kind: type, stored: Any, where: str) -> Any:
 
 
 def from_options(kind: type, options: Mapping[str, Any]) -> Any:
-    """A configuration of class `kind` from keywords: a path may be a `Path`, and one value stand for several.
+    """Return a configuration of class `kind` from keywords. A path may be a `Path`; a single value may be given where
+    several are allowed.
 
-    ConfigurationError if one is of another type, or out of its range.
+    Raise ConfigurationError if a value has another type or is out of its range.
     """
     hints = typing.get_type_hints(kind)
     values = {}
@@ -99,5 +103,5 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A setting's value in JSON's types."""
+    """Return a setting's value in JSON's types."""
     return list(value) if isinstance(value, tuple) else value

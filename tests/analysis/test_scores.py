@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.analysis.scores import Labels, can_be_told, ranks, shifted_spread, strength
+from unrolled.analysis.scores import Labels, is_scorable, ranks, shifted_spread, strength
 
 
 def plain_auc(values, label):
@@ -48,7 +48,7 @@ def test_labels_that_hardly_change_tell_nothing_and_scores_stay_in_their_range()
     activations = np.stack([ends, often, ~ends]).astype(np.float16)
     labels = Labels([ends, often, numbers, np.zeros(20_002)])
     assert labels.usable.tolist() == [False, True, True, False]
-    assert not can_be_told(often[:8000])
+    assert not is_scorable(often[:8000])
     scores = labels.score(activations)
     assert scores[..., :2].min() >= 0
     assert scores.max() <= 1

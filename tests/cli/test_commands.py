@@ -1,8 +1,10 @@
 """The commands as a person types them: what they print."""
 
+import io
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,7 +91,7 @@ def test_scores_of_held_out_and_of_other_text(trained, tmp_path, capsys):
     assert main(["eval", str(trained), "--data", str(other)]) == 0
     said = capsys.readouterr()
     assert "perplexity" in said.out
-    assert "left out, being unknown to the vocabulary: 'x'" in said.err
+    assert "left out because not in the vocabulary: 'x'" in said.err
 
 
 def test_info_tells_how_to_go_on(trained, capsys):
@@ -190,6 +192,22 @@ def test_help(words, capsys):
         code = ending.code
     assert code == (2 if words == ["train"] else 0)
     assert "usage: unrolled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [60, 90, 121])
+@pytest.mark.parametrize("command", ["train lm", "translate", "inspect words"])
+def test_the_help_leaves_out_empty_defaults(command, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    out = stdout.buffer.getvalue().decode("utf-8")
+    assert "(default: " in out
+    assert not re.search(r"default:[\s│]*(?:None|'')?\)", out)
+    rows = [line for line in out.splitlines() if line.startswith(("╭", "│", "╰"))]
+    assert len({len(row) for row in rows}) == 1  # the boxes are straight
+    assert not any(re.fullmatch(r"│\s*│", row) for row in rows)
 
 
 def test_the_help_names_every_choice(capsys):

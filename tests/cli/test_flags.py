@@ -11,7 +11,7 @@ import torch
 import unrolled
 from tests.cli.shared import error_of
 from unrolled.cli import main
-from unrolled.cli.flags import as_flags, with_flags
+from unrolled.cli.flags import as_flags, with_flags, without_empty_defaults
 from unrolled.data.sources import find_sources
 from unrolled.decoding import BeamSearch
 from unrolled.errors import ConfigurationError, DataError, RunError
@@ -56,7 +56,12 @@ def raised(kind, act):
             "--learning-rate must be above 0",
         ),
         (ConfigurationError, lambda: TrainingConfig(optimizer="x"), "optimizer", "--optimizer: unknown value 'x'"),
-        (ConfigurationError, lambda: TrainingConfig(max_time="x"), "max_time", "--max-time: 'x' is no length of time"),
+        (
+            ConfigurationError,
+            lambda: TrainingConfig(max_time="x"),
+            "max_time",
+            "--max-time: 'x' is not a length of time",
+        ),
         (
             ConfigurationError,
             lambda: TrainingConfig(accumulate=99),
@@ -141,3 +146,25 @@ def test_advice_after_a_divergence_can_be_typed(train, monkeypatch, capsys):
     monkeypatch.setattr("unrolled.tasks.language.LanguageTask.loss", lambda self, batch, state: (broken, state))
     assert train("--out", "run", "--clip-norm", "0") == 2
     assert re.search(r"; try --learning-rate [\d.e-]+ --clip-norm 1$", capsys.readouterr().err.strip())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("│ A file. (default: None) │\n", "│ A file.                 │\n"),
+        ("│ A file. (default: )     │\n", "│ A file.                 │\n"),
+        ("│ A file. (default: '')   │\n", "│ A file.                 │\n"),
+        ("│ A file. (default: Nones) │\n", "│ A file. (default: Nones) │\n"),
+        (
+            "│ A file. (default: │\n│         None)     │\n│ B                 │\n",
+            "│ A file.           │\n│ B                 │\n",
+        ),
+        (
+            "│ B \x1b[36m(default:\x1b[0m │\n│   \x1b[36mNone)\x1b[0m     │\n",
+            "│ B \x1b[36m         \x1b[0m │\n",
+        ),
+        ("│           │\n", "│           │\n"),
+    ],
+)
+def test_empty_defaults_are_blanked_out(text, expected):
+    assert without_empty_defaults(text) == expected

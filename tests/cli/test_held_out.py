@@ -32,7 +32,7 @@ def test_they_are_neither_decoded_nor_encoded_again(task, monkeypatch):
     monkeypatch.setattr(task.vocabulary, "encode", lambda text: pytest.fail("the tokens were there"))
     tokens = tokens_for(task, None, 100, 2)
     assert np.array_equal(tokens, task.split().test[: len(tokens)])
-    with pytest.raises(DataError, match=f"too short to look at: {len(tokens)} tokens the run knows, 1000 are needed"):
+    with pytest.raises(DataError, match=f"too short to examine: {len(tokens)} tokens that the run knows, 1000 needed"):
         tokens_for(task, None, 100, 1000)
     if task.config.text.level in ("char", "byte"):
         given = labelled_text(task, None, "python", 10**6, ())

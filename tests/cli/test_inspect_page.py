@@ -67,7 +67,7 @@ def test_cells(trained, tmp_path, monkeypatch, capsys):
     own.write_text("def even(text):\n    return [k % 2 for k in range(len(text))]\n")
     assert main(["inspect", "cells", str(trained), "--characters", "1500", "--hypothesis", "even=mine.py:even"]) == 0
     out = capsys.readouterr().out
-    for expected in ("even", "inside comment", "control", "nats a character", "‹"):
+    for expected in ("even", "inside comment", "control", "nats per character", "‹"):
         assert expected in out
     assert (tmp_path / "cells.png").exists()
 
@@ -76,15 +76,15 @@ def test_cells(trained, tmp_path, monkeypatch, capsys):
     ("words", "expected"),
     [
         (["inspect", "none"], "none: no such run"),
-        (["inspect", "RUN", "--out", "page.txt"], "ends in .html"),
+        (["inspect", "RUN", "--out", "page.txt"], "must end in .html"),
         (["inspect", "RUN", "--out", "taken.html"], "--overwrite"),
         (["inspect", "RUN", "--text", "empty.py"], "empty.py: empty"),
-        (["inspect", "RUN", "--text", "brief.txt"], "too short to look at"),
+        (["inspect", "RUN", "--text", "brief.txt"], "too short to examine"),
         (["inspect", "RUN", "--characters", "5"], "--characters must be"),
         (["inspect", "cells", "RUN", "--language", "klingon"], "Pygments knows no such language"),
         (["inspect", "cells", "RUN", "--hypothesis", "x"], "write NAME=PATTERN"),
         (["inspect", "cells", "RUN", "--hypothesis", "x=("], "no regular expression"),
-        (["inspect", "cells", "RUN", "--hypothesis", "newline=x"], "there is one of this name"),
+        (["inspect", "cells", "RUN", "--hypothesis", "newline=x"], "this name is already taken"),
         (["inspect", "cells", "RUN", "--hypothesis", "x=exits.py:label"], "SystemExit: 3"),
         (["inspect", "cells"], "RUN is missing"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from tests.cli.shared import error_of
 from tests.cli.test_translation import QUICK, SMALL, said
 from unrolled.cli import main
-from unrolled.data.mails import made_mails, overlap, read_mails
+from unrolled.data.mails import overlap, read_mails, synthetic_mails
 from unrolled.errors import DataError
 from unrolled.tasks.pairs import ReplyConfig
 from unrolled.tasks.reply import choose_diverse, create_reply_run, read_responses
@@ -49,7 +49,7 @@ def test_responses_of_ones_own(run, tmp_path, capsys):
 def test_more_of_a_mail_than_training_showed_is_not_read(run, capsys):
     done = said(capsys, "reply", run, "Thank you! " * 900)
     assert "You are welcome." in done.out
-    assert done.err == "unrolled: note: read the first 100 tokens of the mail, the most in training\n"
+    assert done.err == "unrolled: note: read only the first 100 tokens of the mail, the longest in training\n"
     assert "'zzz'" in said(capsys, "reply", run, "Thank you zzz!").err
 
 
@@ -68,9 +68,9 @@ def test_a_run_is_complete_once_it_is_one(tmp_path, monkeypatch):
     assert "Monday works for me." in read_responses(task.run)
 
 
-def test_made_mails_are_the_same_every_time_and_tell_days_apart():
-    messages, replies = made_mails(500, 3)
-    assert (messages, replies) == made_mails(500, 3)
+def test_synthetic_mails_are_the_same_every_time_and_tell_days_apart():
+    messages, replies = synthetic_mails(500, 3)
+    assert (messages, replies) == synthetic_mails(500, 3)
     assert len(messages) == len(replies) == 500
     assert not any("{" in text for text in (*messages, *replies))
     named = [(m, r) for m, r in zip(messages, replies, strict=True) if r == "Monday works for me."]
@@ -115,9 +115,9 @@ def test_mistakes(run, tmp_path, capsys):
     assert "nothing to learn from" in error_of(["train", "reply", "--pairs", tmp_path / "none"], capsys)
 
 
-def test_made_mails_are_printed_as_pairs(capsys):
+def test_synthetic_mails_are_printed_as_pairs(capsys):
     rows = said(capsys, "data", "mails", "--count", "5", "--seed", "2").out.splitlines()
-    assert [tuple(row.split("\t")) for row in rows] == list(zip(*made_mails(5, 2), strict=True))
+    assert [tuple(row.split("\t")) for row in rows] == list(zip(*synthetic_mails(5, 2), strict=True))
     assert "--count must be at least 1" in error_of(["data", "mails", "--count", "0"], capsys)
 
 

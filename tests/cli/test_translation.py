@@ -146,7 +146,7 @@ def test_every_line_in_gives_one_line_out(run, tmp_path, capsys):
     assert len(out) == len(lines) + 1
     assert out[1] == out[2] == out[6] == ""
     assert out[3].split().count("vier") > 200
-    assert "translated in pieces of 100 tokens, the most in training: line 4" in done.err
+    assert "translated in pieces of 100 tokens, the longest in training: line 4" in done.err
     assert "read as <unk>" in done.err
     assert len(done.err.strip().splitlines()) == 2
 
@@ -264,7 +264,7 @@ def test_a_tree_takes_the_place_of_nothing(run, tmp_path, capsys):
     words = ["translate", run, "--source", tmp_path / "in.json"]
     for mine in (tmp_path / "in.json", Path(run) / "config.json"):
         before = mine.read_bytes()
-        assert "is there already" in error_of([*words, "--tree", mine], capsys)
+        assert "already exists" in error_of([*words, "--tree", mine], capsys)
         assert mine.read_bytes() == before
     (tmp_path / "none").write_text("")
     nothing = ["translate", run, "--source", tmp_path / "none", "--tree", tmp_path / "tree.svg"]
@@ -323,7 +323,9 @@ def test_perplexity_is_that_of_forced_decoding(run, pairs, capsys):
 
 def test_the_parts_that_a_run_of_pairs_is_not(run, tmp_path, capsys):
     assert "not a language model" in error_of(["sample", run], capsys)
-    assert "no use for --data: it is scored with --source, " in error_of(["eval", run, "--data", "x"], capsys)
+    assert "--data does not apply to a translation run: it is scored with --source, " in error_of(
+        ["eval", run, "--data", "x"], capsys
+    )
 
 
 def test_mistakes_with_pairs(tmp_path, pairs, capsys):

@@ -51,7 +51,7 @@ def test_words_with_spaces_and_json(tmp_path):
         ("v.json", b'{"a": "12"}', "v.json:'a': not word vectors"),
         ("v.json", b'{"a": {"b": 1}}', "v.json:'a': not word vectors"),
         ("v.json", b'{"a":\n}', "v.json: not JSON .*line 2"),
-        ("v.json", b'{"a": [1], "b": [1, 2]}', "v.json:'b': 2 numbers, and 1 before"),
+        ("v.json", b'{"a": [1], "b": [1, 2]}', "v.json:'b': 2 numbers, but 1 in the entries before"),
     ],
 )
 def test_files_that_are_none(name, content, expected, tmp_path):

@@ -208,13 +208,13 @@ def test_in_training_memory_vector_and_words_are_dropped():
 
 
 MISFITS = [
-    ("grid", Context(), "no memory, of which this decoder reads one \\(memory_size=3\\)"),
+    ("grid", Context(), "no memory, but this decoder reads one \\(memory_size=3\\)"),
     ("grid", Context(torch.zeros(7, 2, 4)), r"memory \[7, 2, 4\] does not fit this decoder's memory_size=3"),
     ("grid", Context(torch.zeros(7, 2, 3), vector=torch.zeros(2, 2)), "vector .* context_size=None"),
-    ("grid", Context(torch.zeros(7, 2, 3), torch.ones(2), torch.ones(7, 2) > 0), "not by both"),
-    ("grid", Context(torch.zeros(7, 2, 3), mask=torch.ones(7, 2)), "mask must be true or false for each position"),
+    ("grid", Context(torch.zeros(7, 2, 3), torch.ones(2), torch.ones(7, 2) > 0), "not both"),
+    ("grid", Context(torch.zeros(7, 2, 3), mask=torch.ones(7, 2)), r"mask must be a bool tensor \[S, B\] with a value"),
     ("grid", Context(torch.zeros(7, 2, 3), mask=torch.ones(2, 7) > 0), "mask must be"),
-    ("vector at first", Context(), "not even the batch size is known"),
+    ("vector at first", Context(), "the context is empty, so the batch size is unknown"),
     ("vector at first", Context(first=torch.zeros(2, 5)), r"first \[2, 5\] must be as wide as an embedding, 4"),
     ("states", Context(states=[(torch.zeros(2, 2),)]), r"widths \[\(2,\), \(2,\)\], layer by layer, got \[\(2,\)\]"),
 ]
@@ -233,5 +233,5 @@ def test_decoders_that_cannot_be():
         Decoder(TOKENS, num_layers=0)
     with pytest.raises(ConfigurationError, match="starts from a Context, got a Tensor"):
         make("grid").start(torch.zeros(3, 2))
-    with pytest.raises(ShapeError, match="4 outputs cannot be shared out to 3 contexts"):
+    with pytest.raises(ShapeError, match="4 outputs cannot be divided evenly among 3 contexts"):
         make("grid")(context("grid"), torch.zeros(2, 4).long())

@@ -21,7 +21,7 @@ def test_attention_is_bahdanaus():
     torch.manual_seed(0)
     attention = AdditiveAttention(4, 3, 5).double()
     values, query = torch.randn(6, 2, 3).double(), torch.randn(2, 4).double()
-    context, weights = attention(query, attention.remember(values, torch.tensor([6, 4])))
+    context, weights = attention(query, attention.build_memory(values, torch.tensor([6, 4])))
     for sentence, length in enumerate((6, 4)):
         energy = torch.stack(
             [
@@ -40,9 +40,9 @@ def test_several_queries_a_sentence_are_as_many_single_ones():
     attention = AdditiveAttention(4, 3, 5).double()
     values, queries = torch.randn(6, 2, 3).double(), torch.randn(6, 4).double()
     lengths = torch.tensor([6, 4])
-    together, _ = attention(queries, attention.remember(values, lengths))
+    together, _ = attention(queries, attention.build_memory(values, lengths))
     repeated = values.repeat_interleave(3, 1)
-    apart, _ = attention(queries, attention.remember(repeated, lengths.repeat_interleave(3)))
+    apart, _ = attention(queries, attention.build_memory(repeated, lengths.repeat_interleave(3)))
     torch.testing.assert_close(together, apart)
 
 
@@ -53,7 +53,7 @@ def test_the_decoder_is_bahdanaus():
     annotations, final = model.encoder(ROOT * model.source_embedding(source))
     state = torch.tanh(model.bridges[0](torch.cat([final[0], final[1]], -1)))
     attention = model.attending.attention
-    memory = attention.remember(annotations, torch.tensor([4, 4]))
+    memory = attention.build_memory(annotations, torch.tensor([4, 4]))
     expected = []
     for token in inputs:
         word = ROOT * model.target_embedding(token)

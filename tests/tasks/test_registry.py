@@ -99,7 +99,7 @@ def test_every_command_works_on_it(registered, capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     {
-        "eval run --beam 3": "run: a parity run has no use for --beam: it takes no flags of its own",
+        "eval run --beam 3": "run: --beam does not apply to a parity run: it has no flags for its task",
         "eval run --bream 3": "Unrecognized options: --bream",
         "sample run": "run: a parity run, not a language model run",
         "inspect run": "run: a parity run, not a language model run",

@@ -10,7 +10,7 @@ from unrolled.cells import CELLS
 from unrolled.layers import Recurrent
 from unrolled.unroll import unroll
 from unrolled.unroll.embedded import Embedded, feed, keep_rows
-from unrolled.unroll.signature import describe
+from unrolled.unroll.signature import describe_module
 
 
 def _dense(name, hidden, ragged, trained, calls):
@@ -146,4 +146,4 @@ def test_cells_that_are_fed_alike_share_one_plan():
     inputs = Embedded(table, torch.randint(8, (8, 2)))
     fed = [feed(cell, inputs, "native")[0] for _ in range(2)]
     fed += [keep_rows(cell, table, 1.0, torch.nn.Identity()).cell for _ in range(2)]
-    assert len({describe(one)[0] for one in fed}) == 1
+    assert len({describe_module(one)[0] for one in fed}) == 1

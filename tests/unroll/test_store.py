@@ -16,7 +16,7 @@ from unrolled.cells import CELLS
 from unrolled.unroll import plan, planned, store, unroll
 from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.known import Known
-from unrolled.unroll.signature import describe, settings
+from unrolled.unroll.signature import describe_module, settings
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def print_of(width=3, bound=1, extra=None, **words):
     cell = space["Mine"](width, bound)
     if extra is not None:
         cell.extra = extra
-    described = describe(cell)
+    described = describe_module(cell)
     return fingerprint(described.structure, settings(described))
 
 
@@ -193,8 +193,8 @@ def test_fingerprints_tell_cells_apart():
 def test_fingerprints_are_the_same_in_every_process():
     program = (
         "import sys; from unrolled.unroll.fingerprint import fingerprint; "
-        "from unrolled.unroll.signature import describe, settings; from unrolled.cells import CELLS; "
-        "cells = [describe(make(6, 6)) for _, make in sorted(CELLS.items())]; "
+        "from unrolled.unroll.signature import describe_module, settings; from unrolled.cells import CELLS; "
+        "cells = [describe_module(make(6, 6)) for _, make in sorted(CELLS.items())]; "
         "print(hash('a'), *(fingerprint(cell.structure, settings(cell)) for cell in cells))"
     )
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"

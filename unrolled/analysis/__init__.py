@@ -1,1 +1,1 @@
-"""What a net remembers and where its gradient goes: measurements over any cell, and their figures."""
+"""Measurements of a net's memory and gradient flow, for any cell, and their figures."""

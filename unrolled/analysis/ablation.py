@@ -1,4 +1,4 @@
-"""What a unit is worth: the change of loss when it is held at zero."""
+"""Ablation: how much the loss changes when a unit is held at zero."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from unrolled.unroll import unroll
 from unrolled.unroll.adapt import WrapperCell
 
 
-class Held(WrapperCell):
-    """A cell some of whose units are held at zero, in all of its states.
+class AblatedCell(WrapperCell):
+    """A cell with some of its units held at zero in all of its states.
 
-    What is kept is appended to the input, one number a unit, so that every row of a batch can hold other units: `x` is
-    `[B, I + H]`.
+    The input `x` is `[B, I + H]`. Its last H features are a mask over the units: 1 keeps a unit, 0 holds it at zero.
+    Each row of a batch has its own mask.
     """
 
     def __init__(self, cell: Cell) -> None:
@@ -30,15 +30,16 @@ class Held(WrapperCell):
 
     def forward(self, x: Tensor, state: State) -> State:
         x, kept = x.split((self.cell.input_size, self.hidden_size), -1)
-        # A projected output is narrower than the units; it follows from them.
+        # A projected output is narrower than the units. It is computed from them, so it needs no mask.
         return tuple(part * kept if part.size(-1) == self.hidden_size else part for part in self.cell(x, state))
 
 
 @torch.no_grad()
 def ablate(model: LanguageModel, tokens: np.ndarray, units: Sequence[Unit]) -> tuple[float, list[float]]:
-    """The mean loss over `tokens [N]` in nats, and how much it grows with each of `units` held at zero throughout.
+    """Return the mean loss over `tokens [N]` in nats, and for each of `units` how much it grows with that unit at zero.
 
-    A unit is held in all states: an LSTM's h and c together. The text is read from no memory, by all at once.
+    A unit is held at zero at every step and in all states, for example in both h and c of an LSTM. The text is read
+    from the initial state, with one row of a batch for each unit.
     """
     stack = model.recurrent.stack()
     rows = len(units) + 1
@@ -56,7 +57,7 @@ def ablate(model: LanguageModel, tokens: np.ndarray, units: Sequence[Unit]) -> t
 
     def run(number: int, cell: Cell, inputs: Tensor) -> tuple[Tensor, State]:
         fed = torch.cat([inputs, held[number].expand(len(inputs), -1, -1)], -1)
-        return unroll(Held(cell), fed, states[number])
+        return unroll(AblatedCell(cell), fed, states[number])
 
     window = 128
     for first in range(0, len(text) - 1, window):

@@ -1,4 +1,4 @@
-"""All about the single units of one trained model over one text: what `inspect cells` and the report show."""
+"""An examination of a trained model's units over one text. `inspect cells` and the report show its results."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from unrolled.analysis.states import trace
 from unrolled.analysis.units import Activations, Finding, Passage, find_units, read_activations, top_passages
 from unrolled.models import LanguageModel
 
-#: Tokens on which gates are looked at, and on which units are held at zero.
+#: How many tokens gate saturation is measured on, and how many tokens ablation uses.
 _GATE_TOKENS, _ABLATION_TOKENS = 5_000, 5_000
 
 
 @dataclass(frozen=True)
 class Examination:
-    """Findings, best first; for each, in the same order, its passages and the change of loss without its unit."""
+    """The results of `examine`.
+
+    findings: the best first. passages, ablations: for each finding, in the same order, its unit's top passages and how
+    much the loss grows without the unit.
+    """
 
     activations: Activations
     findings: list[Finding]
@@ -38,7 +42,10 @@ def examine(
     hypotheses: Sequence[Hypothesis],
     progress: Callable[[str], None] = lambda line: None,
 ) -> Examination:
-    """Examine a model over `tokens [N]`; to each belong a character of `text` and a label of each hypothesis."""
+    """Examine a model over `tokens [N]`.
+
+    `text` and each hypothesis's labels have length N too: one character and one label for each token.
+    """
     read = f"reading {len(tokens):,} characters"
     activations = read_activations(model, tokens, progress=lambda share: progress(f"{read}: {share:.0%}"))
     progress(f"scoring {len(activations.units):,} units on {len(hypotheses)} hypotheses")
@@ -50,7 +57,7 @@ def examine(
     units = sorted({finding.unit for finding in findings})
     loss, changes = ablate(model, tokens[-_ABLATION_TOKENS:], units)
     by_unit = dict(zip(units, changes, strict=True))
-    progress("looking at gates")
+    progress("measuring gates")
     with torch.no_grad():
         layers = trace(model.recurrent, model.embed(torch.from_numpy(tokens[:_GATE_TOKENS])[:, None]))
     ablations = [by_unit[finding.unit] for finding in findings]
@@ -58,15 +65,15 @@ def examine(
 
 
 def direct(finding: Finding) -> bool:
-    """Whether the unit is high where the hypothesis holds, not low."""
+    """Return whether the unit is high where the hypothesis holds, and not low."""
     return finding.held_out > (0.0 if finding.graded else 0.5)
 
 
 def to_colour(row: np.ndarray) -> tuple[np.ndarray, float]:
-    """A unit's activations `[N]` as they are coloured, float32, and what was taken from them.
+    """Return the values `[N]` that a unit's activations are coloured by, float32, and the centre subtracted from them.
 
-    A cell state that leaves ±1 is shown through tanh, as the lectures show it. One that is so far from zero that tanh
-    is nearly the same everywhere is shown by its distance from its median.
+    A cell state that leaves ±1 is shown through tanh, as the lectures show it. If it is so far from zero that its tanh
+    is nearly constant, it is shown by its distance from its median.
     """
     values = row.astype(np.float32)
     if np.abs(values).max() <= 1:
@@ -79,15 +86,15 @@ def to_colour(row: np.ndarray) -> tuple[np.ndarray, float]:
     return values - centre, centre
 
 
-def telling_stretch(labels: np.ndarray, text: str, length: int) -> int:
-    """Where a stretch of `length` characters begins, at a line's start, in which the label changes most."""
+def varied_stretch(labels: np.ndarray, text: str, length: int) -> int:
+    """Return where the stretch of `length` characters begins in which the label varies most, at the start of a line."""
     starts = [0, *(k + 1 for k, character in enumerate(text) if character == "\n" and k + length < len(text))]
     starts = starts[:: max(1, len(starts) // 2000)]
     return max(starts, key=lambda start: float(np.asarray(labels[start : start + length], dtype=np.float64).std()))
 
 
 def draw_units(examination: Examination, hypotheses: Sequence[Hypothesis], text: str, count: int = 6):
-    """Text coloured by the activation of each of the first `count` findings: red above zero, blue below."""
+    """Draw text coloured by the unit's activation, red above zero and blue below, for the first `count` findings."""
     from matplotlib.patches import Rectangle
 
     from unrolled.analysis.figures import canvas
@@ -100,7 +107,7 @@ def draw_units(examination: Examination, hypotheses: Sequence[Hypothesis], text:
     for axes, finding in zip(every, chosen, strict=False):
         values, _ = to_colour(examination.activations.row(finding.unit))
         scale = max(float(np.quantile(np.abs(values), 0.99)), 1e-6)
-        start = telling_stretch(labels[finding.hypothesis], text, wide * high)
+        start = varied_stretch(labels[finding.hypothesis], text, wide * high)
         row = column = 0
         for place in range(start, len(text)):
             if column == wide:
@@ -114,7 +121,7 @@ def draw_units(examination: Examination, hypotheses: Sequence[Hypothesis], text:
                 axes.text(column + 0.5, row + 0.7, "↵", fontsize=6, ha="center", color="#999999")
                 row, column = row + 1, 0
             else:
-                shown = text[place].replace("$", r"\$")  # which would begin mathematics
+                shown = text[place].replace("$", r"\$")  # a bare $ would begin mathematics
                 axes.text(column + 0.5, row + 0.75, shown, fontsize=7, ha="center", family="monospace")
                 column += 1
         axes.set(xlim=(0, wide), ylim=(high, 0), xticks=[], yticks=[])

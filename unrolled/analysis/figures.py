@@ -1,4 +1,4 @@
-"""Figures without a display: a canvas, and how it becomes PNG, SVG, or SVG within a page."""
+"""Figures that need no display: a canvas, and its export as PNG, as SVG, or as SVG inside a page."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ if TYPE_CHECKING:
 
 
 def canvas(width: float = 8.0, height: float = 4.5) -> Figure:
-    """An empty figure, in inches; text in its SVG stays text."""
+    """Return an empty figure of this size in inches. Text stays text in its SVG."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.fonttype"] = "none"
-    matplotlib.rcParams["svg.hashsalt"] = "unrolled"  # the same figure is the same file
+    matplotlib.rcParams["svg.hashsalt"] = "unrolled"  # so that the same figure gives the same file
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def targets(stem: Path, overwrite: bool) -> list[Path]:
-    """`stem.png` and `stem.svg`; ConfigurationError if one exists and may not be replaced, or cannot be written."""
+    """Return the paths `stem.png` and `stem.svg`.
+
+    Raises ConfigurationError if `check_target` rejects one of them.
+    """
     if stem.suffix in (".png", ".svg"):
         stem = stem.with_suffix("")
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
@@ -36,25 +39,25 @@ def targets(stem: Path, overwrite: bool) -> list[Path]:
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """ConfigurationError if `path` exists and may not be replaced, or its folder does not exist."""
+    """Raise ConfigurationError if `path` is a folder, exists and may not be replaced, or lies in no existing folder."""
     if path.is_dir() or not path.name:
         raise ConfigurationError(f"{path}: is a folder; name a file")
     if path.exists() and not overwrite:
-        said = f"{path}: exists; choose another `out`, or replace it with `overwrite`"
-        raise ConfigurationError(said, setting=("out", "overwrite"))
+        message = f"{path}: exists; choose another `out`, or replace it with `overwrite`"
+        raise ConfigurationError(message, setting=("out", "overwrite"))
     if not path.parent.is_dir():
         raise ConfigurationError(f"{path.parent}: no such folder for {path.name}")
 
 
 def save(figure: Figure, paths: list[Path]) -> None:
-    """Write the figure to every path, in the format of its suffix."""
+    """Write the figure to every path, in the format that the suffix names."""
     for path in paths:
         stamp = {"Date": None} if path.suffix == ".svg" else {}
         figure.savefig(path, dpi=110, metadata=stamp)
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element for a page."""
+    """Return the figure as an `<svg>` element for a page."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     document = text.getvalue()

@@ -1,4 +1,4 @@
-"""Gradient flow of fresh cells and of a trained model's layers, and tables of it."""
+"""Gradient flow of untrained cells and of a trained model's layers, and tables of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from unrolled.analysis.states import trace
 from unrolled.cells import Cell, State
 from unrolled.models import LanguageModel
 
-#: Heads of a table, and its rows.
+#: A table's heads and its rows.
 Table = tuple[tuple[str, ...], list[list[object]]]
 
 
 def flow_from_several_ends(cell: Cell, inputs: Tensor, first: State | None, of: str | None) -> GradientFlow:
-    """Gradient flow over one sequence `[T, I]`: of a small cell from several ends, at all distances; of a large one
-    from its end, at distances that lie the further apart the larger they are.
+    """Return the gradient flow over one sequence `[T, I]`.
+
+    A small cell is measured from several ends at all distances. A large cell is measured from the last step only, at
+    distances that grow by about a quarter from one to the next.
     """
     length = len(inputs)
     if sum(cell.state_sizes) <= 256:
@@ -31,7 +33,10 @@ def flow_from_several_ends(cell: Cell, inputs: Tensor, first: State | None, of: 
 def flows_over(
     model: LanguageModel, tokens: Tensor, length: int, of: str | None
 ) -> tuple[dict[str, GradientFlow], dict[str, Cell]]:
-    """Gradient flow of each layer over the last `length` of `tokens [N]`, after those before; and the cells."""
+    """Return the gradient flow of each layer over the last `length` of `tokens [N]`, and the layers' cells.
+
+    The model first reads the tokens before these.
+    """
     stack = model.recurrent
     cut = len(tokens) - min(length, len(tokens) - 1)
     states = stack.by_layer(model.start(tokens[:cut, None]))
@@ -46,7 +51,7 @@ def flows_over(
 
 
 def flow_table(flows: dict[str, GradientFlow]) -> Table:
-    """For each flow the norm 1, 10 and most steps back, and the bound of a step's factor."""
+    """Build a table with each flow's norm 1, 10 and the most steps back, and its bound for a step's factor."""
     rows: list[list[object]] = []
     for name, flow in flows.items():
         norms = dict(zip(flow.distances, flow.by_distance(flow.spectral).tolist(), strict=True))
@@ -57,7 +62,7 @@ def flow_table(flows: dict[str, GradientFlow]) -> Table:
 
 
 def matrix_table(cells: dict[str, Cell]) -> Table:
-    """Spectral radius and largest singular value of each recurrent matrix of the cells."""
+    """Build a table of the spectral radius and the largest singular value of each recurrent matrix of the cells."""
     matrices = [(name, m) for name, cell in cells.items() for m in recurrent_matrices(cell)]
     rows: list[list[object]] = [[name, m.name, m.spectral_radius, m.largest_singular_value] for name, m in matrices]
     return ("recurrent weights", "", "spectral radius", "largest singular value"), rows

@@ -1,4 +1,4 @@
-"""Gates: which of them keep memory, and how open they stand."""
+"""Gates: initial values with which they keep memory, and how open they are."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unrolled.cells import Cell
 
 @torch.no_grad()
 def keep_memory(cell: Cell, bias: float) -> bool:
-    """Start with gates that keep: the keeping gate of each unit is σ(bias) open where nothing else moves it.
+    """Set the gates' biases so that a cell keeps its memory at the start of training. Return whether this is possible.
 
-    That is the forget gate of LSTMs and the update gate of GRUs and MUTs; an LSTM's input gate, which has a bias of its
-    own, starts at σ(-bias): whatever `Cell.gates` says of keeping. False where the cell has no such gate, or no biases;
-    it is then left as it is.
-    Source: Gers et al. 2000; Tallec & Ollivier 2018, "Can recurrent neural networks warp time?", from whom the rule
-    bias = log(steps to remember) comes.
+    With no other input, the gate that keeps a unit is σ(bias) open. `Cell.gates` says which gates keep: the forget gate
+    of LSTMs and the update gate of GRUs and MUTs. An LSTM's input gate has its own bias and starts at σ(-bias).
+    A cell without such gates or without biases stays unchanged, and the result is False.
+    Source: Gers et al. 2000; Tallec & Ollivier 2018, "Can recurrent neural networks warp time?", who give the rule
+    bias = log(number of steps to remember).
     """
     moved = [(gate.keeps, cell.gate_bias(gate.name)) for gate in cell.gates if gate.keeps]
     for keeps, part in moved:
@@ -32,7 +32,7 @@ def keep_memory(cell: Cell, bias: float) -> bool:
 
 
 class _Gates(TorchDispatchMode):
-    """Keeps what every logistic function gives while it is switched on."""
+    """A mode that records the result of every logistic function."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,17 +47,18 @@ class _Gates(TorchDispatchMode):
 
 @torch.no_grad()
 def gate_values(layer: Layer) -> dict[str, Tensor]:
-    """The gates of each step by name, `[T, B, H]` each: all that the cell puts through a logistic function.
+    """Return the gates of each step by name, `[T, B, H]` each: every result of a logistic function in the cell.
 
-    Those of a cell that does not declare them are called "gate 1", "gate 2" and so on. Empty if it has none.
+    If the cell does not declare its gates, they are called "gate 1", "gate 2" and so on. A cell without gates gives an
+    empty dict.
     """
     steps, batch = layer.inputs.shape[:2]
-    with _Gates() as gates:  # the steps of a sequence that is known are rows of a batch
+    with _Gates() as gates:  # the state before each step is known, so all steps can run as rows of one batch
         layer.cell(layer.inputs.flatten(0, 1), tuple(part.flatten(0, 1) for part in layer.before))
     size = layer.cell.hidden_size
     whole = [part for seen in gates.seen if seen.size(-1) % size == 0 for part in seen.split(size, -1)]
     inner = getattr(layer.cell, "cell", None)
-    cell = inner if isinstance(inner, Cell) else layer.cell  # without the noise around it
+    cell = inner if isinstance(inner, Cell) else layer.cell  # without a wrapper such as noise
     names = cell.gate_order or tuple(gate.name for gate in cell.gates if gate.activation == "sigmoid")
     if len(names) != len(whole):
         names = tuple(f"gate {k}" for k in range(1, len(whole) + 1))
@@ -66,7 +67,7 @@ def gate_values(layer: Layer) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Saturation:
-    """Of each unit of a gate, the fraction of steps at which it is nearly closed and nearly open, `[H]` each."""
+    """The shares of steps at which each unit of a gate is nearly closed (left) and nearly open (right), `[H]` each."""
 
     layer: int
     gate: str
@@ -75,7 +76,10 @@ class Saturation:
 
 
 def saturation(layers: Sequence[Layer], below: float = 0.1, above: float = 0.9) -> list[Saturation]:
-    """Left-saturated: a gate below `below`; right-saturated: above `above` (Karpathy et al. 2016, figure 3)."""
+    """Return the saturation of every gate: left-saturated is below `below`, right-saturated above `above`.
+
+    Source: Karpathy et al. 2016, figure 3.
+    """
     return [
         Saturation(number, name, (part < below).float().mean((0, 1)), (part > above).float().mean((0, 1)))
         for number, layer in enumerate(layers, 1)
@@ -84,7 +88,7 @@ def saturation(layers: Sequence[Layer], below: float = 0.1, above: float = 0.9) 
 
 
 def draw_saturation(found: Sequence[Saturation]):
-    """Each unit of each gate as a point: how often it is nearly open, and how often nearly closed."""
+    """Draw each unit of each gate as a point: how often it is nearly open, and how often nearly closed."""
     from unrolled.analysis.figures import canvas
 
     layers = sorted({part.layer for part in found})

@@ -1,4 +1,4 @@
-"""Gradient flow: `∂s_t/∂s_k` of any cell, exactly, as products of its steps' Jacobians.
+"""Gradient flow: the exact `∂s_t/∂s_k` of any cell, as products of its steps' Jacobians.
 
 Source: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", section 2.
 """
@@ -16,14 +16,14 @@ from unrolled.analysis.states import before_each, every_state
 from unrolled.cells import Cell, ElmanCell, State
 from unrolled.errors import ConfigurationError, ShapeError
 
-#: Numbers that Jacobians may take up while they are made: few, so that they stay in the caches.
+#: How many numbers the Jacobians may hold while they are computed. With few of them they stay in the CPU's caches.
 _AT_ONCE = 1 << 23
 
 
 def step_jacobians(cell: Cell, inputs: Tensor, before: State) -> Tensor:
-    """`∂s_t/∂s_{t-1}` of every step, `[T, S, S]`, S being the sum of the cell's state sizes.
+    """Return `∂s_t/∂s_{t-1}` of every step, `[T, S, S]`, where S is the sum of the cell's state sizes.
 
-    inputs: `[T, I]`. before: the states in front of every step, `[T, size]` each.
+    inputs: `[T, I]`. before: the states before every step, `[T, size]` each.
     """
     sizes = cell.state_sizes
 
@@ -33,15 +33,16 @@ def step_jacobians(cell: Cell, inputs: Tensor, before: State) -> Tensor:
 
     total = sum(sizes)
     chunk = max(1, _AT_ONCE // (8 * total * total))
-    # The transforms see plain tensors: what they differentiate is the state alone.
+    # `jacrev` differentiates with respect to the state only, so autograd need not track anything else.
     with torch.no_grad():
         return vmap(jacrev(step), chunk_size=chunk)(torch.cat(before, -1), inputs)
 
 
 def spectral_norm(matrices: Tensor) -> Tensor:
-    """The largest singular value of each of `[..., M, N]`.
+    """Return the largest singular value of each matrix of `[..., M, N]`.
 
-    From the eigenvalues of `AᵀA`: for the largest that is as exact as a decomposition, and several times faster.
+    It is computed from the eigenvalues of `AᵀA`. For the largest value this is as exact as a singular value
+    decomposition, and several times faster.
     """
     scale = torch.linalg.matrix_norm(matrices).clamp_min(torch.finfo(matrices.dtype).tiny)
     scaled = matrices / scale[..., None, None]  # squares of small norms would underflow
@@ -49,7 +50,10 @@ def spectral_norm(matrices: Tensor) -> Tensor:
 
 
 def largest_spectral_norm(matrices: Tensor) -> float:
-    """The largest singular value of all of `[T, M, N]`: of those alone whose cheap bounds leave them a chance."""
+    """Return the largest singular value over all matrices `[T, M, N]`.
+
+    A matrix is skipped if its cheap upper bound is at most the best value found so far.
+    """
     sums = (matrices.abs().sum(dim).amax(-1) for dim in (-1, -2))
     bounds = torch.minimum(torch.linalg.matrix_norm(matrices), torch.stack([*sums]).prod(0).sqrt())
     best = 0.0
@@ -62,10 +66,10 @@ def largest_spectral_norm(matrices: Tensor) -> float:
 
 @dataclass(frozen=True)
 class GradientFlow:
-    """Norms of `∂s_t/∂s_k`, row e for t = `ends[e]` and column k, both counted from 0, the state before the first step.
+    """Norms of `∂s_t/∂s_k`. Row e is for t = `ends[e]` and column k for `s_k`, where `s_0` precedes the first step.
 
-    `spectral` and `frobenius` are `[E, T+1]`, NaN where t-k is none of `distances`. No spectral norm is above
-    `rate ** (t-k)`.
+    `spectral` and `frobenius` are `[E, T+1]`, with NaN where t-k is not one of `distances`. Every spectral norm is at
+    most `rate ** (t-k)`.
     """
 
     ends: tuple[int, ...]
@@ -73,11 +77,11 @@ class GradientFlow:
     spectral: Tensor
     frobenius: Tensor
     rate: float
-    #: Where `rate` comes from, in words.
+    #: What `rate` was computed from, in words.
     rate_of: str
 
     def by_distance(self, norms: Tensor) -> Tensor:
-        """The geometric mean of `norms` over all pairs with t-k of each of `distances`: `[D]`."""
+        """Return for each of `distances` the geometric mean of `norms` over all pairs t, k that far apart, `[D]`."""
         means = []
         for distance in self.distances:
             found = [norms[e, t - distance] for e, t in enumerate(self.ends) if t >= distance]
@@ -95,13 +99,13 @@ def gradient_flow(
     ends: Sequence[int] | None = None,
     distances: Sequence[int] | None = None,
 ) -> GradientFlow:
-    """How the state after `t` steps depends on that after `k`, for all k ≤ t and each t of `ends`.
+    """Compute how the state after `t` steps depends on the state after `k` steps, for all k ≤ t and each t of `ends`.
 
-    inputs: `[T, I]`. first: the states before the first step, `[size]` each; zeros where None.
-    of: one of the cell's states, which is then varied and looked at alone, while it acts through all of them; None:
-        the whole state.
-    ends: from 1 to T; None: all of them.
-    distances: the t-k to look at; None: all. A norm is the most that is to be done about a large cell.
+    inputs: `[T, I]`. first: the states before the first step, `[size]` each; None stands for zeros.
+    of: the name of one of the cell's states. Only this state is varied at k and read at t. In between, its effect
+        passes through all states. None means the whole state.
+    ends: values of t from 1 to T. None means all of them.
+    distances: the values of t-k to compute norms for. None means all. For a large cell the norms take most of the time.
     """
     if inputs.dim() != 2 or not len(inputs):
         raise ShapeError(f"inputs must be one sequence, [T, {cell.input_size}], got {list(inputs.shape)}")
@@ -120,7 +124,7 @@ def flow_of(
     ends: Sequence[int] | None = None,
     distances: Sequence[int] | None = None,
 ) -> GradientFlow:
-    """The flow that `jacobians [T, S, S]` of a cell's steps make; see `gradient_flow`."""
+    """Compute the gradient flow from the `jacobians [T, S, S]` of a cell's steps; see `gradient_flow`."""
     steps = len(jacobians)
     ends = tuple(range(1, steps + 1)) if ends is None else tuple(sorted(ends))
     if not ends or not 1 <= ends[0] <= ends[-1] <= steps:
@@ -156,7 +160,7 @@ def _part(cell: Cell, of: str | None) -> slice:
 
 
 def _rate(jacobians: Tensor, cell: Cell, of: str | None) -> tuple[float, str]:
-    """What no step can multiply a gradient by: `β_W β_h` for vanilla cells (|tanh'|, |relu'| ≤ 1 = β_h)."""
+    """Return a bound for a step's factor and its source: for vanilla cells `β_W β_h` (|tanh'|, |relu'| ≤ 1 = β_h)."""
     recurring = cell.state_names[cell.recurring]
     if isinstance(cell, ElmanCell) and (of or "".join(cell.state_names)) == recurring:
         return float(spectral_norm(cell.weight_hh.to(jacobians.dtype))), "β_W β_h"
@@ -165,7 +169,7 @@ def _rate(jacobians: Tensor, cell: Cell, of: str | None) -> tuple[float, str]:
 
 @dataclass(frozen=True)
 class RecurrentMatrix:
-    """A square block of a cell's recurrent weights: largest absolute eigenvalue, and largest singular value."""
+    """A square block of a cell's recurrent weights: its largest absolute eigenvalue and its largest singular value."""
 
     name: str
     spectral_radius: float
@@ -173,7 +177,7 @@ class RecurrentMatrix:
 
 
 def recurrent_matrices(cell: Cell) -> list[RecurrentMatrix]:
-    """Every `[H, H]` block of the weights that a cell puts to its states: `weight_h*`, and peepholes' matrices."""
+    """Return each `[H, H]` block of the weights that a cell applies to its states: `weight_h*`, peephole matrices."""
     found = []
     for name, weight in cell.named_parameters():
         fits = weight.dim() == 2 and weight.size(1) == cell.hidden_size and weight.size(0) % cell.hidden_size == 0
@@ -188,7 +192,7 @@ def recurrent_matrices(cell: Cell) -> list[RecurrentMatrix]:
 
 
 def draw_flows(flows: dict[str, GradientFlow], title: str):
-    """The spectral norm against the distance, one line a flow, with its bound dashed, on a logarithmic scale."""
+    """Plot the spectral norm against the distance on a logarithmic scale: one line for each flow, its bound dotted."""
     from unrolled.analysis.figures import canvas
 
     figure = canvas(8.5, 5)

@@ -1,6 +1,6 @@
-"""Hypotheses of what a unit may mean: each labels every character of a text, with yes or no or with a number.
+"""Hypotheses about what a unit means. Each labels every character of a text with yes or no, or with a number.
 
-Those about code take the tokens of a real lexer, Pygments', of any language that it knows.
+Hypotheses about code use the tokens of Pygments' lexers, for any language that Pygments knows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from unrolled.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A name, and the labels `[N]` of a text's characters: bool, which AUC scores, or float, scored by correlation."""
+    """A name and the labels `[N]` of a text's characters.
+
+    Bool labels are scored by AUC, float labels by correlation.
+    """
 
     name: str
     labels: np.ndarray
@@ -29,7 +32,7 @@ class Hypothesis:
 
 
 def of_pattern(name: str, pattern: str, text: str) -> Hypothesis:
-    """Yes for every character within a match of the regular expression (lines by `^` and `$`)."""
+    """Label every character inside a match of the regular expression. `^` and `$` match at each line."""
     try:
         compiled = re.compile(pattern, re.MULTILINE)
     except re.error as error:
@@ -41,7 +44,7 @@ def of_pattern(name: str, pattern: str, text: str) -> Hypothesis:
 
 
 def of_function(name: str, where: str, text: str) -> Hypothesis:
-    """The labels that a Python function, `file.py:function`, gives the text: one bool or number a character."""
+    """Label the text by a Python function, `file.py:function`, which returns one bool or number for each character."""
     path, _, function = where.rpartition(":")
     if not Path(path).is_file():
         raise ConfigurationError(f"hypothesis {name!r}: {path}: no such file")
@@ -52,21 +55,21 @@ def of_function(name: str, where: str, text: str) -> Hypothesis:
     try:
         spec.loader.exec_module(module)
         labels = np.asarray(getattr(module, function)(text))
-    except (Exception, SystemExit) as error:  # whatever the user's code raises is said as it is
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise ConfigurationError(f"hypothesis {name!r}: {where}: {type(error).__name__}: {error}") from error
     if labels.shape != (len(text),) or labels.dtype.kind not in "biuf":
         raise ConfigurationError(
-            f"hypothesis {name!r}: {where} must give one bool or number a character, {len(text):,} in all; "
+            f"hypothesis {name!r}: {where} must return one bool or number for each of the {len(text):,} characters, "
             f"got {labels.dtype} {list(labels.shape)}"
         )
     labels = labels if labels.dtype == np.bool_ else labels.astype(np.float64)
     if labels.dtype == np.float64 and not np.isfinite(labels).all():
-        raise ConfigurationError(f"hypothesis {name!r}: {where} gave numbers that are not finite")
+        raise ConfigurationError(f"hypothesis {name!r}: {where} returned numbers that are not finite")
     return Hypothesis(name, labels)
 
 
 def of_any_text(text: str) -> list[Hypothesis]:
-    """What can be asked of every text: the place in the line, and kinds of characters just read."""
+    """Return the hypotheses that fit any text: the position in the line, and the kind of the character just read."""
     points = np.array([ord(character) for character in text])
     places = np.arange(len(text))
     newline = points == ord("\n")
@@ -89,15 +92,15 @@ def of_any_text(text: str) -> list[Hypothesis]:
 
 
 def of_prose(text: str) -> list[Hypothesis]:
-    """Inside double quotes, straight or curly; a quotation ends with its paragraph at the latest."""
+    """Return the hypothesis "inside quotes": straight or curly double quotes, which end at the end of a paragraph."""
     return [of_pattern("inside quotes", r'"(?:[^"\n]|\n(?!\s*\n))*"?|“(?:[^”\n]|\n(?!\s*\n))*”?', text)]
 
 
 def of_code(text: str, language: str) -> list[Hypothesis]:
-    """Inside comments, strings, docstrings, conditions; nesting of brackets and of blocks; keywords.
+    """Return hypotheses about code: comments, strings, docstrings, conditions, keywords, depth of brackets and blocks.
 
-    language: a name that Pygments knows. What is asked is of the character just read: opening quotes and brackets
-    count as inside, closing ones do not.
+    language: a name that Pygments knows. Both quotes of a string are inside it. An opening bracket is inside, a closing
+    one is not.
     """
     from pygments.token import Comment, Keyword, Name, Number, String
 
@@ -143,7 +146,7 @@ def of_code(text: str, language: str) -> list[Hypothesis]:
 
 
 def lex(text: str, language: str):
-    """The tokens of `text` by Pygments: `(start, kind, value)`."""
+    """Return the Pygments tokens of `text`: `(start, kind, value)`."""
     from pygments.lexers import get_lexer_by_name
     from pygments.util import ClassNotFound
 
@@ -157,11 +160,11 @@ def lex(text: str, language: str):
 
 
 def guess_language(name: str) -> str:
-    """The language of a file by its name, in Pygments' words; "text" where it is none or unknown."""
+    """Return Pygments' name of a file's language, guessed by the file's name; "text" if there is none."""
     from pygments.lexers import get_lexer_for_filename
     from pygments.util import ClassNotFound
 
-    if name.endswith(".c.txt"):  # as corpora of code are often called
+    if name.endswith(".c.txt"):  # a common name for corpora of code
         name = name.removesuffix(".txt")
     try:
         found = get_lexer_for_filename(name).aliases[0]
@@ -171,7 +174,7 @@ def guess_language(name: str) -> str:
 
 
 def hypotheses_for(text: str, language: str) -> list[Hypothesis]:
-    """All that is asked of a text in `language`; of prose where that is "text"."""
+    """Return all hypotheses for a text in `language`, where "text" stands for prose."""
     return [*of_any_text(text), *(of_prose(text) if language == "text" else of_code(text, language))]
 
 
@@ -181,13 +184,13 @@ def _signs(text: str, characters: str, value: int, where: np.ndarray) -> np.ndar
 
 
 def _depth(signs: np.ndarray) -> np.ndarray:
-    """How many brackets are open; those that close what opened before the text do not count."""
+    """Return how many brackets are open. A closing bracket whose opening one is not in the text does not count."""
     sums = np.cumsum(signs)
     return sums - np.minimum(np.minimum.accumulate(sums), 0)
 
 
 def _conditions(text: str, kinds, code: np.ndarray, python: bool) -> np.ndarray:
-    """What is tested: in Python from `if`, `elif`, `while` to the colon, else the brackets after `if` and `while`."""
+    """Label conditions: in Python from `if`, `elif`, `while` to the colon, else the brackets after `if` or `while`."""
     from pygments.token import Keyword
 
     inside = np.zeros(len(text), dtype=bool)
@@ -195,7 +198,7 @@ def _conditions(text: str, kinds, code: np.ndarray, python: bool) -> np.ndarray:
         if kind not in Keyword or value not in ("if", "elif", "while"):
             continue
         if python and text[text.rfind("\n", 0, start) + 1 : start].strip():
-            continue  # the `if` of an expression
+            continue  # an `if` inside an expression
         depth = 0
         for place in range(start + len(value), len(text)):
             if code[place]:
@@ -208,7 +211,10 @@ def _conditions(text: str, kinds, code: np.ndarray, python: bool) -> np.ndarray:
 
 
 def _indentation(text: str, code: np.ndarray) -> np.ndarray:
-    """How many blocks are open at each line of Python; within brackets and strings as at the line that began them."""
+    """Return how many blocks are open at each line of Python.
+
+    A line that begins inside brackets or a string has the depth of the line where these began.
+    """
     depths = np.zeros(len(text))
     levels, place, depth = [0], 0, 0
     for line in split_lines(text):

@@ -1,4 +1,4 @@
-"""How much of a loss's gradient reaches the states of each step, in the layers of any model."""
+"""Loss gradients: how much of a loss's gradient reaches the states of each step, in the layers of any model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 
 def loss_gradients(model: nn.Module, loss: Callable[[], Tensor], of: str | None = None) -> dict[str, Tensor]:
-    """The norm of `∂loss/∂s_t`, `[T]`, for each cell of the model, by the cell's name in it.
+    """Return the norm of `∂loss/∂s_t`, `[T]`, for each cell of the model, by the cell's name in the model.
 
-    Steps are in the order in which the cell takes them: a layer that reads backward begins at the end, and a tree cell
-    takes a height of the trees at a step, without the leaves. The norm is over all rows of the batch and all states,
-    or over the state `of` in the cells that have it. `loss` runs the model; the layers use the eager loop meanwhile.
+    loss: runs the model and returns the loss. Meanwhile the layers use the eager loop.
+    of: the name of one state. The norm is then over this state only, in the cells that have it. None means all states.
 
-    ConfigurationError if `loss` runs no cell, or none that has the state `of`.
+    The norm is over all rows of the batch. Steps are in the order in which the cell takes them: a layer that reads
+    backward begins at the end, and each step of a tree cell is one height of the trees, above the leaves.
+    Raises ConfigurationError if `loss` runs no cell, or no cell that has the state `of`.
     """
     steps: dict[str, list[tuple[Tensor, ...]]] = {}
     names: dict[str, tuple[str, ...]] = {}
@@ -38,7 +39,7 @@ def loss_gradients(model: nn.Module, loss: Callable[[], Tensor], of: str | None 
         value = loss()
     ran = {name: states for name, states in steps.items() if states}
     if not ran:
-        raise ConfigurationError("the loss runs no cell of the model: there are no states to take a gradient of")
+        raise ConfigurationError("the loss runs no cell of the model, so there are no states to take a gradient of")
     if of is not None:
         known = sorted({state for name in ran for state in names[name]})
         if of not in known:
@@ -62,7 +63,7 @@ def _square(gradient: Tensor | None) -> float:
 
 
 def _cells(model: nn.Module) -> Iterator[tuple[str, Cell | TreeCell]]:
-    """The cells that the layers step; not those within another cell."""
+    """Yield the cells that the layers step, without cells inside another cell."""
     inside: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, Cell | TreeCell) and id(module) not in inside:
@@ -72,7 +73,7 @@ def _cells(model: nn.Module) -> Iterator[tuple[str, Cell | TreeCell]]:
 
 @contextmanager
 def _eager(model: nn.Module) -> Iterator[None]:
-    """Have the layers call their cells at every step, once each."""
+    """Make the layers call their cells exactly once at every step."""
     wanted = {"backend": "eager", "recompute_every": None}
     kept = [(m, key, getattr(m, key)) for m in model.modules() for key in wanted if key in vars(m)]
     for module, key, _ in kept:
@@ -92,7 +93,7 @@ def _recorded(cell: Cell | TreeCell, states: list[tuple[Tensor, ...]]) -> Iterat
         states.append((state,) if isinstance(state, Tensor) else tuple(state))
 
     if isinstance(cell, Foreign):
-        raise ConfigurationError("the states within a module that is no Cell are not seen from outside: make it a Cell")
+        raise ConfigurationError("the states inside a module that is no Cell cannot be recorded: make it a Cell")
     if not isinstance(cell, WithOutput):
         handle = cell.register_forward_hook(lambda module, given, state: keep(state))
         try:
@@ -100,7 +101,7 @@ def _recorded(cell: Cell | TreeCell, states: list[tuple[Tensor, ...]]) -> Iterat
         finally:
             handle.remove()
         return
-    inner = cell.step  # which is called in place of the module, and so by no hook
+    inner = cell.step  # layers call `step` directly, so that no hook of the module runs
 
     def step(x: Tensor, state: Any) -> tuple[Tensor, Any]:
         output, new = inner(x, state)
@@ -115,7 +116,10 @@ def _recorded(cell: Cell | TreeCell, states: list[tuple[Tensor, ...]]) -> Iterat
 
 
 def loss_table(norms: dict[str, Tensor], length: int) -> Table:
-    """For each cell the number of its steps, and the norm at the first, middle and last of its last `length`."""
+    """Build a table with each cell's number of steps, and its norm at the first, middle and last of `length` steps.
+
+    These are the last `length` steps of the cell.
+    """
     shown = {name: each[-length:] for name, each in norms.items()}
     rows: list[list[object]] = [
         [name, str(len(norms[name])), float(each[0]), float(each[len(each) // 2]), float(each[-1])]
@@ -125,7 +129,7 @@ def loss_table(norms: dict[str, Tensor], length: int) -> Table:
 
 
 def draw_loss_gradients(norms: dict[str, Tensor], length: int, title: str) -> Figure:
-    """The norm at each of the last `length` steps, one line a cell; steps without any gradient are left out."""
+    """Plot the norm at each of the last `length` steps, one line for each cell, without the steps of zero gradient."""
     from matplotlib.ticker import MaxNLocator
 
     from unrolled.analysis.figures import canvas

@@ -1,4 +1,4 @@
-"""An examination as one page that needs nothing else, and the same data as JSON."""
+"""An examination as one self-contained page, and the same data as JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from unrolled.analysis.examine import Examination, draw_units, telling_stretch, to_colour
+from unrolled.analysis.examine import Examination, draw_units, to_colour, varied_stretch
 from unrolled.analysis.figures import canvas, svg
 from unrolled.analysis.gates import draw_saturation
 from unrolled.analysis.gradients import GradientFlow, draw_flows
 from unrolled.analysis.hypotheses import Hypothesis
 
-#: Characters of text on the page.
+#: How many characters of text the page shows.
 EXCERPT = 4000
 
 
@@ -27,16 +27,16 @@ def report_data(
     text: str,
     flows: dict[str, GradientFlow],
 ) -> dict[str, Any]:
-    """All that the page shows, in JSON's types.
+    """Return all data that the page shows, in JSON's types.
 
-    The activations of all units over an excerpt are int8 in base64, `units × characters`; times the unit's scale, and
-    offset by its centre, they are its values (a cell state's through tanh where it leaves ±1 and its centre is 0).
+    The activations of all units over an excerpt are int8 in base64, `units × characters`. A unit's values are its
+    numbers times its scale plus its centre. For a cell state that leaves ±1 they are values of tanh if its centre is 0.
     """
     length = min(EXCERPT, len(text))
     labels = {hypothesis.name: hypothesis.labels for hypothesis in hypotheses}
     first = found.findings[0].hypothesis if found.findings else hypotheses[0].name
     half = len(text) // 2
-    start = half + telling_stretch(labels[first][half:], text[half:], length) if len(text) >= 2 * length else 0
+    start = half + varied_stretch(labels[first][half:], text[half:], length) if len(text) >= 2 * length else 0
     coloured, scales, centres = [], [], []
     for row in found.activations.values:
         shown, centre = to_colour(row)
@@ -96,7 +96,7 @@ def report_page(
     text: str,
     flows: dict[str, GradientFlow],
 ) -> str:
-    """The page, with the data and the figures in it."""
+    """Return the page as HTML, with the data and the figures in it."""
     figures = [
         ("Scores", svg(_draw_scores(found))),
         ("Text by the best units", svg(draw_units(found, hypotheses, text))),
@@ -105,14 +105,14 @@ def report_page(
     if found.saturation:
         figures.append(("Gates", svg(draw_saturation(found.saturation))))
     shown = "\n".join(f"<figure><figcaption>{title}</figcaption>\n{drawn}</figure>" for title, drawn in figures)
-    # Within a script element only < could end it.
+    # Only < could end the script element.
     embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     page = files("unrolled.analysis").joinpath("report.html").read_text(encoding="utf-8")
     return page.replace("<!-- figures -->", shown).replace("/* data */", embedded)
 
 
 def _draw_scores(found: Examination):
-    """How far each hypothesis's unit is from chance: found, held out, and its median control."""
+    """Draw how far each hypothesis's unit is from chance: as found, held out, and its median control."""
     figure = canvas(9, 0.8 + 0.32 * max(1, len(found.findings)))
     axes = figure.add_subplot()
     names = [f"{finding.hypothesis} ({finding.unit})" for finding in found.findings]

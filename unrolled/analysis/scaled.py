@@ -1,4 +1,4 @@
-"""Exploding and vanishing on demand: a gradient carried back through random recurrent weights of a chosen radius.
+"""Exploding and vanishing gradients: backpropagation through random recurrent weights of a chosen spectral radius.
 
 Source: Li's demo in the Deep Learning lectures, after CS231n, lecture 10.
 """
@@ -15,22 +15,23 @@ from unrolled.cells import ElmanCell
 
 
 def scale_radius(weight: Tensor, radius: float) -> Tensor:
-    """`weight [H, H]` times the number that makes `radius` of its largest absolute eigenvalue."""
+    """Return `weight [H, H]`, scaled so that its largest absolute eigenvalue is `radius`."""
     return weight * (radius / torch.linalg.eigvals(weight).abs().max())
 
 
 def clip_norm(gradient: Tensor, threshold: float) -> Tensor:
-    """`threshold/‖g‖ · g` where `‖g‖` is above the threshold (Pascanu et al. 2013, algorithm 1)."""
+    """Return `threshold/‖g‖ · g` if `‖g‖` is above the threshold, else `g` (Pascanu et al. 2013, algorithm 1)."""
     norm = gradient.norm()
     return gradient * (threshold / norm) if norm > threshold else gradient
 
 
 @dataclass(frozen=True)
 class ScaledRun:
-    """A gradient on its way back through `steps` steps of one net.
+    """A gradient's norms on its way back through the steps of one net.
 
-    norms: `[steps + 1]`, of the gradient 0, 1, ... steps before the end. rate: its mean factor a step, over the half
-    furthest from the end. expected: the same factor of the largest singular value of the exact product of Jacobians.
+    norms: `[steps + 1]`, the gradient's norm 0, 1, ... steps before the end. rate: the norm's mean factor per step,
+    over the half furthest from the end. expected: the same factor for the largest singular value of the exact product
+    of Jacobians.
     """
 
     nonlinearity: str
@@ -52,9 +53,10 @@ def carry_back(
     clip_value_at: float = 0.0,
     seed: int = 1,
 ) -> ScaledRun:
-    """Backpropagate a random gradient through a net of normal random weights, without input, from a random state.
+    """Backpropagate a random gradient through a net with normal random weights, a random first state and no input.
 
-    clip_norm_at, clip_value_at: clip the gradient after each step back to this norm, or each element to ± this; 0: not.
+    clip_norm_at: the norm to clip the gradient to after each step back; 0 is off.
+    clip_value_at: the absolute value to clip each of its elements to; 0 is off.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -87,13 +89,13 @@ def carry_back(
 
 
 def _rate(norms: Tensor, first: int) -> float:
-    """The mean factor a step from `norms[first]` to the last."""
+    """Return the mean factor per step from `norms[first]` to the last norm."""
     steps = len(norms) - 1 - first
     return float((norms[-1] / norms[first]) ** (1 / steps)) if norms[first] > 0 else 0.0
 
 
 def scaled_table(runs: list[ScaledRun]) -> tuple[tuple[str, ...], list[list[object]]]:
-    """Heads of a table, and a row for each run."""
+    """Build a table with a row for each run: its heads and its rows."""
     heads = ("", "spectral radius", "largest singular value", "last norm", "a step", "a step, by the Jacobians")
     rows: list[list[object]] = [
         [run.nonlinearity, run.radius, run.largest_singular_value, float(run.norms[-1]), run.rate, run.expected]
@@ -103,7 +105,7 @@ def scaled_table(runs: list[ScaledRun]) -> tuple[tuple[str, ...], list[list[obje
 
 
 def draw_scaled(runs: list[ScaledRun], title: str):
-    """The gradient's norm against the steps back, a panel for each nonlinearity, a line for each radius."""
+    """Plot the gradient's norm against the steps back: a panel for each nonlinearity, a line for each radius."""
     from unrolled.analysis.figures import canvas
 
     panels = list(dict.fromkeys(run.nonlinearity for run in runs))

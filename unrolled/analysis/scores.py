@@ -1,4 +1,4 @@
-"""How well each of many units tells each of many labels: AUC for yes or no, correlation for numbers, all at once."""
+"""Scores of many units against many labels at once: AUC for yes-or-no labels, correlation for numbers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Mean ranks of float16 `values [N]`, from 0 to 1 and centred on 0; float32.
+    """Return the mean ranks of float16 `values [N]` as float32, on a scale of length 1 centred on 0.
 
-    Half precision has 63,488 values that are numbers: a table of how often each occurs takes the place of sorting, and
-    ties share their mean rank.
+    Ties share their mean rank. Half precision has 63,488 values that are numbers, so a table of how often each occurs
+    replaces sorting.
     """
     bits = values.view(np.uint16)
-    # In this order unsigned numbers sort as the floats do; -0 and 0 are one value.
+    # These unsigned keys sort like the floats; -0 and 0 have the same key.
     keys = np.where(bits & 0x8000, 0x8000 - (bits & 0x7FFF), bits + 0x8000).astype(np.uint16)
     counts = np.bincount(keys, minlength=1 << 16)
     below = np.cumsum(counts) - counts
@@ -24,13 +24,16 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return mean.astype(np.float32)[keys]
 
 
-#: Separate stretches of yes, and of no, that a label must have.
+#: How many separate stretches of yes, and of no, a label must have.
 STRETCHES = 5
 
 
-def can_be_told(label: np.ndarray) -> bool:
-    """False where a label says the same of every character, or nearly: a yes, or a no, that comes in fewer than
-    `STRETCHES` stretches is found by any unit that happens to differ there."""
+def is_scorable(label: np.ndarray) -> bool:
+    """Return whether a label varies enough over the text to be scored.
+
+    A yes, or a no, must come in at least `STRETCHES` stretches. With fewer, any unit that happens to differ there would
+    score well. Labels that are numbers need two different values.
+    """
     if label.dtype != np.bool_:
         return bool(label.size and label.min() < label.max())
     return int(np.count_nonzero(np.diff(label))) >= 2 * STRETCHES - 1
@@ -42,10 +45,10 @@ class Labels:
     def __init__(self, columns: Sequence[np.ndarray]) -> None:
         self.graded = np.array([column.dtype != np.bool_ for column in columns])
         self.count = len(columns[0]) if columns else 0
-        # Rows, as matrix products want them: the text is by far the longest side.
+        # One row for each label keeps the text, by far the longest side, contiguous for matrix products.
         rows = np.zeros((len(columns), self.count), dtype=np.float32)
-        #: Those of which something can be said.
-        self.usable = np.array([can_be_told(column) for column in columns], dtype=bool)
+        #: Which columns vary enough to be scored.
+        self.usable = np.array([is_scorable(column) for column in columns], dtype=bool)
         self._shares = np.zeros(len(columns))
         for k, column in enumerate(columns):
             numbers = column.astype(np.float64)
@@ -53,14 +56,14 @@ class Labels:
             self._shares[k] = numbers.mean()
             if spread > 0:
                 rows[k] = (numbers - numbers.mean()) / (spread if self.graded[k] else 1.0)
-        # Twice over, so that any circular shift is a slice.
+        # Each row is repeated once, so that any circular shift is a slice.
         self._yes, self._numbers = (np.tile(rows[kind], 2) for kind in (~self.graded, self.graded))
 
     def score(self, activations: np.ndarray, shifts: Sequence[int] = (0,)) -> np.ndarray:
-        """Of `activations [U, N]`, float16, the score `[S, U, K]` of the labels as they are after each circular shift
-        of `shifts`, to later places: AUC from 0 to 1, or Pearson's r from -1 to 1.
+        """Return the scores `[S, U, K]` of `activations [U, N]`, float16, for the labels after each of S shifts.
 
-        A column or a unit that never changes scores 0.5, or 0.
+        A shift moves the labels circularly to later places. A score is an AUC from 0 to 1, or Pearson's r from -1 to 1.
+        If a column or a unit never changes, its AUC is 0.5 and its r is 0.
         """
         scores = np.zeros((len(shifts), len(activations), len(self.graded)))
         starts = [-shift % max(self.count, 1) for shift in shifts]
@@ -72,7 +75,7 @@ class Labels:
             for place, start in enumerate(starts):
                 sums = _products(by_rank, self._yes[:, start : start + self.count])
                 centred = np.divide(sums, pairs, out=np.zeros(sums.shape), where=pairs > 0)
-                scores[place][:, yes] = np.clip(0.5 + centred, 0, 1)  # in float32 it may come out a little beyond
+                scores[place][:, yes] = np.clip(0.5 + centred, 0, 1)  # rounding in float32 may exceed the range
         if self.graded.any():
             values = activations.astype(np.float32)
             values -= values.mean(1, keepdims=True)
@@ -85,13 +88,13 @@ class Labels:
 
 
 def _products(units: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`units [U, N]` times `labels [K, N]`: `[U, K]`. By PyTorch, which can be told how many threads to use."""
+    """Return `units [U, N]` times `labels [K, N]`: `[U, K]`. PyTorch computes it, since its thread count can be set."""
     return (torch.from_numpy(labels) @ torch.from_numpy(units).T).T.numpy()
 
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let products run in the thread that asks for them: where several ask, more would wait for each other."""
+    """Let each product use only the thread that calls it, so that calls from several threads do not compete."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -101,19 +104,19 @@ def one_thread_each() -> Iterator[None]:
 
 
 def strength(scores: np.ndarray, graded: np.ndarray) -> np.ndarray:
-    """How far each score `[..., K]` is from chance, 0 to 1; a unit that is off where the label is on tells as much.
+    """Return how far each score `[..., K]` is from chance, from 0 to 1, whether above or below it.
 
-    `max(AUC, 1 - AUC)` is `(1 + strength) / 2`, and `|r|` is the strength.
+    The strength is `|r|` for graded labels. For the others `max(AUC, 1 - AUC)` is `(1 + strength) / 2`.
     """
     return np.where(graded, np.abs(scores), np.abs(2 * scores - 1))
 
 
 def shifted_spread(values: np.ndarray, label: np.ndarray) -> float:
-    """The standard deviation of the score of `values [N]` (float16) over all circular shifts of `label [N]`.
+    """Return the standard deviation of the score of `values [N]` (float16) over all circular shifts of `label [N]`.
 
-    Shifted, a label keeps how long it stays on and off, and loses what it has to do with the text. That is the score's
-    spread by chance, much larger for labels that come in long stretches than for single characters. Shifts of less than
-    a hundredth of the text are left out.
+    A shifted label stays on and off for the same lengths, but no longer depends on the text. So this is the score's
+    spread by chance. It is much larger for labels that come in long stretches than for single characters. Shifts of
+    less than a hundredth of the text are left out.
     """
     graded = label.dtype != np.bool_
     signal = values.astype(np.float64) if graded else ranks(values).astype(np.float64)

@@ -11,7 +11,10 @@ _COLUMN, _ROW, _MARGIN = 126, 26, 16
 
 
 def tree_svg(tree: Node, text: Callable[[int], str], title: str = "") -> str:
-    """The tree as a picture: a step a column, each token with its log-probability; outputs bold, the best red."""
+    """Draw the tree as SVG: one column for each step, each token with its log-probability.
+
+    Outputs are bold, and the best one is red.
+    """
     shapes: list[str] = []
     depth, rows = _place(tree, text, 0, 0, shapes)
     width, height = 2 * _MARGIN + (depth + 1) * _COLUMN, 2 * _MARGIN + (rows + 1) * _ROW
@@ -24,11 +27,11 @@ def tree_svg(tree: Node, text: Callable[[int], str], title: str = "") -> str:
 
 
 def _place(node: Node, text: Callable[[int], str], column: int, row: int, shapes: list[str]) -> tuple[int, int]:
-    """Draw a node with all below it from `row` on; the deepest column and the last row that it takes."""
+    """Draw a node and all nodes below it from `row` on. Return the deepest column and the last row that they take."""
     x, y = _MARGIN + column * _COLUMN, 2 * _MARGIN + row * _ROW + _ROW // 2
     label = node.label(text).strip()
     label = label if len(label) <= 11 else label[:10] + "…"
-    start = x + 14 + (8 * len(label) if column else 0)  # a letter is about 8 wide
+    start = x + 14 + (8 * len(label) if column else 0)  # a letter is about 8 units wide
     deepest, last = column, row
     for number, child in enumerate(node.children):
         below = row if number == 0 else last + 1
@@ -45,17 +48,17 @@ def _place(node: Node, text: Callable[[int], str], column: int, row: int, shapes
         shapes.append(f'<circle cx="{x + 6}" cy="{y}" r="4" fill="#444"/>')
         return deepest, last
     colour, width = _ink(node)
-    said = f"{node.score:.3f}" if node.score is not None else f"{node.log_prob:.2f}"
+    value = f"{node.score:.3f}" if node.score is not None else f"{node.log_prob:.2f}"
     weight = ' font-weight="bold"' if width > 1 else ""
     shapes.append(
         f'<text x="{x}" y="{y}" fill="{colour}"{weight}>{escape(label)}</text>'
-        f'<text x="{x}" y="{y + 11}" fill="#777" font-size="9">{said}</text>'
+        f'<text x="{x}" y="{y + 11}" fill="#777" font-size="9">{value}</text>'
     )
     return deepest, last
 
 
 def _ink(node: Node) -> tuple[str, float]:
-    """Colour and weight of the line to a node: that of the best output below it."""
+    """Return the colour and the width of the line to a node, which depend on the best output below it."""
     rank = _best_rank(node)
     return ("#bbb", 1) if rank is None else ("#c00", 2) if rank == 0 else ("#222", 1.6)
 

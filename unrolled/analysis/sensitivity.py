@@ -1,4 +1,4 @@
-"""How much of the first input is left in the state, step by step: `∂h_t/∂x_1`.
+"""Sensitivity: how much the state of each step still depends on the first input, `∂h_t/∂x_1`.
 
 Source: Graves 2012, "Supervised Sequence Labelling with Recurrent Neural Networks", figures 4.1 and 4.4.
 """
@@ -15,12 +15,12 @@ from unrolled.analysis.states import every_state
 from unrolled.cells import Cell, ElmanCell, LSTMCell, State
 from unrolled.errors import ConfigurationError
 
-#: An open gate's input: σ(10) = 0.99995.
+#: The input that opens a gate: σ(10) = 0.99995.
 _OPEN = 10.0
 
 
 def sensitivity(cell: Cell, inputs: Tensor, first: State | None = None) -> Tensor:
-    """`‖∂s_t/∂x_1‖` (Frobenius) for every step of `inputs [T, I]`: `[T, K]`, a column for each state of the cell."""
+    """Return `‖∂s_t/∂x_1‖` (Frobenius) for every step of `inputs [T, I]`: `[T, K]`, a column for each state."""
     start = None if first is None else tuple(part.unsqueeze(0) for part in first)
 
     def run(x: Tensor) -> tuple[Tensor, ...]:
@@ -33,10 +33,12 @@ def sensitivity(cell: Cell, inputs: Tensor, first: State | None = None) -> Tenso
 
 
 def gates_by_hand(schedule: Sequence[str]) -> tuple[LSTMCell, Tensor]:
-    """A one-unit LSTM whose gates are given, and its input `[T, 4]`.
+    """Build a one-unit LSTM whose gates follow `schedule`, and its input `[T, 4]`.
 
-    schedule: a word a step that names the open gates: "i" writes, "f" keeps, "o" shows; "" keeps all three closed. The
-    first input feature is the signal, 1 at the first step; the others drive the gates.
+    schedule: for each step a string with the letters of the open gates: "i" writes, "f" keeps, "o" shows. "" closes all
+    three gates.
+
+    The first input feature is the signal: 1 at the first step, then 0. The other features drive the gates.
     """
     if not schedule or any(set(word) - set("ifo") for word in schedule):
         raise ConfigurationError(f"a schedule names the open gates of each step by the letters i, f, o: got {schedule}")
@@ -44,7 +46,7 @@ def gates_by_hand(schedule: Sequence[str]) -> tuple[LSTMCell, Tensor]:
     with torch.no_grad():
         cell.weight_hh.zero_()
         cell.weight_ih.zero_()
-        for row, column in ((0, 1), (1, 2), (3, 3)):  # i, f and o each listen to a feature of their own
+        for row, column in ((0, 1), (1, 2), (3, 3)):  # i, f and o each read one feature
             cell.weight_ih[row, column] = _OPEN
         cell.weight_ih[2, 0] = 1.0
     inputs = torch.tensor([[0.0, *(1.0 if gate in word else -1.0 for gate in "ifo")] for word in schedule])
@@ -53,7 +55,7 @@ def gates_by_hand(schedule: Sequence[str]) -> tuple[LSTMCell, Tensor]:
 
 
 def vanilla_by_hand(steps: int) -> tuple[ElmanCell, Tensor]:
-    """A one-unit tanh net that hears a signal at the first step and silence after it, and its input `[T, 1]`."""
+    """Build a one-unit tanh net, and its input `[T, 1]`: 1 at the first step, then 0."""
     cell = ElmanCell(1, 1, bias=False, dtype=torch.float64)
     with torch.no_grad():
         cell.weight_ih.fill_(1.0)
@@ -64,9 +66,9 @@ def vanilla_by_hand(steps: int) -> tuple[ElmanCell, Tensor]:
 
 
 def draw_sensitivity(rows: dict[str, Tensor], ticks: dict[str, Sequence[str]] | None = None):
-    """A heat map for every group of rows that are equally long; each row is relative to its own largest value.
+    """Draw a heat map for each group of adjacent rows of equal length. Each row is scaled by its own largest value.
 
-    ticks: what stands below the steps of the group that a row of this name begins.
+    ticks: labels for the steps of a group, under the name of the group's first row.
     """
     from unrolled.analysis.figures import canvas
 

@@ -1,4 +1,4 @@
-"""All states of every step, which `unroll` itself does not give."""
+"""The states after every step, which `unroll` itself does not return."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unrolled.unroll.adapt import WithOutput
 
 
 class WholeState(WithOutput):
-    """A cell that puts out its whole state: `[B, sum(state_sizes)]`."""
+    """A cell whose output is its whole state, `[B, sum(state_sizes)]`."""
 
     def __init__(self, cell: Cell) -> None:
         nn.Module.__init__(self)
@@ -37,19 +37,19 @@ class WholeState(WithOutput):
 
 
 def every_state(cell: Cell, inputs: Tensor, state: State | None = None, backend: str = "auto") -> State:
-    """The states after every step over `inputs [T, B, I]`: a tensor `[T, B, size]` for each of the cell's states."""
+    """Return the states after every step of `inputs [T, B, I]`: `[T, B, size]` for each of the cell's states."""
     outputs, _ = unroll(WholeState(cell), inputs, state, backend=backend)
     return outputs.split(cell.state_sizes, -1)
 
 
 def before_each(states: State, first: State) -> State:
-    """The states in front of every step, `[T, B, size]`, of those after it and the first, `[B, size]`."""
+    """Return the states before every step, `[T, B, size]`, given those after every step and the first `[B, size]`."""
     return tuple(torch.cat([start.unsqueeze(0), part[:-1]]) for part, start in zip(states, first, strict=True))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What one layer of a stack did: its cell, its input `[T, B, I]`, and its states in front of and after each step.
+    """A record of one layer's run: its cell, its input `[T, B, I]`, and its states before and after each step.
 
     `before` and `after` hold a tensor `[T, B, size]` for each of the cell's states.
     """
@@ -61,12 +61,13 @@ class Layer:
 
 
 def trace(stack: Recurrent, inputs: Tensor, states: Sequence[State | None] | None = None) -> list[Layer]:
-    """Each layer of `stack` over `inputs [T, B, I]`, as outside of training; `states` are the first, a layer each.
+    """Run `stack` over `inputs [T, B, I]` as in evaluation mode, and record each layer.
 
-    ConfigurationError if the stack is bidirectional.
+    states: the first state of each layer; None stands for the initial state.
+    Raises ConfigurationError if the stack is bidirectional.
     """
     if stack.bidirectional:
-        raise ConfigurationError("a bidirectional layer reads the text from both ends; analysis is of one direction")
+        raise ConfigurationError("a bidirectional stack cannot be analysed: use a model with one direction")
     cells, layers = stack.stack(), []
 
     def run(number: int, cell: Cell, inputs: Tensor) -> tuple[Tensor, State]:

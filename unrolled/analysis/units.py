@@ -1,5 +1,6 @@
-"""Interpretable cells: which unit of a trained model tells which hypothesis, found on one half of a text, confirmed on
-the other.
+"""Interpretable cells: the units of a trained model that predict hypotheses about a text.
+
+A unit is found on one half of the text and confirmed on the other.
 
 Source: Karpathy, Johnson & Fei-Fei 2016, "Visualizing and Understanding Recurrent Networks".
 """
@@ -15,22 +16,22 @@ import numpy as np
 import torch
 
 from unrolled.analysis.hypotheses import Hypothesis
-from unrolled.analysis.scores import Labels, can_be_told, one_thread_each, shifted_spread, strength
+from unrolled.analysis.scores import Labels, is_scorable, one_thread_each, shifted_spread, strength
 from unrolled.analysis.states import trace
 from unrolled.cells import State
 from unrolled.errors import DataError
 from unrolled.models import LanguageModel
 from unrolled.models.reading import WarmStreams
 
-#: Units scored at a time: what is made of them in between should stay small.
+#: How many units are scored at a time, which limits the size of intermediate results.
 _AT_ONCE = 32
-#: Shifts of the labels that the control is taken from.
+#: How many shifts of the labels the control uses.
 CONTROLS = 50
 
 
 @dataclass(frozen=True, order=True)
 class Unit:
-    """A place in the state of a model: layer from 1, the state's name, and the unit from 0."""
+    """One number in a model's state: the layer, counted from 1, the state's name, and the unit, counted from 0."""
 
     layer: int
     state: str
@@ -42,7 +43,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Activations:
-    """The value of every unit after every token: `values [U, N]`, float16, row k that of `units[k]`."""
+    """The value of every unit after every token, `values [U, N]`, float16. Row k belongs to `units[k]`."""
 
     units: tuple[Unit, ...]
     values: np.ndarray
@@ -55,9 +56,9 @@ class Activations:
 def read_activations(
     model: LanguageModel, tokens: np.ndarray, streams: int = 16, progress: Callable[[float], None] = lambda share: None
 ) -> Activations:
-    """All states of all layers over `tokens [N]`, read as one text: h and c where the cell has both.
+    """Return all states of all layers over `tokens [N]`, read as one text: for example both h and c of an LSTM.
 
-    To be fast the text is read as several streams in step, each but the first from 256 tokens earlier on.
+    For speed the text is read as several parallel streams. Each stream except the first starts 256 tokens early.
     """
     names, stack = model.recurrent.state_names, model.recurrent
     units = tuple(
@@ -74,23 +75,24 @@ def read_activations(
     for window in text.windows():
         layers = trace(stack, model.embed(torch.from_numpy(text.cut(tokens, window))), states)
         states = [tuple(part[-1] for part in layer.after) for layer in layers]
-        made = torch.cat([part for layer in layers for part in layer.after], -1)
-        rows[:, :, window] = made.permute(2, 1, 0).to(torch.float16).numpy()
+        after = torch.cat([part for layer in layers for part in layer.after], -1)
+        rows[:, :, window] = after.permute(2, 1, 0).to(torch.float16).numpy()
         progress(window.stop / text.size)
     return Activations(units, values[:, : len(tokens)])
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The unit that predicted a hypothesis best on the first half of the text, and how it did on the second.
+    """The unit that predicts a hypothesis best on the first half of the text, and its score on the second half.
 
-    Scores are AUC, or Pearson's r for graded hypotheses. found: on the first half. held_out: on the second. p: the
-    chance of a score like `held_out` for any of all the units and hypotheses that were tried (Bonferroni), by the
-    spread of the unit's scores over all shifts of the labels.
+    Scores are AUC, or Pearson's r for graded hypotheses. found: the score on the first half. held_out: the score on the
+    second half. p: the probability that any of the units and hypotheses gets a score like `held_out` by chance
+    (Bonferroni), estimated from the spread of the unit's scores over all shifts of the labels.
 
-    control: the same search where there is nothing to find: the labels of each half are shifted along it, by another
-    way, the best of all units is chosen on the first and scored on the second; so `CONTROLS` times. It is their median,
-    by distance from chance: AUC above 0.5, r above 0. control_high: 95% of them are at or below it.
+    control: the result of the same search with nothing to find. The labels of each half are shifted along it by
+    different amounts, the best unit is chosen on the first half and scored on the second. This is repeated `CONTROLS`
+    times. `control` is the median of these scores by their distance from chance: AUC above 0.5, r above 0.
+    control_high: their 95% quantile.
     """
 
     hypothesis: str
@@ -101,22 +103,22 @@ class Finding:
     control: float
     control_high: float
     p: float
-    #: Share of the second half's characters that are labelled yes; for graded labels their mean.
+    #: The share of the second half's characters with the label yes; for graded labels their mean.
     share: float
 
     @property
     def confirmed(self) -> bool:
-        """Whether the unit predicts on the second half what it predicted on the first.
+        """Whether the unit predicts the hypothesis on the second half too, in the same direction as on the first.
 
-        It does if the AUC is at least 0.9 either way, or |r| at least 0.9 (0.8 for a depth, which units seldom count in
-        even steps), and p is below 0.01.
+        The AUC must be at least 0.9, or at most 0.1; or |r| at least 0.9, or 0.8 for a depth, which units seldom count
+        in even steps. In addition p must be below 0.01.
         """
         needed = 0.8 if not self.graded or self.hypothesis.startswith("depth") else 0.9
         return self.strength >= needed and self.p < 0.01 and self.same_sign
 
     @property
     def strength(self) -> float:
-        """0 by chance, 1 without error: |r|, or twice the AUC's distance from 0.5."""
+        """The distance from chance: |r|, or twice the AUC's distance from 0.5. 0 is chance, and 1 is without error."""
         return abs(self.held_out) if self.graded else abs(2 * self.held_out - 1)
 
     @property
@@ -126,9 +128,9 @@ class Finding:
 
 
 def find_units(activations: Activations, hypotheses: Sequence[Hypothesis], seed: int = 1) -> list[Finding]:
-    """For each hypothesis the best unit of all; those that label nothing in a half of the text are left out.
+    """Find the best unit for each hypothesis. A hypothesis that hardly varies in one half of the text is left out.
 
-    Labels are `[N]`, one for each token that `activations` holds.
+    Labels are `[N]`, one for each token of `activations`.
     """
     values = activations.values
     half = values.shape[1] // 2
@@ -138,22 +140,22 @@ def find_units(activations: Activations, hypotheses: Sequence[Hypothesis], seed:
     columns = [[h.labels[:half] for h in hypotheses], [h.labels[half : 2 * half] for h in hypotheses]]
     labels = Labels(columns[0])
     generator = np.random.default_rng(seed)
-    # The first is no shift: what is really there.
+    # The first shift is 0: the real labels. The others are the controls.
     shifts = [[0, *generator.integers(half // 20, half - half // 20, CONTROLS).tolist()] for _ in range(2)]
 
     def best_of(start: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of a few units the best for each shift and hypothesis, `[S, K]`, and its score."""
+        """Return the best of a few units for each shift and hypothesis, `[S, K]`, and its score."""
         scores = labels.score(first[start : start + _AT_ONCE], shifts[0])
         best = strength(scores, labels.graded).argmax(1)
         return best + start, np.take_along_axis(scores, best[:, None], 1)[:, 0]
 
     def confirm(k: int) -> np.ndarray:
-        """The scores on the second half of the units that were chosen for hypothesis k, each under its shift, `[S]`."""
+        """Return the scores, on the second half, of the units chosen for hypothesis k, each with its shift, `[S]`."""
         units, places = np.unique(chosen[:, k], return_inverse=True)
         scores = Labels([columns[1][k]]).score(second[units], shifts[1])
         return scores[np.arange(len(places)), places, 0]
 
-    with one_thread_each(), ThreadPoolExecutor(2) as pool:  # most of the work is outside of Python's lock
+    with one_thread_each(), ThreadPoolExecutor(2) as pool:  # most of the work releases Python's lock
         units, scores = map(np.stack, zip(*pool.map(best_of, range(0, len(first), _AT_ONCE)), strict=True))
         block = strength(scores, labels.graded).argmax(0)[None]
         chosen, found = (np.take_along_axis(part, block, 0)[0] for part in (units, scores))
@@ -162,7 +164,7 @@ def find_units(activations: Activations, hypotheses: Sequence[Hypothesis], seed:
     findings = []
     for k, hypothesis in enumerate(hypotheses):
         label = columns[1][k]
-        if not labels.usable[k] or not can_be_told(label):
+        if not labels.usable[k] or not is_scorable(label):
             continue
         unit, held_out = int(chosen[0, k]), float(confirmed[k][0])
         controls = strength(confirmed[k][1:], np.array(hypothesis.graded))
@@ -187,7 +189,7 @@ def find_units(activations: Activations, hypotheses: Sequence[Hypothesis], seed:
 
 @dataclass(frozen=True)
 class Passage:
-    """Where a unit is most active: the text around it, and which of its characters that is."""
+    """A place where a unit is very active: the text around it, the character's index in that text, and the value."""
 
     text: str
     at: int
@@ -195,7 +197,10 @@ class Passage:
 
 
 def top_passages(row: np.ndarray, text: str, sign: float = 1.0, count: int = 5, around: int = 40) -> list[Passage]:
-    """The `count` places of the highest activation (the lowest, where `sign` is negative), at least `around` apart."""
+    """Return the `count` places of highest activation, at least `around` apart.
+
+    If `sign` is negative, they are the places of lowest activation.
+    """
     signal = row.astype(np.float32) * sign
     passages: list[Passage] = []
     while len(passages) < count and np.isfinite(signal).any():

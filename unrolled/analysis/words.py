@@ -16,7 +16,7 @@ from unrolled.errors import ConfigurationError, DataError
 
 
 class Neighbours:
-    """Word vectors on the unit sphere, where the cosine is a product."""
+    """Word vectors scaled to length 1, so that the cosine is a dot product."""
 
     def __init__(self, vectors: WordVectors) -> None:
         self.words = vectors.words
@@ -28,20 +28,20 @@ class Neighbours:
         return word in self._number
 
     def vector(self, word: str) -> np.ndarray:
-        """Of length 1; ConfigurationError if the word is not known."""
+        """Return the word's vector, of length 1. Raises ConfigurationError if the word is not known."""
         if word not in self._number:
             close = difflib.get_close_matches(word, self.words, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigurationError(f"no vector of {word!r}{hint}")
+            raise ConfigurationError(f"there is no vector for {word!r}{hint}")
         return self.values[self._number[word]]
 
     def places(self, words: Sequence[str]) -> tuple[int, ...] | None:
-        """The rows of the words in `values`; None if one is not known."""
+        """Return the words' rows in `values`, or None if a word is not known."""
         found = [self._number.get(word) for word in words]
         return None if None in found else tuple(place for place in found if place is not None)
 
     def nearest(self, direction: np.ndarray, count: int, without: Iterable[str] = ()) -> list[tuple[str, float]]:
-        """The `count` words whose cosine with `direction` is highest, and that cosine."""
+        """Return the `count` words whose cosine with `direction` is highest, each with its cosine."""
         cosines = self.values @ (direction / max(float(np.linalg.norm(direction)), 1e-12))
         for word in without:
             cosines[self._number[word]] = -np.inf
@@ -49,14 +49,20 @@ class Neighbours:
         return [(self.words[k], float(cosines[k])) for k in best if np.isfinite(cosines[k])]
 
     def analogy(self, a: str, b: str, c: str, count: int = 1) -> list[tuple[str, float]]:
-        """`a - b + c`: king - man + woman is queen (3CosAdd, Mikolov et al. 2013); none of the three is an answer."""
+        """Return the words nearest to `a - b + c`, without these three (3CosAdd, Mikolov et al. 2013).
+
+        For example, king - man + woman is near queen.
+        """
         direction = self.vector(a) - self.vector(b) + self.vector(c)
         return self.nearest(direction, count, without=(a, b, c))
 
 
 @dataclass(frozen=True)
 class AnalogyScore:
-    """Of the questions all of whose words are known: how many were answered right."""
+    """How many analogy questions were asked and how many answers were right.
+
+    left_out: the number of questions with an unknown word, which are not asked.
+    """
 
     right: int
     asked: int
@@ -67,10 +73,11 @@ class AnalogyScore:
 
 
 def score_analogies(neighbours: Neighbours, path: Path) -> dict[str, AnalogyScore]:
-    """The questions of a file as word2vec's: `a b c d` in a line asks for b - a + c = d.
+    """Score the analogies of a file in word2vec's format: a line `a b c d` asks for b - a + c = d.
 
-    A line with `:` is the title of those after it, by which the scores are; "" for those before the first. Plain or
-    gzip; DataError, with the line, where it has not four words.
+    A line that begins with `:` is the title of the questions after it, and the scores are by title. Questions before
+    the first title have the title "". The file may be plain or gzip. Raises DataError, with the line number, if a
+    question does not have four words.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -97,7 +104,7 @@ def score_analogies(neighbours: Neighbours, path: Path) -> dict[str, AnalogyScor
 
 
 def _count_right(values: np.ndarray, questions: list[tuple[int, ...]], at_once: int = 256) -> int:
-    """How many of the questions `a b c d`, places in `values [N, width]`, are answered by d."""
+    """Count the questions `a b c d`, given as rows of `values [N, width]`, for which d is the answer found."""
     right = 0
     for first in range(0, len(questions), at_once):
         a, b, c, d = np.array(questions[first : first + at_once]).T
@@ -109,7 +116,7 @@ def _count_right(values: np.ndarray, questions: list[tuple[int, ...]], at_once: 
 
 
 def flatten(values: np.ndarray) -> np.ndarray:
-    """The two principal components of `values [N, width]`: `[N, 2]`."""
+    """Project `values [N, width]` onto their two principal components: `[N, 2]`."""
     centred = values - values.mean(0)
     if min(centred.shape) < 2:
         raise ConfigurationError("a map needs at least two words, and vectors of two numbers")
@@ -118,7 +125,7 @@ def flatten(values: np.ndarray) -> np.ndarray:
 
 
 def draw_map(neighbours: Neighbours, words: Sequence[str]):
-    """The words where their vectors' principal components are."""
+    """Draw the words at their vectors' first two principal components."""
     from unrolled.analysis.figures import canvas
 
     places = flatten(np.stack([neighbours.vector(word) for word in words]))

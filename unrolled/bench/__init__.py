@@ -1,1 +1,1 @@
-"""Timing of cells, side by side with other libraries."""
+"""Timing of cells in comparison with other libraries."""

@@ -1,6 +1,7 @@
-"""Times a training step of cells: this engine, others beside it, and a plain matrix product.
+"""Timing of a cell's training step in this engine and in others, and of a plain matrix product.
 
-All sides are run in turn, in one process, and compared by their medians: only ratios within one run carry over.
+All sides run alternately in one process, and their medians are compared. Only ratios within one run can be compared
+with those of other runs.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from unrolled.bench.peers import Side, engine, jax_scan, torch_compiled, torch_l
 from unrolled.cells import find_cell
 from unrolled.layers.wrap import make_cell
 
-#: Rows and columns of the matrices of the product.
+#: Number of rows and columns of the matrices in the product.
 _PRODUCT = 2048
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians of one cell at one size, in seconds, and the middle half's width as a share of the median."""
+    """Median times of one cell at one size, in seconds, and the interquartile ranges as shares of the medians."""
 
     cell: str
     size: str
@@ -32,17 +33,17 @@ class Timing:
     flops: float
 
     def ratio(self, peer: str) -> float | None:
-        """A peer's time over this engine's."""
+        """Return the peer's time divided by this engine's; None if the peer was not timed."""
         return self.seconds[peer] / self.seconds["native"] if peer in self.seconds else None
 
     @property
     def share(self) -> float:
-        """This engine's speed as a share of the matrix product's, by the operations of the cell's products."""
+        """This engine's speed as a share of the matrix product's; only the cell's own products count as operations."""
         return self.flops / self.seconds["native"] / (2 * _PRODUCT**3 / self.seconds["product"])
 
 
 def time_cell(cell_name: str, size: str, peers: Sequence[str], repeats: int) -> Timing:
-    """Time forward and backward, gradients of input and weights included."""
+    """Time the forward and the backward pass, including the gradients of the input and the weights."""
     steps, batch, inputs, hidden = SIZES[size]
     make = find_cell(cell_name)
     equal = getattr(getattr(make, "func", make), "needs_equal_sizes", False)
@@ -60,7 +61,7 @@ def time_cell(cell_name: str, size: str, peers: Sequence[str], repeats: int) -> 
     sides |= {name: side for name, side in found.items() if side is not None}
     sides["product"] = lambda: left @ right
     times: dict[str, list[float]] = {name: [] for name in sides}
-    calls = {name: _calls_a_turn(side) for name, side in sides.items()}
+    calls = {name: _calls_per_round(side) for name, side in sides.items()}
     for _ in range(repeats):
         for name, side in sides.items():
             started = time.perf_counter()
@@ -74,8 +75,8 @@ def time_cell(cell_name: str, size: str, peers: Sequence[str], repeats: int) -> 
     return Timing(cell_name, size, seconds, spread, 6 * steps * batch * weights)
 
 
-def _calls_a_turn(side: Side) -> int:
-    """As many calls as take a fiftieth of a second; what is done once, such as to compile, is done before."""
+def _calls_per_round(side: Side) -> int:
+    """Return how many calls take a fiftieth of a second, after a first call for one-time work such as compiling."""
     side()
     started = time.perf_counter()
     side()

@@ -1,4 +1,4 @@
-"""The same training step by others: what `unrolled bench` compares this engine with."""
+"""The same training step in other implementations, which `unrolled bench` compares with this engine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from unrolled.cells import Cell
 from unrolled.unroll import unroll
 
 Side = Callable[[], object]
-#: Seconds within which `torch.compile` must have finished.
+#: Seconds within which `torch.compile` must finish.
 PATIENCE = 120
 
-#: The cells that `torch.nn` has layers of.
+#: The cells for which `torch.nn` has a layer.
 _LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "lstm": nn.LSTM,
     "gru-after": nn.GRU,
@@ -28,13 +28,13 @@ _LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def engine(cell: Cell, x: Tensor, backend: str) -> Side:
-    """Forward and backward of this package, with the gradients of input and weights."""
+    """Return this package's forward and backward pass, with the gradients of the input and the weights."""
     leaves = [x, *cell.parameters()]
     return lambda: torch.autograd.grad(unroll(cell, x, backend=backend)[0].sum(), leaves)
 
 
 def torch_layer(name: str, inputs: int, hidden: int, x: Tensor) -> Side | None:
-    """PyTorch's own layer, of the cells that it has."""
+    """Return the same for PyTorch's own layer; None if it has none for the cell."""
     if name not in _LAYERS:
         return None
     layer = _LAYERS[name](inputs, hidden)
@@ -43,9 +43,10 @@ def torch_layer(name: str, inputs: int, hidden: int, x: Tensor) -> Side | None:
 
 
 def torch_compiled(name: str, cell: Cell, x: Tensor) -> Side | None:
-    """`torch.compile` of the eager loop; None if it takes longer than `PATIENCE`, or fails.
+    """Return the eager loop under `torch.compile`; None if compilation fails or takes longer than `PATIENCE`.
 
-    Another process tries it first, since it cannot be stopped in this one; what it compiled is in PyTorch's cache then.
+    Another process compiles it first, because compilation cannot be stopped in this one. The result is then in
+    PyTorch's cache.
     """
     program = (
         "import torch; from unrolled.layers.wrap import make_cell; from unrolled.bench.peers import compiled; "
@@ -68,7 +69,7 @@ def compiled(cell: Cell, x: Tensor) -> Side:
 
 
 def jax_scan(name: str, cell: Cell, x: Tensor) -> Side | None:
-    """The cell written for JAX, under `jax.lax.scan` and `jax.jit`; None without JAX, or for cells not written here."""
+    """Return the cell written for JAX, under `jax.lax.scan` and `jax.jit`; None without JAX or for other cells."""
     if name not in _JAX_STEPS or importlib.util.find_spec("jax") is None:
         return None
     import jax

@@ -226,7 +226,7 @@ def looked_up_in(sources: Mapping[str, Source]) -> Iterator[None]:
 
 
 @contextmanager
-def telling_lines() -> Iterator[None]:
+def naming_lines() -> Iterator[None]:
     """Turn what a user's cell raises, when it is made or called, into a ConfigurationError that names the line.
 
     Out-of-memory errors and errors of this package are passed on unchanged.

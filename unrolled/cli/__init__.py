@@ -1,4 +1,4 @@
-"""The command line: one file a command, imported when it is called; every error is one line and exit code 2."""
+"""The command line. Each command is a file that is imported on use; every error is one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from unrolled.cells.own import telling_lines
+from unrolled.cells.own import naming_lines
 from unrolled.cli import commands
 from unrolled.cli.flags import as_flags
 from unrolled.errors import ConfigurationError, ElsewhereError, FallbackWarning, RecoveryWarning, UnrolledError
@@ -17,11 +17,11 @@ _plain_show_warning = warnings.showwarning
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 2 a mistake of the caller, 130 interrupted."""
+    """Run a command and return its exit code: 0 for success, 2 for a user's mistake, 130 for an interrupt."""
     words = _typed() if arguments is None else list(arguments)
     warnings.showwarning = _show_warning
     try:
-        with telling_lines():
+        with naming_lines():
             code = _dispatch(words)
         sys.stdout.flush()
         return code
@@ -29,12 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except UnrolledError as error:
         if isinstance(error, ConfigurationError) and os.environ.get("RANK", "0") != "0":
-            return 2  # all processes say the same
+            return 2  # every process raises it, and the first one reports it
         print(f"unrolled: error: {as_flags(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader, such as `head`, has had enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (RuntimeError, MemoryError) as error:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    """A warning of this package is for the person at the terminal: one line, without the place in the code."""
+    """Show a warning of this package to the user as one line, without the place in the code."""
     if issubclass(category, FallbackWarning | RecoveryWarning):
         print(f"unrolled: note: {message}", file=sys.stderr)
     else:
@@ -60,9 +60,9 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 
 
 def _typed() -> list[str]:
-    """The command line as UTF-8, in and out, whatever the locale says: prompts and samples are text of any script.
+    """Return the command line decoded as UTF-8, and make the output UTF-8, whatever the locale says.
 
-    Bytes that are none stay what they are: they may be part of a path.
+    Prompts and samples may be in any script. Bytes that are not UTF-8 are kept, because they may be part of a path.
     """
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed by the caller
     sys.stderr = sys.stderr or sys.stdout
@@ -111,4 +111,4 @@ def _print_commands(group: str, summaries: dict[str, str]) -> None:
         if name.startswith(group):
             print(f"  unrolled {name:20} {summary}")
     print("\n`unrolled COMMAND --help` shows a command's options. Start with: unrolled train lm")
-    print("`unrolled --print-completion bash|zsh|fish` prints what makes a shell complete them.")
+    print("`unrolled --print-completion bash|zsh|fish` prints a completion script for a shell.")

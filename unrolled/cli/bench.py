@@ -1,4 +1,4 @@
-"""`unrolled bench`."""
+"""The command `unrolled bench`."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time a training step of cells in native code, forward and backward, against others.
+    """Time a training step of cells in native code, forward and backward, and compare it with other implementations.
 
-    The others are torch.nn's layers, the eager loop, torch.compile of that loop where it is done compiling in two
-    minutes, and JAX's lax.scan (of lstm and gru, where JAX is installed). All sides take turns in one process; the
-    medians are compared. Keep the machine quiet meanwhile.
-    The sizes, as steps, batch, input and hidden size: S1 25, 1, 64, 100; S2 50, 50, 65, 128; S3 64, 32, 128, 256;
-    S4 50, 64, 512, 512; S5 35, 20, 650, 650.
+    These are torch.nn's layers, the eager loop, torch.compile of that loop (if it compiles within two minutes), and
+    JAX's lax.scan (for lstm and gru, if JAX is installed). All are timed alternately in one process, and their medians
+    are compared. Run nothing else on the machine at the same time.
+
+    The sizes, as sequence length, batch size, input size and hidden size: S1 25, 1, 64, 100; S2 50, 50, 65, 128;
+    S3 64, 32, 128, 256; S4 50, 64, 512, 512; S5 35, 20, 650, 650.
     """
 
     cells: Annotated[tuple[str, ...], arg(metavar="NAME...")] = tuple(CELLS)
-    """Which cells."""
+    """Cells to time."""
     sizes: Annotated[tuple[str, ...], arg(metavar="SIZE...")] = tuple(SIZES)
-    """S1 to S5."""
+    """Sizes to time, of S1 to S5."""
     against: Annotated[tuple[str, ...], arg(metavar="PEER...")] = ("torch.nn", "eager", "jax")
-    """torch.nn, eager, torch.compile, jax."""
+    """What to compare with: torch.nn, eager, torch.compile, jax."""
     repeats: int = 15
-    """How often each side is timed."""
+    """How many times each implementation is timed."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Write the figures there, too."""
+    """Also write the results to this file."""
 
 
 def main(words: Sequence[str], prog: str) -> int:

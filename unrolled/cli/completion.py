@@ -1,7 +1,7 @@
-"""`unrolled --print-completion SHELL`: a script by which a shell completes commands, flags, choices and file names.
+"""`unrolled --print-completion SHELL`: a script with which a shell completes commands, flags, choices and file names.
 
-tyro prints such scripts too, of one parser: they offer files for every string and none where a RUN is expected, and do
-not know of commands that are groups as well, as `inspect` is.
+tyro also prints such scripts, each for a single parser. They offer files for every string and none where a RUN is
+expected, and they do not know commands that are also groups, such as `inspect`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _CHOICES: dict[str, Iterable[str]] = {
     "precision": PRECISIONS,
     "device": ("cpu", "cuda", "mps"),
 }
-#: The same, of single commands.
+#: Values of such settings in single commands.
 _CHOICES_OF: dict[tuple[str, str], Iterable[str]] = {
     ("train tree", "cell"): TREE_CELLS,
     ("eval", "checkpoint"): ("best", "last", "average"),
 }
-#: A value whose name in the help begins so is a path.
+#: A value is a path if its name in the help begins with one of these words.
 _PATHS = ("RUN", "FILE", "DIR", "PATH", "FOLDER", "FIGURE", "OUT")
 
 
@@ -48,7 +48,8 @@ _PATHS = ("RUN", "FILE", "DIR", "PATH", "FOLDER", "FIGURE", "OUT")
 class Flag:
     """One flag: how it is typed, and what may follow.
 
-    choices: values to offer. many: whether it takes several. files: whether a value is a path. bare: it takes none.
+    choices: the values to offer. many: whether it takes several values. files: whether a value is a path. bare: whether
+    it takes no value.
     """
 
     names: tuple[str, ...]
@@ -70,12 +71,12 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """All flags as they are typed."""
+        """All flags, as the user types them."""
         return [name for each in self.flags for name in each.names]
 
 
 def script(shell: str) -> str:
-    """The script for bash, zsh or fish; ConfigurationError for another shell."""
+    """Return the script for bash, zsh or fish. Raise ConfigurationError for another shell."""
     if shell not in _SCRIPTS:
         known = ", ".join(_SCRIPTS)
         raise ConfigurationError(f"--print-completion: unknown shell {shell!r}, choose from {known}")
@@ -83,7 +84,7 @@ def script(shell: str) -> str:
 
 
 def _command(name: str, summary: str) -> Command:
-    """A command by its dataclass; one whose task cannot be imported has no flags but --help."""
+    """Build a command from its dataclass. If its task cannot be imported, its only flag is --help."""
     shown = Flag(("--help",), bare=True)
     try:
         kind = commands.arguments_of(name, [])
@@ -101,7 +102,7 @@ def _command(name: str, summary: str) -> Command:
 
 
 def _settings(kind: Any) -> Iterable[tuple[str, Any]]:
-    """The names and types of the settings in a dataclass and in those within it, but for hidden ones."""
+    """Yield the names and types of the settings in a dataclass and in those within it, except for hidden ones."""
     hints = typing.get_type_hints(kind, include_extras=True)
     for each in dataclasses.fields(kind):
         hint = hints[each.name]
@@ -112,7 +113,7 @@ def _settings(kind: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _flag(command: str, name: str, hint: Any) -> tuple[Flag, bool]:
-    """A setting as a flag, and whether it is typed without one."""
+    """Return a setting as a flag, and whether it is a positional argument instead."""
     notes = getattr(hint, "__metadata__", ())
     kinds = _alternatives(hint.__origin__ if notes else hint)
     many = any(typing.get_origin(kind) is tuple for kind in kinds)
@@ -136,7 +137,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 # -- bash and zsh: one function in the language that both understand ---------------------------------------------------
 
 _SHARED = """\
-# Offers what may come next after the words "$@", the program's name left out.
+# Offers what may follow the words "$@", which leave out the program's name.
 _unrolled_next() {{
     local command="" flag="" last="" word
     case "$1 $2" in
@@ -179,7 +180,7 @@ _unrolled() {
     local _unrolled_word="${COMP_WORDS[COMP_CWORD]}"
     local -a before=("${COMP_WORDS[@]:1:COMP_CWORD-1}")
     COMPREPLY=()
-    if [ "$_unrolled_word" = = ]; then  # bash makes a word of the sign in --flag=value
+    if [ "$_unrolled_word" = = ]; then  # bash splits off the = of --flag=value as a word
         before+=(=)
         _unrolled_word=""
     fi
@@ -216,7 +217,7 @@ def _shared(known: Sequence[Command]) -> str:
             ends = ("", "+") if each.many and known_values else ("",)
             typed = [f'"{command.name} {name}{end}"' for name in each.names for end in ends]
             offer = "_unrolled_files" if each.files else f'_unrolled_words "{" ".join(each.choices)}"'
-            # After one value of several, a flag may come as well.
+            # After the first of several values, a flag may also come.
             also = f"; _unrolled_flags '{' '.join(command.words)}' files" if each.many else ""
             stop = f"{offer}{also}; return" if known_values else "return"
             values.append(f"        {'|'.join(typed)}) {stop} ;;")
@@ -241,12 +242,12 @@ def _shared(known: Sequence[Command]) -> str:
 
 
 def _first(known: Sequence[Command]) -> list[str]:
-    """The words that a command line can begin with."""
+    """Return the words that a command line can begin with."""
     return [*dict.fromkeys(command.name.split()[0] for command in known), "--help", "--version", "--print-completion"]
 
 
 def _nested(known: Sequence[Command]) -> dict[str, list[str]]:
-    """Of the first words of commands of two, the second ones."""
+    """Return the second words of two-word commands, by the first word."""
     found: dict[str, list[str]] = {}
     for command in known:
         first, _, second = command.name.partition(" ")
@@ -269,7 +270,7 @@ function __unrolled_is --description 'Whether the words before the cursor name t
         test "$words[1]" = "$argv"
     end
 end
-function __unrolled_words --description 'Whether so many words are typed, and the first is this one'
+function __unrolled_words --description 'Whether this many words are typed, and the first is the given one'
     set -l words (commandline -opc)
     test (count $words) -eq $argv[1]; and begin
         test (count $argv) -eq 1; or test "$words[2]" = $argv[2]

@@ -1,4 +1,4 @@
-"""`unrolled data mails`: print made mails."""
+"""The command `unrolled data mails`: print synthetic mails."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from unrolled.settings import require
 
 @dataclass(frozen=True)
 class Arguments:
-    """Print made mails and their answers, a tab between the two."""
+    """Print synthetic mails and their answers, one pair per line, separated by a tab."""
 
     count: int = 6000
-    """How many."""
+    """Number of pairs."""
     seed: int = 1
-    """Seed of the choice of sentences."""
+    """Seed for the choice of sentences."""
 
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    from unrolled.data.mails import made_mails
+    from unrolled.data.mails import synthetic_mails
 
     require(arguments.count >= 1, "count", "at least 1", arguments.count)
-    for message, reply in zip(*made_mails(arguments.count, arguments.seed), strict=True):
+    for message, reply in zip(*synthetic_mails(arguments.count, arguments.seed), strict=True):
         print(f"{message}\t{reply}")
     return 0

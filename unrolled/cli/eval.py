@@ -1,4 +1,4 @@
-"""`unrolled eval RUN`."""
+"""The command `unrolled eval RUN`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Score a run, on what its training held out or on other data.
+    """Score a run on the data that its training held out, or on other data.
 
-    A language model is scored by nats, perplexity and bits a character; a translator by BLEU, chrF and perplexity; a
-    net on trees by its accuracy at roots and at all nodes. The report is kept in the run, for `unrolled runs`.
+    A language model is scored by nats, perplexity and bits per character; a translator by BLEU, chrF and perplexity; a
+    net on trees by its accuracy at roots and at all nodes. The report is stored in the run, and `unrolled runs` shows
+    it.
     """
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
@@ -38,22 +39,23 @@ class Arguments:
     json: bool = False
     """Print one JSON object."""
     checkpoint: str = "best"
-    """Which weights: best or last; average: the mean of the last validations', of a translator."""
+    """Weights to use: best or last; for translators also average, the mean of the weights at the last validations."""
     device: str = "cpu"
-    """cpu, cuda, mps."""
+    """Device: cpu, cuda or mps."""
     trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
     run = _run_of(words)
     if run is None:
-        parse(arguments("eval", words), words, prog)  # shows its help, or what is missing
+        parse(arguments("eval", words), words, prog)  # prints the help, or reports what is missing
         raise ConfigurationError("RUN is missing: name a run directory")
     task = info_of(run)
     _refuse_others(task, run, words)
     given: Any = parse(_with_flags([task]), words, prog)
     if given.checkpoint == "average" and "average" not in task.checkpoints:
-        raise ConfigurationError(f"{run.path}: a {run.task} run has no use for an average", setting="checkpoint")
+        said = f"{run.path}: a {run.task} run has no averaged weights; choose another `checkpoint`"
+        raise ConfigurationError(said, setting="checkpoint")
     require_choice("checkpoint", given.checkpoint, task.checkpoints)
     opened: Task = open_task(run.path, given.device, given.checkpoint, trust=given.trust)
     flags = {each.name: getattr(given, each.name) for each in dataclasses.fields(task.Evaluation)}
@@ -68,12 +70,12 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def arguments(name: str, words: Sequence[str]) -> Any:
-    """The flags of `eval` for runs of any task."""
+    """Return the flags of `eval` for runs of all tasks."""
     return _with_flags(list(all_infos()))
 
 
 def _run_of(words: Sequence[str]) -> Run | None:
-    """The run among the words of the command line: the first that is a directory, else the first that is no flag."""
+    """Open the run that the words name: the first word that is a run directory, or else the first that is no flag."""
     if "-h" in words or "--help" in words:
         return None
     plain = [word for word in words if not word.startswith("-")]
@@ -82,7 +84,7 @@ def _run_of(words: Sequence[str]) -> Run | None:
 
 
 def _with_flags(tasks: Sequence[type[TaskInfo]]) -> Any:
-    """The flags that are common to all tasks, and those of `tasks`."""
+    """Return a dataclass of the flags that all tasks share and those of `tasks`."""
     bases = (*dict.fromkeys(task.Evaluation for task in tasks), Arguments)
     return dataclasses.make_dataclass(
         "Arguments", [], bases=bases, frozen=True, namespace={"__doc__": Arguments.__doc__}
@@ -90,16 +92,16 @@ def _with_flags(tasks: Sequence[type[TaskInfo]]) -> Any:
 
 
 def _refuse_others(task: type[TaskInfo], run: Run, words: Sequence[str]) -> None:
-    """ConfigurationError on a flag that means something for runs of other tasks alone."""
+    """Raise ConfigurationError for a flag that applies only to runs of other tasks."""
     own = _flags(Arguments) | _flags(task.Evaluation)
     typed = [word.split("=")[0] for word in words if word.startswith("--")]
     strange = [word for word in typed if word not in own]
     if strange and (meant := set(strange) & set().union(*(_flags(other.Evaluation) for other in all_infos()))):
         known = ", ".join(_flags(task.Evaluation))
-        use = f"it is scored with {known}" if known else "it takes no flags of its own"
-        raise ConfigurationError(f"{run.path}: a {run.task} run has no use for {min(meant)}: {use}")
+        use = f"it is scored with {known}" if known else "it has no flags for its task"
+        raise ConfigurationError(f"{run.path}: {min(meant)} does not apply to a {run.task} run: {use}")
 
 
 def _flags(kind: type) -> dict[str, None]:
-    """The flags of a dataclass, in their order."""
+    """Return the flags of a dataclass, in order."""
     return dict.fromkeys(flag(each.name) for each in dataclasses.fields(kind))

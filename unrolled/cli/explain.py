@@ -1,4 +1,4 @@
-"""`unrolled explain`."""
+"""The command `unrolled explain`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _DTYPES = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Arguments:
-    """Show how a cell is compiled: what is done once, what for all steps together, and what step by step."""
+    """Show how a cell is compiled: what is computed once, what for all steps together, and what at each step."""
 
     cell: Annotated[str, arg(metavar="NAME", help=f"One of {CELL_NAMES}.")] = "lstm"
     hidden_size: int = 128
-    """Units."""
+    """Hidden size of the cell."""
     input_size: Annotated[int | None, arg(metavar="N")] = None
-    """Width of the input (as --hidden-size)."""
+    """Input size of the cell (default: the hidden size)."""
     dtype: str = "float32"
-    """float32 or float64."""
+    """Data type: float32 or float64."""
 
 
 def main(words: Sequence[str], prog: str) -> int:

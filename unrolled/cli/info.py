@@ -1,4 +1,4 @@
-"""`unrolled info RUN`."""
+"""The command `unrolled info RUN`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unrolled.training.run import FORMAT
 
 @dataclass(frozen=True)
 class Arguments:
-    """Tell what a run is, how good it got, and how to use it."""
+    """Show what a run is, how good it is, and how to use it."""
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""

@@ -1,4 +1,4 @@
-"""`unrolled inspect RUN`."""
+"""The command `unrolled inspect RUN`."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from unrolled.errors import ConfigurationError
 from unrolled.settings import require
 from unrolled.training.checkpoint import Which
 
-#: Steps that the page's gradients go back.
+#: Steps that the page's gradients flow back.
 _STEPS = 20
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Write a page about the inside of a trained character model, with all that it needs in it, and its data as JSON.
+    """Write a self-contained HTML page about the inside of a trained character model, and the page's data as JSON.
 
-    Units that mean something and the text coloured by any unit; where each is most active, what is lost without it;
-    gates; gradient flow. The single figures, and those of nets without a run, are made by `unrolled inspect cells`,
-    `gradients`, `sensitivity`, `memory` and `surface`.
+    The page shows units that mean something, the text coloured by any unit, where each unit is most active, the loss
+    without it, gates and gradient flow. `unrolled inspect cells`, `gradients`, `sensitivity`, `memory` and `surface`
+    draw single figures, also of nets without a run.
     """
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory of a language model of characters or bytes."""
     text: Annotated[str | None, arg(metavar="FILE")] = None
-    """Text for RUN to read, unseen in training if possible (what its training held out)."""
+    """Text for RUN to read, unseen in training if possible (default: the text that its training held out)."""
     language: Annotated[str | None, arg(metavar="NAME")] = None
-    """text, or a programming language that Pygments knows: python, c, tex (guessed from the file's name)."""
+    """text, or a programming language that Pygments knows: python, c, tex (default: a guess from the file's name)."""
     hypothesis: Annotated[tuple[str, ...], arg(metavar="NAME=PATTERN...")] = ()
-    """Of your own: a regular expression for what is meant, or FILE.py:FUNCTION, from a text to a label a character."""
+    """Your own: a regular expression that matches what is meant, or FILE.py:FUNCTION, which labels each character."""
     characters: int = 200_000
-    """Read this much of the text, at most."""
+    """Maximum number of characters to read."""
     checkpoint: Which = "best"
-    """Which weights."""
+    """Weights to use."""
     out: Annotated[Path, arg(metavar="FILE.html")] = Path("report.html")
-    """The page; the data goes beside it, as FILE.json."""
+    """The page. Its data goes next to it, as FILE.json."""
     overwrite: bool = False
-    """Replace them where they exist."""
+    """Replace existing files."""
     trust: Trust = False
 
 
@@ -63,7 +63,7 @@ def main(words: Sequence[str], prog: str) -> int:
     require(200 <= arguments.characters <= 100_000_000, "characters", "from 200 to 100,000,000", arguments.characters)
     page = arguments.out
     if page.suffix not in (".html", ".htm"):
-        raise ConfigurationError(f"--out {page}: a page's name ends in .html")
+        raise ConfigurationError(f"--out {page}: the page's name must end in .html")
     side = page.with_suffix(".json")
     for path in (page, side):
         check_target(path, arguments.overwrite)

@@ -1,4 +1,4 @@
-"""`unrolled inspect cells RUN`."""
+"""The command `unrolled inspect cells RUN`."""
 
 from __future__ import annotations
 
@@ -21,32 +21,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Look for units of a trained character model that mean something, and draw text coloured by them.
+    """Find units of a trained character model that mean something, and draw text coloured by them.
 
-    Every unit of every layer is scored against every hypothesis on the first half of the text; the best is confirmed on
-    the second. AUC for yes or no, 0.5 being chance (0 as good as 1: the unit is then low where the hypothesis holds);
-    r for numbers. control: the same search with the labels shifted along the text, 50 times: the median distance from
-    chance, as AUC above 0.5 or r above 0, and what 95% of them do not exceed.
+    Every unit of every layer is scored against every hypothesis on the first half of the text; the best unit is
+    confirmed on the second half. The score is the AUC for yes-or-no hypotheses and the correlation r for numbers. An
+    AUC of 0.5 is chance; 0 is as good as 1, because the unit is then low where the hypothesis holds.
+
+    The control is the same search with the labels shifted along the text, 50 times. The columns show its median
+    distance from chance, as an AUC above 0.5 or an r above 0, and the value that 95% of the shifts do not exceed.
     """
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory of a language model of characters or bytes."""
     text: Annotated[str | None, arg(metavar="FILE")] = None
-    """Text for RUN to read, unseen in training if possible (what its training held out)."""
+    """Text for RUN to read, unseen in training if possible (default: the text that its training held out)."""
     language: Annotated[str | None, arg(metavar="NAME")] = None
-    """text, or a programming language that Pygments knows: python, c, tex (guessed from the file's name)."""
+    """text, or a programming language that Pygments knows: python, c, tex (default: a guess from the file's name)."""
     hypothesis: Annotated[tuple[str, ...], arg(metavar="NAME=PATTERN...")] = ()
-    """Of your own: a regular expression for what is meant, or FILE.py:FUNCTION, from a text to a label a character."""
+    """Your own: a regular expression that matches what is meant, or FILE.py:FUNCTION, which labels each character."""
     characters: int = 200_000
-    """Read this much of the text, at most."""
+    """Maximum number of characters to read."""
     show: int = 6
-    """Units in the figure."""
+    """Number of units in the figure."""
     checkpoint: Which = "best"
-    """Which weights."""
+    """Weights to use."""
     out: Annotated[Path, arg(metavar="FIGURE")] = Path("cells")
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
-    """Replace them where they exist."""
+    """Replace existing files."""
     trust: Trust = False
 
 
@@ -75,7 +77,7 @@ HEADS = ("hypothesis", "unit", "score", "found", "held out", "control", "95%", "
 
 
 def print_findings(found: Examination) -> None:
-    """The table of all hypotheses, best first."""
+    """Print the table of all hypotheses, best first."""
     from unrolled.cli.inspecting import print_table
 
     rows = [
@@ -97,11 +99,11 @@ def print_findings(found: Examination) -> None:
     print(
         f"* confirmed, {confirmed} of {len(rows)}: AUC of 0.9 (or 0.1), or |r| of 0.9 (0.8 for a depth), p below 0.01"
     )
-    print(f"loss {found.loss:.4f} nats a character; by how much it grows with the unit held at zero")
+    print(f"loss {found.loss:.4f} nats per character; `loss without`: by how much it grows with the unit set to zero")
 
 
 def print_passages(found: Examination, count: int) -> None:
-    """Where the best units are most active: the character between ‹ and ›."""
+    """Print where the best units are most active, with the character between ‹ and ›."""
     for finding, passages in list(zip(found.findings, found.passages, strict=True))[:count]:
         print(f"\n{finding.hypothesis}, unit {finding.unit}, at its most active:")
         for passage in passages[:3]:

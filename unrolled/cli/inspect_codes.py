@@ -1,4 +1,4 @@
-"""`unrolled inspect codes`."""
+"""The command `unrolled inspect codes`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from unrolled.settings import require, require_choice
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train small nets to name drawn objects, by one unit for each object (a local code) or for each property
-    (distributed), with one object left out, and show what they say of it.
+    """Train small nets to name drawn objects, leave one object out of training, and show how the nets name it.
 
-    Each object is left out in turn, for the table; the figure shows --unseen.
+    The nets have one output unit for each object (a local code) or for each property (a distributed code). For the
+    table, each object is left out once; the figure shows --unseen.
     """
 
-    unseen: Annotated[str, arg(metavar="OBJECT", help=f"Object of the figure: {', '.join(OBJECTS)}.")] = "circle"
+    unseen: Annotated[str, arg(metavar="OBJECT", help=f"Object in the figure: {', '.join(OBJECTS)}.")] = "circle"
     pixels: bool = False
-    """Show the nets the pictures themselves, in place of height, width, and how much of its box the object fills."""
+    """Give the nets the pictures themselves, not height, width, and the share of its box that the object fills."""
     nets: int = 5
-    """Nets for each object left out, over which the figures are means."""
+    """Nets for each object left out; the results are means over them."""
     seed: int = 1
     """Seed of weights and pictures."""
     out: Annotated[Path, arg(metavar="FIGURE")] = Path("codes")
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
-    """Replace them where they exist."""
+    """Replace existing files."""
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -56,7 +56,7 @@ def main(words: Sequence[str], prog: str) -> int:
             row += [f"{(right.sum() - right[number]) / (len(OBJECTS) - 1):.1%}", f"{right[number]:.1%}"]
         rows.append(row)
     heads = [f"{code}, {what}" for code in CODES for what in ("others", "unseen")]
-    print("new pictures whose object is named")
+    print("share of new pictures whose object is named correctly")
     print_table(("unseen object", *heads), rows)
     place = list(OBJECTS).index(arguments.unseen)
     shown = {code: result.activations[place] for code, result in found.items()}

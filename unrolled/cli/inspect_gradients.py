@@ -1,4 +1,4 @@
-"""`unrolled inspect gradients`."""
+"""The command `unrolled inspect gradients`."""
 
 from __future__ import annotations
 
@@ -24,40 +24,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Show how far gradients reach: the norm of ∂s_t/∂s_k against t-k, exactly, s being all that a cell remembers.
+    """Show how far gradients reach: the exact norm of ∂s_t/∂s_k against t-k, where s is the whole state of a cell.
 
-    Of fresh cells over random input; with RUN of a language model, layer by layer, over text; with --radius of a random
-    net whose recurrent weights are scaled to that spectral radius, with tanh and with ReLU. With RUN of any other task:
-    the norm of ∂loss/∂s_t at every step t of each cell, over a batch of the run's own data.
+    By default it is computed for fresh cells over random input. With RUN of a language model, it is computed for each
+    layer, over text. With --radius, it is computed for a random net whose recurrent weights are scaled to that spectral
+    radius, with tanh and with ReLU. With RUN of any other task, the command shows the norm of ∂loss/∂s_t at every step
+    t of each cell, over a batch of the run's own data.
     """
 
     run: Annotated[str | None, Positional, arg(metavar="RUN")] = None
     """Run directory, of any task."""
-    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {CELL_NAMES}.")] = tuple(CELLS)
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Fresh cells, of {CELL_NAMES}.")] = tuple(CELLS)
     length: int = 50
-    """Steps to look back, at most; for a task other than language models, the last steps of each cell."""
+    """Maximum number of steps to look back. For tasks other than language models: each cell's last steps to show."""
     hidden_size: int = 32
-    """Units of the fresh cells."""
+    """Hidden size of the fresh cells, or of the net of --radius."""
     keep_bias: Annotated[float | None, arg(metavar="B")] = None
-    """First bias of the gates that keep in the fresh cells (an LSTM's input gate: minus it); log(steps) is a rule."""
+    """Initial bias of the fresh cells' gates that keep the state, such as an LSTM's forget gate.
+    The bias of an LSTM's input gate is minus this. log(steps to remember) is a common choice."""
     state: Annotated[str | None, arg(metavar="NAME")] = None
-    """One state alone, h or c (all together)."""
+    """Use only this state, h or c (default: all together)."""
     text: Annotated[str | None, arg(metavar="FILE")] = None
-    """Text for RUN to read (what its training held out)."""
+    """Text for RUN to read (default: the text that its training held out)."""
     radius: Annotated[tuple[float, ...], arg(metavar="R...")] = ()
-    """Spectral radii of the demonstration: 0.5 0.9 1 1.1 2."""
+    """Spectral radii of the random net, for example 0.5 0.9 1 1.1 2."""
     clip_norm: float = 0.0
-    """There: rescale the gradient to this norm after every step back; 0: never."""
+    """With --radius: rescale the gradient to this norm after every step back; 0: never."""
     clip_value: float = 0.0
-    """There: clip each element of it to ± this; 0: never."""
+    """With --radius: clip each element of the gradient to ± this; 0: never."""
     seed: int = 1
     """Seed of weights and inputs."""
     checkpoint: Which = "best"
-    """Which weights of RUN."""
+    """Weights of RUN to use."""
     out: Annotated[Path, arg(metavar="FIGURE")] = Path("gradients")
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
-    """Replace them where they exist."""
+    """Replace existing files."""
     trust: Trust = False
 
 
@@ -69,7 +71,7 @@ def main(words: Sequence[str], prog: str) -> int:
     for name in ("clip_norm", "clip_value"):
         require(getattr(arguments, name) >= 0, name, "0 (off) or above", getattr(arguments, name))
     if arguments.run is not None and arguments.radius:
-        raise ConfigurationError("--radius is a demonstration of its own; leave out RUN")
+        raise ConfigurationError("--radius uses a random net; leave out RUN")
     if (arguments.clip_norm or arguments.clip_value) and not arguments.radius:
         raise ConfigurationError("--clip-norm and --clip-value belong to --radius")
     if arguments.text is not None and arguments.run is None:

@@ -1,4 +1,4 @@
-"""`unrolled inspect memory`."""
+"""The command `unrolled inspect memory`."""
 
 from __future__ import annotations
 
@@ -24,40 +24,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train small nets on a memory task and show accuracy against delay, for every cell.
+    """Train small nets on a memory task and show accuracy against delay for every cell.
 
-    recall: a symbol, after a delay. adding: two marked numbers among many. copying: five symbols, after a delay.
-    brackets: how many are open. alphabet: letters heard, said backwards. name: "Jane walked into the room. John walked
-    in too. ... Jane said hi to", with other words between. previous-input is a net that sees the input before in place
-    of its own state.
+    recall: repeat a symbol after a delay. adding: add two marked numbers among many. copying: repeat five symbols after
+    a delay. brackets: count the open brackets. alphabet: repeat letters backwards. name: complete "Jane walked into the
+    room. John walked in too. ... Jane said hi to", with other words between.
+
+    The cell previous-input sees the previous input in place of its own previous state.
     """
 
     task: str = "recall"
-    """recall, adding, copying, brackets, alphabet or name."""
-    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Of {PREVIOUS_INPUT}, {CELL_NAMES}.")] = (
+    """Memory task: recall, adding, copying, brackets, alphabet or name."""
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...", help=f"Cells, of {PREVIOUS_INPUT}, {CELL_NAMES}.")] = (
         *CELLS,
         PREVIOUS_INPUT,
     )
-    delays: tuple[int, ...] = (5, 10, 20, 50, 100)
+    delays: Annotated[tuple[int, ...], arg(metavar="N...")] = (5, 10, 20, 50, 100)
     """Steps to remember."""
     nets: int = 3
-    """Nets for each cell and delay, over which the figures are means."""
+    """Nets for each cell and delay; the results are means over them."""
     hidden_size: int = 32
-    """Units."""
+    """Hidden size."""
     updates: int = 600
-    """Updates of each net, at most: it ends early once it is right."""
+    """Maximum number of updates of each net; training ends early once its answers are right."""
     batch_size: int = 32
-    """Sequences an update."""
+    """Sequences per update."""
     learning_rate: float = 0.01
-    """Adam's."""
+    """Learning rate of Adam."""
     open_gates: bool = True
-    """Start the gates that keep at a bias of log(delay), in cells that have such gates."""
+    """Start gates that keep the state, such as an LSTM's forget gate, at a bias of log(delay)."""
     seed: int = 1
     """Seed of the first net's weights and sequences."""
     out: Annotated[Path, arg(metavar="FIGURE")] = Path("memory")
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
-    """Replace them where they exist."""
+    """Replace existing files."""
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -107,9 +108,9 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _check(arguments: Arguments) -> None:
-    from unrolled.experiments.memory import TASKS
+    from unrolled.experiments.memory import MEMORY_TASKS
 
-    require_choice("task", arguments.task, tuple(TASKS))
+    require_choice("task", arguments.task, tuple(MEMORY_TASKS))
     for name in arguments.cells:
         if name != PREVIOUS_INPUT:
             find_cell(name)

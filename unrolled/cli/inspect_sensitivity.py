@@ -1,4 +1,4 @@
-"""`unrolled inspect sensitivity`."""
+"""The command `unrolled inspect sensitivity`."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Show how long the first input is felt: ∂h_t/∂x_1 over time, of a tanh net and of an LSTM with gates set by hand.
+    """Show how long the first input has an effect: ∂h_t/∂x_1 over time in a tanh net and an LSTM, set by hand.
 
-    With RUN, also layer by layer of a trained language model, beside the same model before training (Graves 2012,
-    figure 4.4).
+    With RUN, also show it for each layer of a trained language model, next to the same model before training (Graves
+    2012, figure 4.4).
     """
 
     run: Annotated[str | None, Positional, arg(metavar="RUN")] = None
     """Run directory of a language model."""
-    gates: tuple[str, ...] = ("i", "f", "f", "fo", "f", "fo", "f", "f", "", "o")
-    """Open gates of each step: i writes, f keeps, o shows; - for none."""
+    gates: Annotated[tuple[str, ...], arg(metavar="GATES...")] = ("i", "f", "f", "fo", "f", "fo", "f", "f", "", "o")
+    """Open gates of the LSTM at each step: i writes, f keeps, o shows; -: none."""
     length: int = 40
-    """Tokens that RUN reads."""
+    """Number of tokens that RUN reads."""
     text: Annotated[str | None, arg(metavar="FILE")] = None
-    """Text for RUN to read (what its training held out)."""
+    """Text for RUN to read (default: the text that its training held out)."""
     checkpoint: Which = "best"
-    """Which weights of RUN."""
+    """Weights of RUN to use."""
     out: Annotated[Path, arg(metavar="FIGURE")] = Path("sensitivity")
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
-    """Replace them where they exist."""
+    """Replace existing files."""
     trust: Trust = False
 
 

@@ -1,4 +1,4 @@
-"""`unrolled inspect surface`."""
+"""The command `unrolled inspect surface`."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from unrolled.settings import require
 
 @dataclass(frozen=True)
 class Arguments:
-    """Draw the error surface of a one-unit recurrent net over (w, b), and descent over it, plain and clipped.
+    """Draw the error surface of a one-unit recurrent net over (w, b), and plain and clipped gradient descent over it.
 
-    h = w σ(h') + b, --steps times from 0.5; the error is (σ(h) - target)² (Pascanu et al. 2013, figure 6).
+    The net computes h = w σ(h') + b for --steps steps from h = 0.5; the error is (σ(h) - target)² (Pascanu et al. 2013,
+    figure 6).
     """
 
     steps: int = 50
-    """Steps of the net."""
+    """Number of steps of the net."""
     target: float = 0.7
-    """What it should say in the end."""
-    w: tuple[float, float] = (3.5, 6.5)
-    """From and to."""
-    b: tuple[float, float] = (-3.5, -1.5)
-    """From and to."""
-    start: tuple[float, float] = (5.0, -2.3)
-    """Where descent starts, w and b."""
+    """Target of the net's output σ(h) after the last step."""
+    w: Annotated[tuple[float, float], arg(metavar="LOW HIGH")] = (3.5, 6.5)
+    """Range of w."""
+    b: Annotated[tuple[float, float], arg(metavar="LOW HIGH")] = (-3.5, -1.5)
+    """Range of b."""
+    start: Annotated[tuple[float, float], arg(metavar="W B")] = (5.0, -2.3)
+    """Where both descents start."""
     learning_rate: float = 1.0
-    """Of both descents."""
+    """Learning rate of both descents."""
     clip_norm: float = 0.1
     """Norm to which the second descent rescales larger gradients."""
     updates: int = 50
@@ -42,7 +43,7 @@ class Arguments:
     out: Annotated[Path, arg(metavar="FIGURE")] = Path("surface")
     """Write FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
-    """Replace them where they exist."""
+    """Replace existing files."""
 
 
 def main(words: Sequence[str], prog: str) -> int:

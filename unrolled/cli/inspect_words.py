@@ -1,4 +1,4 @@
-"""`unrolled inspect words`."""
+"""The command `unrolled inspect words`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Look at word vectors: of a file in word2vec's or GloVe's text format, or of a language model's embedding.
+    """Examine word vectors from a file in word2vec's or GloVe's text format, or from a language model's embedding.
 
-    With neither --nearest, --analogy, --questions, --map nor --export it tells how many there are.
+    Without --nearest, --analogy, --questions, --map and --export, only the number of vectors is printed.
     """
 
     source: Annotated[str, Positional, arg(metavar="FILE-OR-RUN")]
@@ -32,21 +32,21 @@ class Arguments:
     nearest: Annotated[tuple[str, ...], arg(metavar="WORD...")] = ()
     """Show the words nearest to each of these, by cosine."""
     analogy: Annotated[tuple[str, ...], arg(metavar="A B C")] = ()
-    """Show what A - B + C is: king man woman."""
+    """Show the words nearest to A - B + C, for example king man woman."""
     questions: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Score the analogies of a file like word2vec's questions-words.txt."""
+    """Score the analogies in a file like word2vec's questions-words.txt."""
     map: Annotated[tuple[str, ...], arg(metavar="WORD...")] = ()
     """Draw these words in two dimensions (principal components)."""
     count: int = 8
-    """Words to show of each list."""
+    """Number of words to show in each list."""
     export: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Write the vectors as text, with word2vec's first line."""
+    """Write the vectors as text, with word2vec's header line."""
     checkpoint: Which = "best"
-    """Which weights of a run."""
+    """Weights of a run to use."""
     out: Annotated[Path, arg(metavar="FIGURE")] = Path("words")
     """Write the map as FIGURE.png and FIGURE.svg."""
     overwrite: bool = False
-    """Replace files where they exist."""
+    """Replace existing files."""
     trust: Trust = False
 
 

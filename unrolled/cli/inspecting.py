@@ -1,4 +1,4 @@
-"""What the `inspect` commands share: a run's model, the text to look at it on, and tables."""
+"""What the `inspect` commands share: loading a run's model, the text to examine it on, and tables."""
 
 from __future__ import annotations
 
@@ -25,25 +25,24 @@ from unrolled.training.checkpoint import Which
 
 
 def open_task(path: str | Path, checkpoint: Which = "best", trust: bool = False) -> LanguageTask:
-    """The language model of a run, with its weights, on the CPU."""
+    """Load the language model of a run, with its weights, on the CPU."""
     run = open_run(path)
     found = task_of(run)
     if not found.reads_text:
         raise RunError(
-            f"{run.path}: a {found.kind} run, not a language model run, whose text this looks at; of any run, "
-            "`unrolled inspect gradients` shows the gradient of its loss"
+            f"{run.path}: a {found.kind} run, not a language model run, which this command needs; "
+            "`unrolled inspect gradients` shows the gradient of the loss of any run"
         )
     return open_task_of(path, "cpu", checkpoint, LanguageTask, trust=trust)
 
 
 def held_out_tokens(task: LanguageTask, limit: int) -> np.ndarray:
-    """The first `limit` characters, as tokens, that the run was not trained on: of its test part, or else its
-    validation part."""
+    """Return the first `limit` characters of the run's test part, or else of its validation part, as tokens."""
     split = task.split()
     tokens = split.test if len(split.test) else split.validation
     if not len(tokens):
         raise ConfigurationError(f"{task.run.path}: no text was held out (--val-fraction 0); give --text FILE")
-    # A token is a character or more, but for bytes, of which a character may take four.
+    # A token has at least one character, except for bytes: a character may take four of them.
     tokens = np.asarray(tokens[: 4 * limit], dtype=np.int64)
     if task.config.text.level in ("char", "byte"):
         return tokens[: count_tokens(task, exact_text(task, tokens)[:limit])]
@@ -53,19 +52,19 @@ def held_out_tokens(task: LanguageTask, limit: int) -> np.ndarray:
 
 
 def exact_text(task: LanguageTask, tokens: np.ndarray) -> str:
-    """The text of a model of characters or bytes; a byte that is no character's is half of a surrogate pair."""
+    """Return the text of character or byte tokens. A byte of no character becomes half of a surrogate pair."""
     if task.config.text.level == "byte":
         return tokens.astype(np.uint8).tobytes().decode("utf-8", "surrogateescape")
     return task.vocabulary.decode(tokens)
 
 
 def count_tokens(task: LanguageTask, text: str) -> int:
-    """How many tokens such a text is made of."""
+    """Return how many character or byte tokens the text has."""
     return len(text.encode("utf-8", "surrogateescape")) if task.config.text.level == "byte" else len(text)
 
 
 def text_of(task: LanguageTask, file: str, limit: int) -> str:
-    """The first `limit` characters of `file`; what the vocabulary lacks is named."""
+    """Return the first `limit` characters of `file`. Print a note about what the vocabulary lacks."""
     parts, count = [], 0
     for block in read_text(find_sources([file], unpack=task.config.text.level != "byte")):
         parts.append(block)
@@ -79,9 +78,9 @@ def text_of(task: LanguageTask, file: str, limit: int) -> str:
 
 
 def tokens_for(task: LanguageTask, file: str | None, limit: int, at_least: int) -> np.ndarray:
-    """The first `limit` characters of `file`, or of the run's held-out text, as tokens, int64 `[N]`.
+    """Return the first `limit` characters of `file`, or of the run's held-out text, as tokens, int64 `[N]`.
 
-    DataError if there are fewer than `at_least` tokens.
+    Raise DataError if there are fewer than `at_least` tokens.
     """
     tokens = held_out_tokens(task, limit) if file is None else task.vocabulary.encode(text_of(task, file, limit))
     require_tokens(tokens, at_least)
@@ -90,11 +89,11 @@ def tokens_for(task: LanguageTask, file: str | None, limit: int, at_least: int) 
 
 def require_tokens(tokens: np.ndarray, at_least: int) -> None:
     if len(tokens) < at_least:
-        raise DataError(f"the text is too short to look at: {len(tokens)} tokens the run knows, {at_least} are needed")
+        raise DataError(f"the text is too short to examine: {len(tokens)} tokens that the run knows, {at_least} needed")
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; numbers to the right."""
+    """Print a table, with numbers aligned to the right."""
     table = Table(box=None, pad_edge=False)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -120,7 +119,7 @@ class LabelledText:
 def labelled_text(
     task: LanguageTask, file: str | None, language: str | None, limit: int, own: Sequence[str]
 ) -> LabelledText:
-    """The text to examine units on: `limit` characters at most of `file`, or of what the run's training held out."""
+    """Return the text to examine units on: at most `limit` characters of `file` or of the run's held-out text."""
     level = task.config.text.level
     if level not in ("char", "byte"):
         raise ConfigurationError(
@@ -133,7 +132,7 @@ def labelled_text(
     if file is None:
         tokens = held_out_tokens(task, limit)
         text = exact_text(task, tokens)
-        # What was held out begins anywhere, perhaps within a string: a lexer needs a place that is surely none.
+        # Held-out text may begin inside a string; a lexer must start at a place that is surely outside one.
         begin = re.search(r"^(?:import|from|class|def) ", text, re.MULTILINE) if language == "python" else None
         if begin:
             tokens, text = tokens[count_tokens(task, text[: begin.start()]) :], text[begin.start() :]
@@ -149,7 +148,7 @@ def labelled_text(
         if readable(name) != name:
             raise ConfigurationError(f"--hypothesis {name!r}: the name is not UTF-8 text")
         if name in {hypothesis.name for hypothesis in hypotheses}:
-            raise ConfigurationError(f"--hypothesis {name}: there is one of this name; choose another")
+            raise ConfigurationError(f"--hypothesis {name}: this name is already taken; choose another")
         make = of_function if re.fullmatch(r".+\.py:\w+", what) else of_pattern
         hypotheses.append(make(name, what, text))
     require_tokens(tokens, 200)

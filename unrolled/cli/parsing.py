@@ -1,4 +1,4 @@
-"""Arguments from dataclasses by tyro, its error boxes folded into one line."""
+"""Command-line arguments as dataclasses, parsed by tyro; its error boxes are folded into one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import dataclasses
 import io
 import os
 import re
-import sys
 import typing
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,7 +19,7 @@ from unrolled.errors import ConfigurationError
 
 Arguments = TypeVar("Arguments")
 
-#: tyro's wording, and what a person at a terminal needs of it.
+#: Patterns of tyro's messages, and what the user needs of each.
 _PLAINER = (
     (r"^Error parsing (\S+):", r"\1:"),
     (r"no type matching \S+ could be instantiated from \[(.*?)\]\. .*", r"cannot read \1"),
@@ -34,22 +33,26 @@ _PLAINER = (
 
 
 def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
-    """`words` as a `kind`; `default` replaces the class's own defaults. ConfigurationError on what it cannot read."""
+    """Parse `words` into a `kind`. `default` replaces the class's own defaults.
+
+    Raise ConfigurationError if the words cannot be parsed.
+    """
     words = _spelt_out(words)
     _check_words(words)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     start = tyro.MISSING_NONPROP if default is None else default
     said, names = io.StringIO(), _settings(kind)
+    shown = FlagWriter(names)
     try:
         with (
             contextlib.redirect_stderr(said),
-            contextlib.redirect_stdout(FlagWriter(names)),
+            contextlib.redirect_stdout(shown),
             _wide_terminal("-h" not in words and "--help" not in words),
         ):
             return tyro.cli(kind, prog=prog, args=words, config=config, default=start)
     except SystemExit as ending:
         if not ending.code:
-            sys.stdout.flush()
+            shown.finish()
             raise
         line = _in_one_line(said.getvalue(), prog)
         for section in _sections(kind):
@@ -58,7 +61,7 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Argum
 
 
 def _settings(kind: type) -> set[str]:
-    """The names of all settings in a dataclass and in those within it, and those that turn one off."""
+    """Return the names of all settings in a dataclass and in those within it, with the `no_` form of each."""
     sections, names = _sections(kind), set()
     for name in typing.get_type_hints(kind):
         names |= _settings(sections[name]) if name in sections else {name, f"no_{name}"}
@@ -66,13 +69,13 @@ def _settings(kind: type) -> set[str]:
 
 
 def _sections(kind: type) -> dict[str, type]:
-    """The fields of a dataclass that are dataclasses, each with its type."""
+    """Return the fields of a dataclass that are dataclasses, each with its type."""
     hints = typing.get_type_hints(kind)
     return {name: hint for name, hint in hints.items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)}
 
 
 def _spelt_out(words: Sequence[str]) -> list[str]:
-    """With a value after the one flag that has three: tyro has `--x` and `--no-x` for flags of two alone."""
+    """Add a value to --bidirectional, which has three; tyro offers `--x` and `--no-x` only for flags with two."""
     made: list[str] = []
     for word, following in pairwise([*words, ""]):
         flag = word == "--bidirectional" and following not in ("True", "False", "None")
@@ -81,7 +84,7 @@ def _spelt_out(words: Sequence[str]) -> list[str]:
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """ConfigurationError if --data is given twice, since the first would be lost, and if a path is empty."""
+    """Raise ConfigurationError if --data is given twice, because the first would be lost, or if a path is empty."""
     if sum(word.split("=")[0] == "--data" for word in words) > 1:
         raise ConfigurationError("--data is given twice; write all paths after one")
     given = [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]
@@ -92,7 +95,7 @@ def _check_words(words: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _wide_terminal(wide: bool):
-    """tyro wraps its messages to the terminal's width; a message to be read by program must not be wrapped."""
+    """Keep tyro from wrapping its messages to the terminal's width, because this module parses them."""
     before = os.environ.get("COLUMNS")
     if wide:
         os.environ["COLUMNS"] = "2000"
@@ -106,7 +109,7 @@ def _wide_terminal(wide: bool):
 
 
 def _in_one_line(box: str, prog: str) -> str:
-    """The message in tyro's box: its text up to the first rule, and the option it thinks was meant."""
+    """Return the text of tyro's box up to the first rule, and the option that it suggests, in one line."""
     rows = [row.strip("│| ") for row in box.splitlines()[1:]]  # without the title
     parts = " ".join("\n" if row and set(row) <= set("─-╰╯") else row for row in rows).strip().split("\n")
     text = parts[0].strip()

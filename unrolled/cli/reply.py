@@ -1,4 +1,4 @@
-"""`unrolled reply RUN MESSAGE`."""
+"""The command `unrolled reply RUN MESSAGE`."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from unrolled.tasks.pairs import Which
 
 @dataclass(frozen=True)
 class Arguments:
-    """Suggest short answers to a mail, the most probable of the run's responses first, with their scores.
+    """Suggest short answers to a mail, with their scores. The run's most probable responses come first.
 
-    The score is the log-probability a token.
+    The score is the log-probability per token.
     """
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""
     message: Annotated[str, Positional, arg(metavar="MESSAGE")]
-    """The mail."""
+    """Text of the mail."""
     count: int = 3
-    """Answers to show."""
+    """Number of answers to show."""
     diversity: float = 1.0
-    """What a response loses for the words that it shares with one already shown; 0: nothing."""
+    """Penalty for the words that a response shares with one already shown; 0: none."""
     responses: Annotated[str, arg(metavar="FILE")] = ""
-    """Responses to choose from, one a line; none: all replies of the training pairs."""
+    """Responses to choose from, one per line (default: all replies of the training pairs)."""
     length_penalty: float = 1.0
-    """Exponent of the length that a log-probability is divided by."""
+    """Exponent of the length by which a log-probability is divided."""
     checkpoint: Which = "best"
-    """Which weights; average: the mean of the last validations'."""
+    """Weights to use; average: the mean of the weights at the last validations."""
     device: str = "cpu"
-    """cpu, cuda, mps."""
+    """Device: cpu, cuda or mps."""
     trust: Trust = False
 
 
@@ -64,7 +64,7 @@ def main(words: Sequence[str], prog: str) -> int:
     message = translator.beginning(arguments.message)
     if message != arguments.message:
         print(
-            f"unrolled: note: read the first {translator.longest} tokens of the mail, the most in training",
+            f"unrolled: note: read only the first {translator.longest} tokens of the mail, the longest in training",
             file=sys.stderr,
         )
     if note := unknown_note(translator.source.level, translator.source.unknown(message)):

@@ -1,4 +1,4 @@
-"""`unrolled rescore RUN...`."""
+"""The command `unrolled rescore RUN...`."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from unrolled.tasks.pairs import Which
 
 @dataclass(frozen=True)
 class Arguments:
-    """Rerank the outputs of another system; several runs are an ensemble.
+    """Rerank the outputs of another system. Several runs form an ensemble.
 
-    Prints the best of each list, one a line of the source; an empty line where a source has no list.
+    Print the best output of each list, one line for each line of the source. The line is empty if a source has no list.
     """
 
     runs: Annotated[tuple[str, ...], Positional, arg(metavar="RUN...")]
-    """Run directories, all trained on the same pairs."""
+    """Run directories; all runs were trained on the same pairs."""
     source: Annotated[str, arg(metavar="FILE")]
-    """The sentences that were translated, one a line."""
+    """The sentences that were translated, one per line."""
     n_best: Annotated[str, arg(metavar="FILE")]
-    """Lines `number ||| translation ||| score`, as `unrolled translate --n-best` and Moses write them."""
+    """Lines of the form `number ||| translation ||| score`, as `unrolled translate --n-best` and Moses write them."""
     weight: float = 0.5
-    """Share of these runs in the score, the rest being the list's own; 1: these runs alone."""
+    """Weight of these runs in the score; the rest is the weight of the list's own score. 1: these runs alone."""
     length_penalty: float = 1.0
-    """Exponent of the length that these runs' log-probability is divided by."""
+    """Exponent of the length by which these runs' log-probability is divided."""
     all: bool = False
-    """Print the lists in their new order, with the new scores."""
+    """Print the whole lists in their new order, with the new scores."""
     checkpoint: Which = "best"
-    """Which weights; average: the mean of the last validations'."""
+    """Weights to use; average: the mean of the weights at the last validations."""
     device: str = "cpu"
-    """cpu, cuda, mps."""
+    """Device: cpu, cuda or mps."""
     trust: Trust = False
 
 
@@ -72,12 +72,15 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _mixed(new: float, own: float, weight: float) -> float:
-    """The mean of two scores; one of weight 0 is not asked, as it may be -inf."""
+    """Return the weighted mean of two scores. A score of weight 0 is ignored, because it may be -inf."""
     return own if weight == 0 else new if weight == 1 else weight * new + (1 - weight) * own
 
 
 def read_lists(name: str, count: int, scored: bool) -> list[list[tuple[str, float]]]:
-    """`(translation, score)` for each of `count` sources; of several fields the last is the score, 0 where unscored."""
+    """Read the `(translation, score)` pairs of each of `count` sources. A line's last field is its score.
+
+    The score is 0 if the lists are not `scored`.
+    """
     lists: list[list[tuple[str, float]]] = [[] for _ in range(count)]
     for line_number, line in enumerate(open_lines(name), 1):
         if not line.strip():

@@ -1,4 +1,4 @@
-"""`unrolled runs DIR`."""
+"""The command `unrolled runs DIR`."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ Column = Literal[
 
 @dataclass(frozen=True)
 class Arguments:
-    """A table of the runs below a folder."""
+    """Show a table of the runs below a folder."""
 
     folder: Annotated[Path, Positional, arg(metavar="DIR")] = Path("runs")
-    """Folder to look in, at any depth."""
+    """Folder to search, at any depth."""
     sort: Column = "name"
-    """Column to sort by; what a run lacks comes last."""
+    """Column to sort by; runs without a value in it come last."""
     reverse: bool = False
-    """The largest first."""
+    """Put the largest value first."""
     json: bool = False
-    """Print one JSON object a run."""
+    """Print one JSON object per run."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run, as far as its files tell."""
+    """A run's row in the table, as far as the run's files contain it."""
 
     name: str
     task: str = ""
@@ -60,7 +60,7 @@ class Row:
     """The lowest validation loss, in nats."""
     best_step: int | None = None
     report: str = ""
-    """What `unrolled eval` said last."""
+    """The headline of the last `unrolled eval`."""
     changed: float = 0.0
     state: str = ""
 
@@ -94,14 +94,14 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _printable(cell: str) -> str:
-    """Names and settings of runs may come from others: they must not break lines or control the terminal."""
+    """Replace characters that break lines or control the terminal, because runs may come from other people."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in cell)
 
 
 def _find(folder: Path) -> Iterator[tuple[Path, OSError | None]]:
-    """The run directories below `folder`, itself included, and folders that cannot be listed, with the reason.
+    """Yield the run directories below `folder`, itself included, and the folders that cannot be listed, with why.
 
-    Nothing is looked for inside of a run.
+    Nothing inside a run is searched.
     """
     problems: list[OSError] = []
     for path, folders, files in os.walk(folder, onerror=problems.append):
@@ -121,13 +121,13 @@ def _unlisted(problems: list[OSError]) -> Iterator[tuple[Path, OSError]]:
 
 
 def _row(path: Path, folder: Path, error: OSError | None = None) -> Row:
-    """A run's row; if it cannot be read, one that says why, and leaves the others theirs."""
+    """Return a run's row. If the run cannot be read, the row says why, and the other rows are still shown."""
     name = str(path.relative_to(folder)) if path != folder else path.name or str(path)
     try:
         if error is not None:
             raise error
         row = _read(path, name)
-        _shown(row)  # a time or a number beyond all bounds
+        _shown(row)  # raises an error for a time or a number that is out of bounds
         return row
     except (RunError, *UNREADABLE) as problem:
         said = as_flags(problem) if isinstance(problem, RunError) else f"cannot be read ({one_line(problem)})"
@@ -135,11 +135,11 @@ def _row(path: Path, folder: Path, error: OSError | None = None) -> Row:
 
 
 def _changed(path: Path) -> float:
-    """When a file of the run was last written; 0 where nobody can tell."""
+    """Return when a file of the run was last written; 0 if that is unknown."""
     times = [0.0]
     with suppress(OSError):
         for child in path.iterdir():
-            with suppress(OSError):  # a process that trains, or clears up, has just removed it
+            with suppress(OSError):  # a process that trains or cleans up has just removed it
                 times.append(child.lstat().st_mtime)
     return max(times)
 
@@ -168,9 +168,9 @@ def _read(path: Path, name: str) -> Row:
 
 
 def _model(model: Any) -> tuple[str, str]:
-    """The cell, and the widths of the layers: an encoder's and a decoder's are one number, a language model's a list.
+    """Return the cell and the widths of the layers. An encoder-decoder has one number, a language model has a list.
 
-    Settings that somebody has edited need not make sense here: they are refused where the run is used.
+    Settings that somebody has edited may be invalid here; the commands that use the run refuse them.
     """
     if not isinstance(model, dict):
         return "", ""

@@ -1,4 +1,4 @@
-"""`unrolled sample RUN`."""
+"""The command `unrolled sample RUN`."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from unrolled.training.checkpoint import Which
 
 @dataclass(frozen=True)
 class Arguments:
-    """Generate text from a run's best checkpoint."""
+    """Generate text from a run."""
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""
     prime: str = ""
-    """Text to go on from, in any script."""
+    """Text to continue, in any script."""
     length: int = 1000
     """Tokens to generate: characters, words, bytes or BPE pieces, as the run was trained."""
     temperature: float = 0.8
-    """Below 1 safer, above 1 wilder; 0: always the most probable token."""
+    """Below 1 the text is safer, above 1 wilder; 0: always the most probable token."""
     top_k: int = 0
-    """Choose among the k most probable tokens; 0: among all."""
+    """Sample from the k most probable tokens; 0: from all."""
     top_p: float = 1.0
-    """Choose among the fewest tokens whose probabilities reach p together."""
+    """Nucleus sampling: sample from the fewest tokens whose probabilities sum to at least p."""
     seed: Annotated[int | None, arg(metavar="N")] = None
-    """The same seed gives the same text."""
+    """Random seed; the same seed gives the same text."""
     stop: str = ""
-    """End a text in front of this string."""
+    """End a text before this string."""
     count: int = 1
-    """Texts to generate, all at once."""
+    """Number of texts, generated as one batch."""
     checkpoint: Which = "best"
-    """Which weights."""
+    """Weights to use."""
     device: str = "cpu"
-    """cpu, cuda, mps."""
+    """Device: cpu, cuda or mps."""
     trust: Trust = False
 
 
@@ -68,7 +68,7 @@ def main(words: Sequence[str], prog: str) -> int:
             print(f"--- {k + 1} of {arguments.count} ---\n{text}")
         return 0
     try:
-        for (part,) in parts:  # one text is shown while it grows
+        for (part,) in parts:  # a single text is printed while it is generated
             print(part, end="", flush=True)
     except DecodingError:
         print()  # after the text so far

@@ -1,4 +1,4 @@
-"""`unrolled sweep DIR`."""
+"""The command `unrolled sweep DIR`."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train many models and tell which settings are best.
+    """Train many models and report the best settings.
 
-    Every trial is a run in DIR. Start the command several times, on one machine or on several that share DIR, and they
-    work at one study. Optuna chooses the settings, by the validation losses so far.
+    Every trial is a run in DIR. To share the work, start the same command several times, on one machine or on several
+    that share DIR. Optuna chooses the settings from the validation losses so far.
     """
 
     folder: Annotated[Path, Positional, arg(metavar="DIR")]
-    """Directory of the study; one that exists goes on."""
-    cells: tuple[str, ...] = ("lstm", "gru")
-    """Cells to compare; each gets as many trials."""
+    """Directory of the study; an existing study is continued."""
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...")] = ("lstm", "gru")
+    """Cells to compare. The trials are divided equally among them."""
     search: Annotated[tuple[str, ...], arg(metavar="NAME=VALUES...")] = ("learning_rate=0.0005:0.03:log",)
-    """Settings to look for: NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C."""
+    """Settings to search: NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C."""
     trials: int = 20
-    """Trials of the study, by all processes together."""
+    """Number of trials in the study, over all cells and processes."""
     task: str = "text"
-    """The name of a task, as `unrolled train` takes it; text: lm; arithmetic, xml: lm on synthetic text, after
-    Jozefowicz et al. 2015."""
+    """Task, by its name in `unrolled train`; text: the same as lm.
+    arithmetic, xml: lm on synthetic text, after Jozefowicz et al. 2015."""
     storage: Annotated[str | None, arg(metavar="URL")] = None
-    """Database of the study: postgresql://..., mysql://..., or a file on a shared disk (DIR/study.db)."""
+    """Database of the study: postgresql://..., mysql://..., or a file on a shared disk (default: DIR/study.db)."""
 
 
 def arguments(name: str, words: Sequence[str]) -> Any:
-    """The flags of `sweep`, with the settings of the task that the words name."""
+    """Return the flags of `sweep`, with the settings of the task that the words name."""
     return with_sections(find_info(_named_task(words)), Arguments, inspect.cleandoc(Arguments.__doc__ or ""))
 
 
@@ -70,7 +70,7 @@ def main(words: Sequence[str], prog: str) -> int:
     folder = given.folder
     if folder.is_dir() and any(folder.iterdir()) and not (folder / ".study").exists():
         raise RunError(f"{folder}: is not empty, and not a study; choose another directory")
-    # The runs in it are looked through when they are opened; Optuna's journal is locked by a link beside it.
+    # The runs in it are checked when they are opened. Optuna locks its journal with a link next to it.
     journal = Path(given.storage).name + ".lock" if given.storage else None
     refuse_links(folder, to_write=True, deep=False, but=journal)
     base = task.Settings(**{name: getattr(given, name) for name in sections(task.Settings)})
@@ -93,12 +93,12 @@ def main(words: Sequence[str], prog: str) -> int:
     finished = sweep.run(lambda said: console.print(as_flags(said) if isinstance(said, UnrolledError) else said))
     _show(sweep, console)
     if not finished:
-        console.print(f"interrupted; the same command goes on with {folder}")
+        console.print(f"interrupted; run the same command again to continue {folder}")
     return 0 if finished else 130
 
 
 def _named_task(words: Sequence[str]) -> str:
-    """The task that the words of the command line name."""
+    """Return the task that the command line names."""
     given = [*(pair[1] for pair in pairwise(words) if pair[0] == "--task")]
     given += [word.partition("=")[2] for word in words if word.startswith("--task=")]
     name = given[-1] if given else "text"

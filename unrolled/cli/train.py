@@ -1,4 +1,4 @@
-"""`unrolled train NAME`, for every task: a new run or one to go on with, by one process or several."""
+"""The command `unrolled train NAME` of every task: train a new run or resume one, in one or several processes."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ _LIMITS = ("epochs", "max_steps", "max_time")
 
 @dataclass(frozen=True)
 class RunArguments:
-    """The flags of every such command that are no settings."""
+    """The flags of every training command that are not settings."""
 
     out: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Directory of the new run (runs/NAME-1, or the next free number)."""
+    """Directory of the new run (default: runs/NAME-1, or the next free number)."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Go on with this run, exactly where it stopped; limits and learning rate may be changed."""
+    """Resume this run exactly where it stopped; its limits and learning rate may be changed."""
     trust: Trust = False
     init_from: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Start from this run's weights, with its model's settings: a new run, on new data, with a new optimiser. Tokens
-    that RUN does not know start fresh."""
+    """Start a new run from this run's weights and model settings, on new data and with a new optimiser.
+    Tokens that RUN does not know start from fresh weights."""
     init_checkpoint: Which = "best"
-    """Which weights `init_from` takes."""
+    """Weights that `init_from` takes."""
 
 
 def main(words: Sequence[str], prog: str) -> int:
-    """Train a new run or resume one; returns the exit code."""
+    """Train a new run or resume one. Return the exit code."""
     return Training(find_info(prog.split()[-1])).main(words, prog)
 
 
 def with_sections(task: type[TaskInfo], base: type, description: str) -> Any:
-    """The flags of `base`, and those of the sections of a task's settings."""
+    """Return a dataclass of the flags of `base` and those of the sections of a task's settings."""
     parts = [
         (name, type(value), field(default_factory=partial(dataclasses.replace, value)))
         for name, value in sections(task.Settings).items()
@@ -69,7 +69,7 @@ def with_sections(task: type[TaskInfo], base: type, description: str) -> Any:
 
 
 def arguments(name: str, words: Sequence[str]) -> Any:
-    """The flags of `train NAME`."""
+    """Return the flags of `train NAME`."""
     return Training(find_info(name.split()[-1])).kind
 
 
@@ -83,7 +83,7 @@ class Training:
 
     @property
     def task(self) -> type[Task]:
-        """The task itself, which is imported once the flags are read."""
+        """The task itself, which is imported after the flags are read."""
         return find_task(self.info.name)
 
     def main(self, words: Sequence[str], prog: str) -> int:
@@ -98,7 +98,7 @@ class Training:
             if arguments.trust and arguments.init_from is None:
                 raise ConfigurationError("--trust is about an existing run: give it with --resume or --init-from")
             processes = join(find_device(arguments.training.device), arguments.training.precision)
-            created: list[Task] = []  # in the first process, which need not open it again
+            created: list[Task] = []  # set in the first process, which need not open the run again
 
             def create() -> Path:
                 created.append(self._create(arguments, console))
@@ -110,7 +110,7 @@ class Training:
         run, _ = Run.read(arguments.resume)
         config = self._renewed(run, arguments, words, prog)
         processes = join(find_device(config.training.device), config.training.precision)
-        processes.on_main(lambda: open_run(run.path) and None)  # which brings one of an older format up to date
+        processes.on_main(lambda: open_run(run.path) and None)  # converts a run of an older format
         with run.locked() if processes.is_main else nullcontext():
             if arguments.trust:
                 processes.on_main(partial(trust_cells, run))
@@ -121,12 +121,12 @@ class Training:
             return self._train(task, processes, console, resume=True)
 
     def _joined(self, run: Run) -> Task:
-        """A run's task in another process than the first, which has decided for all that its cell may be run."""
+        """Return a run's task in another process than the first, which has decided for all that its cell may run."""
         trust_cells(run, keep=False)
         return self.task(run)
 
     def _read(self, words: Sequence[str], prog: str) -> Any:
-        """The flags; what --init-from asks for comes from that run's settings where it is not given."""
+        """Return the flags. What --init-from inherits comes from that run's settings unless a flag gives it."""
         path = None if {"-h", "--help"} & set(words) else _value_of("--init-from", words)
         if not path:
             arguments: Any = parse(self.kind, words, prog)
@@ -181,7 +181,7 @@ class Training:
         return task
 
     def _renewed(self, run: Run, arguments: Any, words: Sequence[str], prog: str) -> Any:
-        """The run's settings, changed by the flags that were given with --resume and may change them."""
+        """Return the run's settings, changed by the flags given with --resume; raise an error for one that is fixed."""
         if arguments.out is not None:
             raise ConfigurationError("--resume goes on in its own directory; leave out --out")
         if run.task != self.info.kind:
@@ -202,10 +202,10 @@ class Training:
     def _train(self, task: Task, processes: Processes, console: Console, resume: bool) -> int:
         from unrolled.training import Trainer
 
-        goes_on = resume or task.run.origin is not None  # whose first weights are a checkpoint
+        goes_on = resume or task.run.origin is not None  # a run with an origin has its first weights as a checkpoint
         trainer = Trainer(task, task.config.training, task.run, console, goes_on, processes)
         if processes.is_main:
-            if resume:  # now that it is sure to go on
+            if resume:  # written only now, because the run is sure to resume
                 task.run.write_config(task.run.config)
                 task.keep_counts()
             _introduce(task, trainer, console, resume)
@@ -243,7 +243,7 @@ def _introduce(task: Task, trainer: Trainer, console: Console, resume: bool) -> 
 
 
 def _value_of(option: str, words: Sequence[str]) -> str | None:
-    """What stands after an option among the words of a command line, the last time; None if it is not there."""
+    """Return the last value given to an option on the command line; None if there is none."""
     found = None
     for word, following in pairwise([*words, "--"]):
         name, equals, value = word.partition("=")
@@ -253,7 +253,7 @@ def _value_of(option: str, words: Sequence[str]) -> str | None:
 
 
 def _typed(name: str, value: Any) -> str:
-    """A setting as it is typed."""
+    """Return a setting as the user types it."""
     if isinstance(value, bool):
         return flag(name if value else f"no_{name}")
     if value is None:

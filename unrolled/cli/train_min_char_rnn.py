@@ -1,4 +1,4 @@
-"""`unrolled train min-char-rnn FILE`."""
+"""The command `unrolled train min-char-rnn FILE`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Arguments:
     """Train the lectures' 112-line model with the lectures' settings, on one file of text."""
 
     file: Annotated[str, Positional, arg(metavar="FILE")]
-    """Text to learn."""
+    """Text to train on."""
     iterations: int = 10_000
-    """Updates of 25 characters each."""
+    """Number of updates, of 25 characters each."""
     sample_every: int = 1000
     """Iterations between two samples of 200 characters (the lectures: 100)."""
     seed: int = 1
     """Seed of the weights and the samples."""
     out: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Directory of the new run (runs/NAME-1, or the next free number)."""
+    """Directory of the new run (default: runs/NAME-1, or the next free number)."""
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -78,6 +78,6 @@ def main(words: Sequence[str], prog: str) -> int:
     Checkpoints(task.run).save(task.model, {"step": done}, best=True)
     draw_loss(task.run)
     console.print(f"{'interrupted' if interrupt.requested else 'finished'} after {done:,} iterations")
-    console.print(f"smoothed loss {at.smooth_loss:.4f} ({at.smooth_loss / STEPS:.4f} nats a character)")
+    console.print(f"smoothed loss {at.smooth_loss:.4f} ({at.smooth_loss / STEPS:.4f} nats per character)")
     console.print(f"sample unrolled sample {quote(str(path))}")
     return 130 if interrupt.requested else 0

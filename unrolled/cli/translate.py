@@ -1,4 +1,4 @@
-"""`unrolled translate RUN...`."""
+"""The command `unrolled translate RUN...`."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ from unrolled.tasks.pairs import Which
 if TYPE_CHECKING:
     from unrolled.tasks.translator import SearchTree, Translator
 
-#: Lines read before the first is translated, from a file; a person at a terminal is answered at once.
+#: Lines of a file to read before the first is translated. At a terminal, each line is translated at once.
 BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Translate lines, one output line for each; several runs are an ensemble.
+    """Translate lines, with one output line for each. Several runs form an ensemble.
 
-    With --n-best, lines of the form `number ||| translation ||| score`, the number counting input lines from 0.
+    With --n-best, print lines of the form `number ||| translation ||| score`; the number counts input lines from 0.
     """
 
     runs: Annotated[tuple[str, ...], Positional, arg(metavar="RUN...")]
-    """Run directories, all trained on the same pairs."""
+    """Run directories; all runs were trained on the same pairs."""
     source: Annotated[str, arg(metavar="FILE")] = "-"
-    """Sentences, one a line, plain or gzip; -: standard input."""
+    """Sentences, one per line, plain or gzip; -: standard input."""
     beam: int = 5
-    """Hypotheses kept a step; 1: argmax."""
+    """Hypotheses kept at each step; 1: greedy search (argmax)."""
     n_best: int = 0
-    """Print so many translations of each line, with scores; 0: the best alone, without."""
+    """Print this many translations of each line, with scores; 0: print only the best, without its score."""
     length_penalty: float = 1.0
-    """Exponent of the length that a log-probability is divided by; 0: none, short outputs win."""
+    """Exponent of the length by which a log-probability is divided; 0: no division, so short outputs win."""
     min_length: int = 0
-    """Fewest tokens of an output."""
+    """Minimum number of tokens in an output."""
     no_repeat: int = 0
-    """No sequence of so many tokens occurs twice in an output; 0: anything may."""
+    """Let no sequence of this many tokens occur twice in an output; 0: no limit."""
     diversity: float = 0.0
-    """What a token loses for each choice of it by a group before; above 0 the beam is searched in --groups."""
+    """Penalty of a token for each time an earlier group chose it; above 0, the beam is searched in --groups."""
     groups: Annotated[int | None, arg(metavar="N")] = None
-    """Parts of the beam that shun one another's choices (as many as the beam has hypotheses)."""
+    """Number of groups in the beam that avoid each other's choices (default: one per hypothesis)."""
     tree: Annotated[Path | None, arg(metavar="OUT")] = None
-    """Write the search for the first line as a tree: OUT.json, or a picture, OUT.svg."""
+    """Write the search tree of the first line, as data (OUT.json) or as a picture (OUT.svg)."""
     mean: Literal["probabilities", "log-probabilities"] = "probabilities"
     """What an ensemble averages."""
     checkpoint: Which = "best"
-    """Which weights; average: the mean of the last validations'."""
+    """Weights to use; average: the mean of the weights at the last validations."""
     device: str = "cpu"
-    """cpu, cuda, mps."""
+    """Device: cpu, cuda or mps."""
     trust: Trust = False
 
 
@@ -79,7 +79,7 @@ def main(words: Sequence[str], prog: str) -> int:
     if arguments.tree is not None and arguments.tree.suffix not in (".json", ".svg"):
         raise ConfigurationError(f"--tree {arguments.tree}: the name must end in .json or .svg")
     if arguments.tree is not None and arguments.tree.exists():
-        raise ConfigurationError(f"--tree {arguments.tree}: is there already; name another file, or remove it")
+        raise ConfigurationError(f"--tree {arguments.tree}: already exists; name another file, or remove it")
     translator = open_translator(
         arguments.runs, arguments.checkpoint, arguments.device, arguments.mean, arguments.trust
     )
@@ -99,7 +99,7 @@ def main(words: Sequence[str], prog: str) -> int:
             for line, found in zip(block, translated, strict=True):
                 if arguments.n_best:
                     for one in found:
-                        text = one.text.replace("|||", "| | |")  # what stands between the fields
+                        text = one.text.replace("|||", "| | |")  # ||| separates the fields
                         print(f"{seen.lines} ||| {text} ||| {one.score:.6f}")
                 else:
                     print(found[0].text)
@@ -113,11 +113,11 @@ def main(words: Sequence[str], prog: str) -> int:
 
 @contextmanager
 def _status(hidden: bool) -> Iterator[Callable[[str], None]]:
-    """A line on a terminal that says what is done; `hidden` where the outputs themselves are seen there."""
+    """Show on a terminal what is being done; `hidden` if the outputs themselves are shown there."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
-    # A status of rich's would take the outputs for its own, and write them to the terminal.
+    # rich's own status would capture the outputs and write them to the terminal.
     options: dict[str, Any] = {"redirect_stdout": False, "redirect_stderr": False, "transient": True}
     columns = SpinnerColumn(), TextColumn("{task.description}")
     console = Console(stderr=True)
@@ -128,7 +128,7 @@ def _status(hidden: bool) -> Iterator[Callable[[str], None]]:
 
 @dataclass
 class _Seen:
-    """How many lines were translated, and what a person should know of them."""
+    """How many lines were translated, and what the user should know about them."""
 
     lines: int = 0
     long: list[int] = field(default_factory=list)
@@ -147,7 +147,7 @@ class _Seen:
             more = f" and {len(self.long) - 10} more" if len(self.long) > 10 else ""
             which = ", ".join(f"{number:,}" for number in self.long[:10])
             print(
-                f"unrolled: note: translated in pieces of {translator.longest} tokens, the most in training: "
+                f"unrolled: note: translated in pieces of {translator.longest} tokens, the longest in training: "
                 f"line {which}{more}",
                 file=sys.stderr,
             )
@@ -168,7 +168,7 @@ def _write_tree(tree: SearchTree, path: Path) -> None:
 def open_translator(
     runs: Sequence[str], checkpoint: Which, device: str, mean: str = "probabilities", trust: bool = False
 ) -> Translator:
-    """The runs, loaded, as one translator."""
+    """Load the runs as one translator."""
     from unrolled.tasks.translation import TranslationTask
     from unrolled.tasks.translator import Translator
 

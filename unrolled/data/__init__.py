@@ -1,6 +1,6 @@
-"""Text in, token numbers out: sources, vocabularies, memory-mapped token files, streams and sentence pairs.
+"""Data: text sources, vocabularies, memory-mapped token files, token streams and sentence pairs.
 
-The names below are imported when they are first used, so that the names of the levels need no NumPy.
+The names below are imported when they are first used, so that reading `LEVELS` does not import NumPy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an update is computed from: rows that can be shared among processes, read in parts, and cut in time."""
+"""Batches: the data of one update, whose rows can be shared among processes, read in parts, and cut in time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ B = TypeVar("B", bound="Batch")
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors that have an axis for the rows in common, as the fields of a dataclass.
+    """A dataclass of tensors that share an axis for the rows of a batch.
 
-    A subclass names its tensors, one of them `targets`, and in `axes` the axis of the rows where it is not 1:
+    A subclass declares its tensors, one of them `targets`. `axes` gives the row axis of a tensor where it is not 1:
 
         @dataclass(frozen=True)
         class Words(Batch):
@@ -27,16 +27,16 @@ class Batch:
             targets: Tensor         # [B]
             axes = {"lengths": 0, "targets": 0}
 
-    Targets below 0 are padding: they are not counted, and the loss must leave them out.
-    Data of another form overrides `size`, `rows`, `uncounted`, `to` and `count`.
+    Targets below 0 are padding: they are not counted, and the loss must ignore them.
+    A batch that does not consist of such tensors overrides `size`, `rows`, `uncounted`, `to` and `count`.
     """
 
-    #: The axis of the rows, of the tensors where it is not 1.
+    #: The row axis of each tensor for which it is not 1.
     axes: ClassVar[dict[str, int]] = {}
 
     @property
     def carries(self) -> bool:
-        """Whether the state after the last step belongs to the first step of the next batch."""
+        """Whether the state after the last step is the first state of the next batch."""
         return False
 
     @property
@@ -50,25 +50,26 @@ class Batch:
         return self._targets.size(self.axes.get("targets", 1))
 
     def rows(self, first: int, end: int) -> Self:
-        """The rows from `first` to `end`."""
+        """Return the rows from `first` up to, but not including, `end`."""
         return self._each(lambda name, value: value.narrow(self.axes.get(name, 1), first, end - first))
 
     def uncounted(self) -> Self:
-        """The same with no target that is counted."""
+        """Return the same batch with all targets set to padding."""
         return dataclasses.replace(self, targets=torch.full_like(self._targets, -1))  # type: ignore[call-arg]
 
     def to(self, device: torch.device | str) -> Self:
-        """The same on a device."""
+        """Return the same batch on a device."""
         return self._each(lambda name, value: value.to(device))
 
     def steps(self) -> Sequence[Self]:
-        """The batch cut in time: gradients do not flow from one part to the part before, the state does."""
+        """Return the batch cut into parts in time. The state flows from part to part; gradients do not flow back."""
         return (self,)
 
     def share(self, rank: int, size: int) -> Self:
-        """The rows of process `rank` of `size`; a row that is not counted if there is none for it.
+        """Return the rows of process `rank` of `size` processes.
 
-        Each process must have something to read, since they wait for each other.
+        If there is no row for it, it gets one row that is not counted: processes wait for each other, so each of them
+        must run the model.
         """
         if size == 1:
             return self
@@ -76,7 +77,7 @@ class Batch:
         return self.rows(first, end) if end > first else self.rows(0, 1).uncounted()
 
     def parts(self, count: int) -> list[tuple[int, int, Self]]:
-        """At most `count` parts with the rows from `first` to `end`, as `(first, end, part)`."""
+        """Split the batch into at most `count` parts `(first, end, part)`, where `part` is `rows(first, end)`."""
         if count == 1:
             return [(0, self.size, self)]
         bounds = [*range(0, self.size, -(-self.size // count)), self.size]
@@ -97,7 +98,7 @@ class Batch:
 
 
 class BatchList(list[B]):
-    """The batches of one pass over the data, where all of them fit into memory."""
+    """The batches of one pass over the data, all of them in memory."""
 
     def batch(self, number: int) -> B:
         return self[number]
@@ -105,7 +106,7 @@ class BatchList(list[B]):
 
 @dataclass(frozen=True)
 class Pair(Batch):
-    """Inputs and targets, `[T, B]`; the two may differ in T."""
+    """Inputs and targets, `[T, B]`. T may differ between the two."""
 
     inputs: Tensor
     targets: Tensor
@@ -113,10 +114,10 @@ class Pair(Batch):
 
 @dataclass(frozen=True)
 class Stretch(Pair):
-    """The next steps of streams of text: inputs and targets, `[T, B]`.
+    """The next steps of parallel streams of text: inputs and targets, `[T, B]`.
 
-    backward_length: steps that gradients flow back, at most; 0: over all.
-    carry_state: whether the state goes on to the next stretch.
+    backward_length: the most steps that gradients flow back; 0 means all steps.
+    carry_state: whether the state is carried to the next stretch.
     """
 
     backward_length: int = 0

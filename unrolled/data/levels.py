@@ -1,4 +1,4 @@
-"""The levels of text that a vocabulary can have, by name."""
+"""The levels of text that a vocabulary can work at, by name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The one way in which text is read: UTF-8 with or without a byte order mark, plain or gzip, in lines.
+"""Reading of text in lines: UTF-8 with or without a byte order mark, plain or gzip.
 
-A line ends at `\\n` or `\\r\\n`, and nowhere else: not at U+2028, U+0085, a form feed or a lone `\\r`, so that line
-numbers agree with those of other tools. A byte order mark at the very start is passed over; elsewhere it is text.
+A line ends at `\\n` or `\\r\\n` only, and not at U+2028, U+0085, a form feed or a lone `\\r`. So line numbers agree
+with those of other tools. A byte order mark at the start of a file is skipped; elsewhere it is text.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def open_lines(name: str | Path, advice: str = "") -> Iterator[str]:
-    """The lines of a text file, or of standard input where `name` is "-", without their ends.
+    """Yield the lines of a text file, or of standard input if `name` is "-", without their line ends.
 
-    DataError, with the line, where the file cannot be read or is not UTF-8; `advice` stands after the latter.
+    Raises DataError, with the line number, if the file cannot be read or is not UTF-8. `advice` is appended to the
+    error about UTF-8.
     """
-    number, said = 0, "standard input" if name == "-" else name
+    number, source = 0, "standard input" if name == "-" else name
     try:
         with _open(name) as file:
             for line in _byte_lines(file, str(name)):
@@ -38,11 +39,11 @@ def open_lines(name: str | Path, advice: str = "") -> Iterator[str]:
                 yield line[: -2 if line.endswith(b"\r\n") else -1 if line.endswith(b"\n") else None].decode()
     except UnicodeDecodeError as error:
         where = f"(byte {error.start + 1:,} of the line)"
-        raise DataError(f"{said}: line {number:,} is not UTF-8 text {where}{advice}") from error
+        raise DataError(f"{source}: line {number:,} is not UTF-8 text {where}{advice}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{said}: cannot be read after line {number:,}: a damaged gzip file ({error})") from error
+        raise DataError(f"{source}: cannot be read after line {number:,}: a damaged gzip file ({error})") from error
     except OSError as error:
-        raise DataError(f"{said}: {error.strerror or error}") from error
+        raise DataError(f"{source}: {error.strerror or error}") from error
 
 
 def _open(name: str | Path) -> IO[bytes]:
@@ -51,29 +52,29 @@ def _open(name: str | Path) -> IO[bytes]:
     if sys.stdin is None:
         raise DataError("standard input is closed: pipe text into it, or name a file")
     if sys.stdin.closed:
-        raise DataError("standard input can be read only once: name a file for all the rest")
+        raise DataError("standard input can be read only once: name a file for each further input")
     raw: IO[bytes] | None = getattr(sys.stdin, "buffer", None)
     if raw is not None:
         return raw
-    with sys.stdin as replaced:  # by a program, with text of its own
+    with sys.stdin as replaced:  # a program has replaced standard input by a text stream
         return io.BytesIO(replaced.read().encode("utf-8", "surrogatepass"))
 
 
 def _byte_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
-    """The lines with their ends, unpacked, without the mark."""
-    # By the line, not the block: somebody may be typing, and a pipe cannot be read twice.
+    """Return the lines with their line ends, unpacked and without the byte order mark."""
+    # Read a line, not a block: a user may be typing, and a pipe cannot be read twice.
     first = file.readline()
-    if first.startswith(GZIP):  # never UTF-8
+    if first.startswith(GZIP):  # UTF-8 text never begins with these bytes
         file = cast(IO[bytes], gzip.GzipFile(fileobj=cast(Any, _Rejoined(first, file))))
         first = file.readline()
     elif first and name.endswith(".gz"):
-        raise DataError(f"{name}: cannot be read: it is called .gz, and is no gzip file")
+        raise DataError(f"{name}: cannot be read: it is called .gz, and is no gzip file; rename it")
     first = first.removeprefix(BYTE_ORDER_MARK)
     return chain([first], file) if first else iter(file)
 
 
 class _Rejoined:
-    """A stream whose beginning was already read."""
+    """A stream that first returns the bytes `head`, which were already read from it."""
 
     def __init__(self, head: bytes, rest: IO[bytes]) -> None:
         self._head, self._rest = head, rest
@@ -86,19 +87,20 @@ class _Rejoined:
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a text with their ends, as `open_lines` knows them."""
+    """Return the lines of a text with their line ends, split at the same places as in `open_lines`."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def split_blanks(line: str) -> list[str]:
-    """What stands between tabs or runs of spaces; other white space is part of a word."""
+    """Split a line at tabs and runs of spaces. Other white space is part of a word."""
     return list(filter(None, line.replace("\t", " ").split(" ")))
 
 
 def read_json(path: str | Path, of_pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """What a JSON file holds; `of_pairs` makes what stands for an object, of its pairs (a dict).
+    """Return the content of a JSON file. `of_pairs` builds the value of an object from its pairs, by default a dict.
 
-    DataError, with the line, if it cannot be read, is not JSON, or holds half a surrogate pair, which no text does.
+    Raises DataError, with the line number, if the file cannot be read, is not JSON, or holds half a surrogate pair,
+    which is not text.
     """
     text = "\n".join(open_lines(path))
     try:
@@ -107,7 +109,7 @@ def read_json(path: str | Path, of_pairs: Callable[[list[tuple[str, Any]]], Any]
             json.dumps(stored, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{path}: holds half a surrogate pair, {error.object[error.start]!r}, which is no text"
+            f"{path}: holds half a surrogate pair, {error.object[error.start]!r}, which is not text"
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from error
@@ -115,7 +117,7 @@ def read_json(path: str | Path, of_pairs: Callable[[list[tuple[str, Any]]], Any]
 
 
 def readable(text: str) -> str:
-    """`text` with � in place of what is no character: bytes that were not UTF-8, and halves of surrogate pairs."""
+    """Return `text` with � for each part that is not a character: bytes outside UTF-8, halves of surrogate pairs."""
     if _SURROGATES.search(text) is None:
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -1,4 +1,4 @@
-"""Mails and their answers: made ones, to learn smart reply from, and files of a person's own."""
+"""Mails and their replies for the smart reply task: synthetic ones, and those of a user's file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORDS = {
     "name": ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Hugo", "Iris", "Jonas"),
 }
 
-#: What people write about, and what they answer; a word of the mail may come again in the answer.
+#: Topics: sentences of mails, and the replies that fit them. A word of the mail may appear again in the reply.
 _TOPICS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (
         (
@@ -135,8 +135,8 @@ _GREETINGS = ("", "", "", "Hi, ", "Hello {name}, ", "Hi {name}, ", "Dear {name},
 _CLOSINGS = ("", "", "", " Thanks!", " Best, {name}", " {name}")
 
 
-def made_mails(count: int = 6000, seed: int = 1) -> tuple[list[str], list[str]]:
-    """Messages and replies, line by line, drawn from sentences with places for words."""
+def synthetic_mails(count: int = 6000, seed: int = 1) -> tuple[list[str], list[str]]:
+    """Draw synthetic messages and their replies: sentences of `_TOPICS` with random words in their placeholders."""
     generator = random.Random(seed)
     messages, replies = [], []
     for _ in range(count):
@@ -154,9 +154,9 @@ def made_mails(count: int = 6000, seed: int = 1) -> tuple[list[str], list[str]]:
 
 
 def read_mails(name: str) -> tuple[list[str], list[str]]:
-    """Messages and replies of a file: JSON lines with "message" and "reply", or two columns with a tab between.
+    """Read messages and replies from a file: JSON lines with "message" and "reply", or two columns separated by a tab.
 
-    DataError, with the line, where it is neither.
+    Raises DataError, with the line number, if a line is neither.
     """
     messages, replies = [], []
     for number, line in enumerate(open_lines(name), 1):
@@ -180,11 +180,11 @@ def _read_mail(line: str, where: str) -> tuple[str, str]:
         return pair
     columns = line.split("\t")
     if len(columns) != 2:
-        raise DataError(f"{where} has {len(columns) - 1} tabs; a message, one tab and a reply are needed, or JSON")
+        raise DataError(f"{where} has {len(columns) - 1} tabs: write a message, one tab and a reply, or JSON")
     return columns[0], columns[1]
 
 
 def overlap(one: str, other: str) -> float:
-    """The share of words that two texts have in common, of all words that either has."""
+    """Return the share of words that two texts have in common, among all words that either of them has."""
     first, second = (set(re.findall(r"\w+", text.lower())) for text in (one, other))
     return len(first & second) / max(1, len(first | second))

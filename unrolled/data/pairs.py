@@ -1,4 +1,4 @@
-"""Sentence pairs: two files whose lines belong together, as token numbers, in batches of similar length."""
+"""Sentence pairs from two files with corresponding lines, as token numbers, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from unrolled.data.lines import open_lines
 from unrolled.data.vocabulary import Vocabulary
 from unrolled.errors import DataError, RunError
 
-#: Stands after the end of a sentence, in batches and in targets.
+#: The value after the end of a sentence, in batches and in targets.
 PADDING = -1
 
 
 def read_line_pairs(source: str, target: str) -> tuple[list[str], list[str]]:
-    """Both files' lines; DataError if their numbers differ."""
+    """Return the lines of both files. Raises DataError if one file has more lines than the other."""
     pair = list(open_lines(source)), list(open_lines(target))
     if len(pair[0]) != len(pair[1]):
         raise DataError(
@@ -34,7 +34,7 @@ def read_line_pairs(source: str, target: str) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Sentences as token numbers: `tokens [N]`, all one after the other, and where each begins, `starts [count+1]`."""
+    """Sentences as token numbers: `tokens [N]` of all sentences, and where each begins and ends, `starts [count+1]`."""
 
     tokens: np.ndarray
     starts: np.ndarray
@@ -56,7 +56,7 @@ class Sentences:
         return np.diff(self.starts)
 
     def fit(self, size: int) -> bool:
-        """Whether these are whole sentences of a vocabulary of `size` tokens."""
+        """Return whether these are valid sentences over a vocabulary of `size` tokens."""
         ends = len(self.starts) > 0 and self.starts[0] == 0 and self.starts[-1] == len(self.tokens)
         known = not len(self.tokens) or (self.tokens.min() >= 0 and self.tokens.max() < size)
         return bool(ends and known and (self.lengths >= 0).all())
@@ -64,7 +64,7 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sentence k of `source` belongs to sentence k of `target`."""
+    """Sentence pairs: sentence k of `source` and sentence k of `target`."""
 
     source: Sentences
     target: Sentences
@@ -74,20 +74,23 @@ class Pairs:
 
 
 def encode_line(vocabulary: Vocabulary, line: str) -> np.ndarray:
-    """A sentence's tokens, int64 `[N]`. BPE reads a space in front, so that a word is the same word in any place."""
+    """Return a sentence's tokens, int64 `[N]`.
+
+    For BPE a space is added in front, so that the first word has the same tokens as in any other place.
+    """
     line = " ".join(line.split())
     return vocabulary.encode(" " + line if vocabulary.level == "bpe" and line else line)
 
 
 def decode_line(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
-    """The text of a sentence, on one line."""
+    """Return the text of a sentence, on one line."""
     return " ".join(vocabulary.decode(tokens).split())
 
 
 def encode_pairs(
     lines: tuple[Sequence[str], Sequence[str]], source: Vocabulary, target: Vocabulary, max_length: int
 ) -> Pairs:
-    """The pairs of two non-empty sentences of at most `max_length` tokens; the others are left out."""
+    """Encode the pairs of lines. A pair is left out if a sentence is empty or longer than `max_length` tokens."""
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     for one, other in zip(*lines, strict=True):
         pair = encode_line(source, one), encode_line(target, other)
@@ -97,7 +100,7 @@ def encode_pairs(
 
 
 def save_pairs(path: Path, parts: dict[str, Pairs]) -> None:
-    """Write named sets of pairs into one file."""
+    """Write named sets of pairs to one file."""
     arrays = {}
     for name, pairs in parts.items():
         for side in ("source", "target"):
@@ -107,7 +110,7 @@ def save_pairs(path: Path, parts: dict[str, Pairs]) -> None:
 
 
 def load_pairs(path: Path) -> dict[str, Pairs]:
-    """What `save_pairs` wrote; RunError if the file is missing or something else."""
+    """Read a file of `save_pairs`. Raises RunError if it is missing or is not such a file."""
     try:
         arrays = load_file(path)
         names = dict.fromkeys(key.split(".")[0] for key in arrays)
@@ -122,7 +125,7 @@ def load_pairs(path: Path) -> dict[str, Pairs]:
 
 
 def pad(sentences: Sequence[np.ndarray], end: int) -> Tensor:
-    """Sentences, each with `end` after it, as int64 `[T, B]`, with PADDING after that."""
+    """Return the sentences as int64 `[T, B]`. Each is followed by `end` and then by PADDING."""
     longest = max((len(sentence) for sentence in sentences), default=0) + 1
     batch = np.full((longest, len(sentences)), PADDING, dtype=np.int64)
     for column, sentence in enumerate(sentences):
@@ -132,12 +135,13 @@ def pad(sentences: Sequence[np.ndarray], end: int) -> Tensor:
 
 
 class PairBatches:
-    """One pass over `pairs` in batches of `batch_size`, of similar lengths within each, in an order drawn from `seed`.
+    """One pass over `pairs` in batches of `batch_size` pairs of similar length, in a random order given by `seed`.
 
-    `chunk(number)` is `(source [S, B], target [T, B])`, int64, each sentence with the end of its vocabulary
-    (`source_end`, `target_end`) and PADDING after it.
-    Pairs are shuffled, sorted by length within stretches of `bucket` batches, and the batches shuffled again: little
-    padding, and another order in every pass.
+    ends: the end tokens of the source and of the target vocabulary.
+    bucket: how many batches form a stretch. Pairs are shuffled, sorted by length within each stretch, and the batches
+        are shuffled again. So there is little padding, and each seed gives another order.
+
+    `chunk(number)` is `(source [S, B], target [T, B])`, int64. Each sentence is followed by its end token and PADDING.
     """
 
     def __init__(
@@ -150,7 +154,7 @@ class PairBatches:
         bucket: int = 50,
     ) -> None:
         if not len(pairs):
-            raise DataError("there is no sentence pair to learn from: every line is empty on one side, or too long")
+            raise DataError("there is no sentence pair to learn from: in each pair a line is empty or too long")
         self.pairs, self.ends = pairs, ends
         random = np.random.default_rng(list(seed))
         order = random.permutation(len(pairs))
@@ -175,5 +179,5 @@ class PairBatches:
         return source, target
 
     def batch(self, number: int) -> Pair:
-        """Batch `number`, as the training loop reads it."""
+        """Return batch `number` for the training loop."""
         return Pair(*self.chunk(number))

@@ -1,6 +1,6 @@
-"""Files as pieces that are read apart from each other: stretches of bytes that end where a line ends.
+"""Pieces of files that can be read independently: stretches of bytes that end at a line end.
 
-Raw text stays as it is, line ends and all, but for a byte order mark at the start of a file, which is passed over.
+Text is returned unchanged, including its line ends. Only a byte order mark at the start of a file is skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Piece:
     end: int
 
     def bytes(self) -> bytes:
-        """As they are, with the mark; DataError if the file cannot be read."""
+        """Return the bytes, including a byte order mark. Raises DataError if the file cannot be read."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.start)
@@ -33,7 +33,7 @@ class Piece:
             raise DataError(f"{self.path}: {error.strerror or error}") from error
 
     def text(self) -> str:
-        """Decoded as UTF-8; DataError, with file, position and line, where that is not what it is."""
+        """Return the text. Raises DataError, with file, position and line, if it is not UTF-8 text."""
         content = self.bytes()
         advice = "read it at level byte, or convert it to UTF-8"
         try:
@@ -45,7 +45,7 @@ class Piece:
         return text.removeprefix("\ufeff") if self.start == 0 else text
 
     def _where(self, place: int) -> str:
-        """A place in this piece as a place in the file."""
+        """Describe a place in this piece by its byte and line in the file."""
         line, left = 1, self.start + place
         with self.path.open("rb") as file:
             while block := file.read(min(left, BLOCK_BYTES)):
@@ -55,7 +55,7 @@ class Piece:
 
 
 def cut(files: Sequence[Path], size: int) -> Iterator[Piece]:
-    """The files as pieces of about `size` bytes, cut at line ends, so that no word is torn."""
+    """Yield the files as pieces of about `size` bytes, cut at line ends so that no word is split."""
     for path in files:
         try:
             with path.open("rb") as file:
@@ -69,8 +69,9 @@ def cut(files: Sequence[Path], size: int) -> Iterator[Piece]:
 
 
 def _line_end(file: IO[bytes], position: int, total: int, size: int) -> int:
-    """Where the line ends that `position - 1` belongs to; a line longer than several pieces is hardly words, and is cut
-    between two characters.
+    """Return the end of the line that holds the byte at `position - 1`.
+
+    A line much longer than a piece is hardly made of words. It is cut between two characters.
     """
     if position >= total:
         return total
@@ -89,6 +90,6 @@ def _line_end(file: IO[bytes], position: int, total: int, size: int) -> int:
 
 
 def read_text(files: Sequence[Path]) -> Iterator[str]:
-    """The files' text in blocks of about a megabyte; DataError if one is not UTF-8 text."""
+    """Yield the files' text in blocks of about a megabyte. Raises DataError if a file is not UTF-8 text."""
     for piece in cut(files, BLOCK_BYTES):
         yield piece.text()

@@ -1,4 +1,4 @@
-"""Where text comes from: files, folders, standard input, or the running Python's own standard library."""
+"""Sources of text: files, folders, standard input, or the running Python's standard library."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from typing import BinaryIO, cast
 from unrolled.data.lines import GZIP
 from unrolled.errors import DataError
 
-#: Parts of the standard library that are tables or tests, not code that a person would write.
+#: Folders of the standard library without typical code, such as tables and tests.
 _NOT_CODE = {"test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data", "site-packages", "dist-packages"}
 
 
 def find_sources(given: Sequence[str], glob: str | None = None, *, unpack: bool = True) -> list[Path]:
-    """The files that `given` names: files as they are, folders by `glob` (default: all but hidden ones), `-` for
-    standard input, and nothing at all for the default corpus. DataError if one is missing or matches nothing.
+    """Return the files that `given` names.
 
-    unpack: put what is packed by gzip into temporary files; without, it is bytes like any other.
+    given: files, folders, or "-" for standard input. If it is empty, the result is the default corpus.
+    glob: the pattern for files in a folder. Default: all files. Hidden files are never taken.
+    unpack: unpack gzip files into temporary files. If false, they are returned as they are.
+
+    Raises DataError if a path does not exist, or if a folder has no matching file.
     """
     if not given:
         return standard_library()
@@ -37,13 +40,13 @@ def find_sources(given: Sequence[str], glob: str | None = None, *, unpack: bool 
             raise DataError("the path of the text is empty")
         if name == "-":
             files.append(_spool_standard_input())
-        elif path.exists() and not path.is_file() and not path.is_dir():  # a pipe
+        elif path.exists() and not path.is_file() and not path.is_dir():  # for example a pipe
             with path.open("rb") as pipe:
                 files.append(_spool(pipe, path.name))
         elif path.is_dir():
             if glob and Path(glob).is_absolute():
-                said = f"`glob` {glob}: a pattern for names within {name}, not a path of its own"
-                raise DataError(said, setting="glob")
+                message = f"`glob` {glob}: a pattern for names within {name} is needed, not an absolute path"
+                raise DataError(message, setting="glob")
             found = sorted(p for p in path.rglob(glob or "*") if p.is_file() and not _hidden(p.relative_to(path)))
             if not found:
                 raise DataError(f"{name}: no file in this folder matches {glob or '*'!r}")
@@ -53,7 +56,7 @@ def find_sources(given: Sequence[str], glob: str | None = None, *, unpack: bool 
         else:
             raise DataError(f"{name}: no such file or folder")
     if all(path.is_file() and path.stat().st_size == 0 for path in files):
-        raise DataError(f"{', '.join(given)}: empty, there is nothing to learn from")
+        raise DataError(f"{', '.join(given)}: empty, so there is nothing to learn from; name a file with text")
     return [_unpacked(path) for path in files] if unpack else files
 
 
@@ -62,7 +65,7 @@ def _hidden(path: Path) -> bool:
 
 
 def _spool_standard_input() -> Path:
-    """Standard input is read once but needed twice (vocabulary, then tokens), so it goes to a temporary file."""
+    """Copy standard input to a temporary file, because it is needed twice (for the vocabulary, then for the tokens)."""
     if sys.stdin is None:
         raise DataError("standard input is closed: pipe text into it, or name a file")
     if sys.stdin.isatty():
@@ -93,7 +96,7 @@ def _spool(stream: BinaryIO, name: str) -> Path:
 
 
 def standard_library() -> list[Path]:
-    """Source files of the running Python's standard library, in an order that mixes the topics and never changes."""
+    """Return source files of the running Python's standard library, in a fixed order that mixes the topics."""
     root = Path(sysconfig.get_path("stdlib"))
     files: list[Path] = []
     for folder, folders, names in os.walk(root):
@@ -101,7 +104,7 @@ def standard_library() -> list[Path]:
         files += [Path(folder, name) for name in names if name.endswith(".py")]
     files = [path for path in files if path.stat().st_size and _is_text(path)]
     if not files:
-        raise DataError(f"{root}: this Python comes without its library's sources; name a file to learn")
+        raise DataError(f"{root}: this Python comes without its library's sources; name a file to learn from")
     return sorted(files, key=lambda p: hashlib.sha256(p.relative_to(root).as_posix().encode()).digest())
 
 

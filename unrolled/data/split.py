@@ -1,4 +1,4 @@
-"""A text in three parts: how many tokens to train on, to validate on and to test on."""
+"""The split of a text into three parts: for training, validation and testing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from unrolled.errors import ConfigurationError
 
 
 def split_lengths(count: int, validation: float, test: float) -> tuple[int, int, int]:
-    """The lengths of the three parts of `count` tokens; the last two are fractions, cut off its end.
+    """Return the lengths of the three parts of `count` tokens. The last two are fractions at the end of the text.
 
-    ConfigurationError if nothing would be left to train on.
+    Raises ConfigurationError if nothing is left to train on.
     """
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Token streams for truncated backpropagation: B contiguous stretches of the text, read in step, chunk by chunk."""
+"""Token streams for truncated backpropagation: B contiguous stretches of the text, read in parallel, by chunks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RELEASE_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class Split:
-    """The text in three contiguous parts, in this order."""
+    """The three contiguous parts of the text, in this order."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -27,13 +27,16 @@ class Split:
 
 
 def split_tokens(tokens: np.ndarray, validation: float, test: float) -> Split:
-    """Cut off the last fractions of the text; ConfigurationError if nothing would be left to train on."""
+    """Split the text: the fractions for validation and test are at its end.
+
+    Raises ConfigurationError if nothing is left to train on.
+    """
     first, second, _ = split_lengths(len(tokens), validation, test)
     return Split(tokens[:first], tokens[first : first + second], tokens[first + second :])
 
 
 def check_tokens(tokens: np.ndarray, limit: int) -> None:
-    """DataError if a token is none of a vocabulary of `limit`."""
+    """Raise DataError if a token is not below `limit`, the vocabulary's size."""
     highest = int(tokens.max(initial=0))
     if highest >= limit:
         raise DataError(f"the encoded text is damaged: token {highest} of a vocabulary of {limit}; start a new run")
@@ -42,9 +45,10 @@ def check_tokens(tokens: np.ndarray, limit: int) -> None:
 class Streams:
     """`tokens [N]` as `batch_size` contiguous streams, cut into chunks of `seq_length` steps.
 
-    Row t of chunk k is followed, in its stream, by row t+1, and the last row of chunk k by the first of chunk k+1: a
-    state carried from chunk to chunk sees the stream whole. `offset` skips that many tokens at the start. With
-    `limit`, a token that is not below it is a DataError. `backward_length` and `carry_state` are those of `Stretch`.
+    In each stream, row t of a chunk is followed by row t+1, and the last row of a chunk by the first row of the next.
+    So a state carried from chunk to chunk sees the whole stream. `offset` skips that many tokens at the start. `limit`
+    is the vocabulary's size: reading a token that is not below it raises DataError. `backward_length` and `carry_state`
+    are passed to `Stretch`.
     """
 
     def __init__(
@@ -76,11 +80,11 @@ class Streams:
         self._read = 0
 
     def __len__(self) -> int:
-        """Chunks in a pass; the last may be shorter."""
+        """Return the number of chunks in a pass. The last may be shorter."""
         return -(-self.stream_length // self.seq_length)
 
     def chunk(self, number: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, each int64 `[T, B]`; targets are the inputs one step later."""
+        """Return inputs and targets, each int64 `[T, B]`. The targets are the inputs one step later."""
         if not 0 <= number < len(self):
             raise IndexError(f"chunk {number} of {len(self)}")
         first = number * self.seq_length
@@ -94,12 +98,12 @@ class Streams:
         return both[:-1], both[1:]
 
     def batch(self, number: int) -> Stretch:
-        """Chunk `number`, as the training loop reads it."""
+        """Return chunk `number` for the training loop."""
         inputs, targets = self.chunk(number)
         return Stretch(inputs, targets, self._backward_length, self._carry_state)
 
     def _release(self, read: int) -> None:
-        """Let go, now and then, of the pages that were read: of a mapped file they would all stay in memory."""
+        """Release the pages of a mapped file that were read, from time to time. They would all stay in memory."""
         self._read += read
         if self._read > RELEASE_BYTES and hasattr(self._mapped, "madvise"):
             self._mapped.madvise(mmap.MADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""A text as a memory-mapped file of token numbers: any size of text in a small, fixed amount of memory."""
+"""Memory-mapped files of token numbers, so that a text of any size needs a small, fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from unrolled.data.words import WordVocabulary
 from unrolled.data.workers import DIGEST_BYTES, Job, Result, WorkerPool, characters, encode, encode_to_cache, words
 from unrolled.errors import CacheError, ConfigurationError, DataError, RunError
 
-#: Told what is being done, and what share of it is done.
+#: A function that is called with what is being done and with the share of it that is done.
 Progress = Callable[[str, float], None]
 DTYPES = ("uint8", "uint16", "uint32")
-#: What a process encodes at a time; up to `ALONE` such parts need no other processes.
+#: The size of the parts that a process encodes at a time. Up to `ALONE` parts need no other processes.
 PART_BYTES, ALONE = 4 << 20, 4
-#: Encoded parts beyond this are dropped from the cache, the longest unused first.
+#: The size limit of the cache of encoded parts. The least recently used parts are dropped first.
 CACHE_BYTES = 20 << 30
 
 
@@ -41,7 +41,10 @@ def build_vocabulary(
     min_count: int = 2,
     progress: Progress = lambda what, share: None,
 ) -> Vocabulary:
-    """Learn the vocabulary of `level` from the files: `size` bounds words and BPE, `min_count` drops rare words."""
+    """Learn the vocabulary of `level` from the files.
+
+    size: the most tokens of a word or BPE vocabulary. min_count: how often a word must occur to be in the vocabulary.
+    """
     if level == "char":
         return CharacterVocabulary(chain.from_iterable(_surveyed(characters, files, progress)))
     if level == "word":
@@ -53,7 +56,7 @@ def build_vocabulary(
 
 
 def learn_vocabulary(level: str, blocks: Blocks, *, size: int | None = None, min_count: int = 2) -> Vocabulary:
-    """As `build_vocabulary`, from text that is not a file."""
+    """Learn the vocabulary of `level` from blocks of text; see `build_vocabulary`."""
     if level == "char":
         return CharacterVocabulary.build(blocks)
     if level == "word":
@@ -66,7 +69,7 @@ def learn_vocabulary(level: str, blocks: Blocks, *, size: int | None = None, min
 
 
 def _surveyed(what: Callable[[Job], Result], files: Sequence[Path], progress: Progress) -> Iterator[Result]:
-    """`what` of every part of the files, by several processes where there are many."""
+    """Yield the result of `what` for every part of the files. Several processes compute it if there are many parts."""
     jobs = _jobs(files)
     if len(jobs) <= ALONE:
         yield from map(what, jobs)
@@ -78,7 +81,7 @@ def _surveyed(what: Callable[[Job], Result], files: Sequence[Path], progress: Pr
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
-    """Read what `Vocabulary.save` wrote; RunError if the file is missing or something else."""
+    """Read a file of `Vocabulary.save`. Raises RunError if it is missing or is not such a file."""
     try:
         state = read_json(path)
         return VOCABULARIES[state["level"]].from_state(state)
@@ -88,7 +91,7 @@ def load_vocabulary(path: Path) -> Vocabulary:
 
 @dataclass(frozen=True)
 class TokenFile:
-    """An encoded text: `path` holds `count` numbers of `dtype`; its description lies beside it as JSON."""
+    """An encoded text: `path` holds `count` numbers of `dtype`. A JSON file next to it holds its description."""
 
     path: Path
     dtype: str
@@ -104,7 +107,7 @@ class TokenFile:
 
     @classmethod
     def open(cls, path: Path) -> TokenFile:
-        """RunError if the file or its description is missing or damaged."""
+        """Open an encoded text. Raises RunError if the file or its description is missing or damaged."""
         description = path.with_suffix(".json")
         try:
             stored = read_json(description)
@@ -119,7 +122,7 @@ class TokenFile:
         return file
 
     def verify(self) -> None:
-        """RunError if the numbers are not those that were encoded."""
+        """Raise RunError if the file's content has changed since it was encoded."""
         if self.sha256:
             with self.path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != self.sha256:
@@ -129,10 +132,10 @@ class TokenFile:
 def encode_files(
     files: Sequence[Path], vocabulary: Vocabulary, path: Path, progress: Progress = lambda what, share: None
 ) -> TokenFile:
-    """Encode the files, one after the other, into `path`.
+    """Encode the files, one after another, into `path`.
 
-    A large text is encoded by several processes, and its parts are kept in the cache by their content: what was
-    interrupted goes on, and what was encoded once is not encoded again. RunError if `path` cannot be written.
+    Several processes encode a large text. Its encoded parts are cached by their content, so that an interrupted run
+    resumes and no part is encoded twice. Raises RunError if `path` cannot be written.
     """
     limit = len(vocabulary)
     dtype = next(name for name in DTYPES if limit <= 1 << 8 * np.dtype(name).itemsize)
@@ -159,8 +162,8 @@ def _encoded(files: Sequence[Path], vocabulary: Vocabulary, dtype: str, progress
         return
     cache = cache_folder()
     with WorkerPool() as pool:
-        made = pool.map(encode_to_cache, jobs, vocabulary, dtype=dtype, cache=str(cache))
-        for number, name in enumerate(made, 1):
+        names = pool.map(encode_to_cache, jobs, vocabulary, dtype=dtype, cache=str(cache))
+        for number, name in enumerate(names, 1):
             with open(name, "rb") as part:
                 part.seek(DIGEST_BYTES)
                 while block := part.read(1 << 20):
@@ -170,7 +173,7 @@ def _encoded(files: Sequence[Path], vocabulary: Vocabulary, dtype: str, progress
 
 
 def _jobs(files: Sequence[Path]) -> list[list[Piece]]:
-    """The files in parts of about `PART_BYTES`, which depend on nothing but the files."""
+    """Split the files into parts of about `PART_BYTES`. The parts depend on the files only."""
     jobs: list[list[Piece]] = []
     room = 0
     for piece in cut(files, PART_BYTES):
@@ -183,13 +186,16 @@ def _jobs(files: Sequence[Path]) -> list[list[Piece]]:
 
 
 def cache_folder() -> Path:
-    """Where encoded parts are kept; DataError if it cannot be made, or others could change what is in it."""
+    """Return the folder of cached parts, and create it if necessary.
+
+    Raises DataError if it cannot be created, or if other users could change its content.
+    """
     folder = cache_directory() / "tokens"
     try:
-        with open_cache("tokens", make=True):  # from here on nobody else can exchange a part of its path
+        with open_cache("tokens", make=True):  # after this no other user can replace a part of the path
             pass
-        for old in folder.glob("*.tmp"):  # of processes that were killed; those at work are younger
-            with suppress(FileNotFoundError):  # another process has just given it its name
+        for old in folder.glob("*.tmp"):  # files of killed processes; files of running ones are younger
+            with suppress(FileNotFoundError):  # another process has just renamed it
                 if time.time() - old.stat().st_mtime > 3600:
                     old.unlink()
     except OSError as error:
@@ -200,10 +206,10 @@ def cache_folder() -> Path:
 
 
 def _limit_cache(folder: Path) -> None:
-    """Drop what was used longest ago, beyond `CACHE_BYTES`."""
+    """Delete the least recently used parts until the cache holds at most `CACHE_BYTES`."""
     parts = []
     for path in folder.glob("*.tokens"):
-        with suppress(FileNotFoundError):  # another process has just dropped it
+        with suppress(FileNotFoundError):  # another process has just deleted it
             status = path.stat()
             parts.append((status.st_mtime, status.st_size, path))
     total = sum(size for _, size, _ in parts)

@@ -1,4 +1,4 @@
-"""Labelled binary trees in brackets, as the Stanford Sentiment Treebank has them: `(3 (2 It) (4 works))`."""
+"""Labelled binary trees in the bracket format of the Stanford Sentiment Treebank: `(3 (2 It) (4 works))`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from unrolled.data.batch import Batch
 from unrolled.data.lines import open_lines
 from unrolled.errors import DataError
 
-_PIECE = re.compile(r"[()]|[^ \t\r\n()]+")  # a word may hold other spaces
+_PIECE = re.compile(r"[()]|[^ \t\r\n()]+")  # a word may contain other white space
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Nodes with children before their parents, so that the root is last.
+    """A labelled binary tree. Its nodes are in an order with children before their parents, so the root is last.
 
-    labels: a whole number each. words: of the leaves; None for inner nodes. left, right: the children's places; -1 for
-    leaves.
+    labels: each node's label. words: each leaf's word, and None for inner nodes. left, right: the indices of each
+    node's children, and -1 for leaves.
     """
 
     labels: tuple[int, ...]
@@ -37,25 +37,27 @@ class Tree:
 
 
 def parse_tree(text: str) -> Tree:
-    """The tree in `text`; DataError if it is no binary tree with a label on every node."""
+    """Parse the tree in `text`. Raises DataError if it is not a binary tree with a label at every node."""
     nodes: list[tuple[int, str | None, int, int]] = []
     open_nodes: list[tuple[int, list[int], list[str]]] = []
     pieces = iter(_PIECE.findall(text))
     root = None
     for piece in pieces:
         if root is not None:
-            raise DataError(f"something stands after the tree: {piece!r}")
+            raise DataError(f"there is more text after the tree: {piece!r}")
         if piece == "(":
             label = next(pieces, "")
             if not label.isdecimal():
-                raise DataError(f"a label, a whole number, must follow each opening bracket, not {label!r}")
+                raise DataError(f"a label, a whole number, must follow each opening bracket, got {label!r}")
             open_nodes.append((int(label), [], []))
         elif not open_nodes:
-            raise DataError(f"a tree begins with a bracket, not with {piece!r}")
+            raise DataError(f"a tree begins with a bracket, but this text with {piece!r}")
         elif piece == ")":
             label, children, words = open_nodes.pop()
             if (len(children), len(words)) not in ((0, 1), (2, 0)):
-                raise DataError(f"a node has one word or two children, not {len(words)} and {len(children)}")
+                raise DataError(
+                    f"a node must have one word or two children, got {len(words)} words and {len(children)} children"
+                )
             left, right = children or (-1, -1)
             nodes.append((label, words[0] if words else None, left, right))
             if open_nodes:
@@ -70,7 +72,10 @@ def parse_tree(text: str) -> Tree:
 
 
 def read_trees(path: Path) -> list[Tree]:
-    """The trees of a file, plain or gzip, one a line; DataError, with the line, where one cannot be read."""
+    """Read the trees of a plain or gzip file with one tree per line.
+
+    Raises DataError, with the line number, if a tree cannot be parsed.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     trees = []
@@ -87,10 +92,11 @@ def read_trees(path: Path) -> list[Tree]:
 
 @dataclass(frozen=True)
 class TreeBatch:
-    """Nodes of several trees, ordered by height, so that each level can be computed at once.
+    """Nodes of several trees, ordered by height, so that all nodes of a height are computed at once.
 
-    tokens: of the leaves, which are the first nodes, `[L]`. levels: for each height above, the places of its nodes'
-    left and right children, `[2, n]`; these nodes stand after all before. roots: `[B]`, in the order of the trees.
+    tokens: the tokens of the leaves, which are the first nodes, `[L]`. levels: for each height above the leaves, the
+    indices of its nodes' left and right children, `[2, n]`. The nodes of a level follow those of the levels below it.
+    roots: the indices of the roots, `[B]`, in the order of the trees.
     """
 
     tokens: Tensor
@@ -107,9 +113,9 @@ class TreeBatch:
 
 
 def batch_trees(trees: Sequence[Tree], tokens: Sequence[Sequence[int] | np.ndarray]) -> tuple[TreeBatch, Tensor]:
-    """Trees side by side, and their labels `[N]` in the order of the batch.
+    """Return the trees as one batch, and the labels of all nodes `[N]` in the batch's order.
 
-    tokens: for each tree the token of every node; those of inner nodes are not looked at.
+    tokens: for each tree the token of every node. Tokens of inner nodes are not used.
     """
     sizes = [len(tree) for tree in trees]
     offsets = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
@@ -135,7 +141,7 @@ def batch_trees(trees: Sequence[Tree], tokens: Sequence[Sequence[int] | np.ndarr
 
 @dataclass(frozen=True)
 class LabelledTrees(Batch):
-    """Trees, and for each the token of every node; the labels of all nodes are to be predicted."""
+    """A batch of trees with the token of every node. The targets are the labels of all nodes."""
 
     trees: Sequence[Tree]
     tokens: Sequence[np.ndarray]
@@ -160,6 +166,6 @@ class LabelledTrees(Batch):
         return replace(self, device=device)
 
     def together(self) -> tuple[TreeBatch, Tensor]:
-        """All nodes level by level, and their labels `[N]`, -1 where they are not counted."""
+        """Return all nodes level by level, and their labels `[N]`. The labels are -1 if they are not counted."""
         batch, labels = batch_trees(self.trees, self.tokens)
         return batch.to(self.device), (labels if self.counted else torch.full_like(labels, -1)).to(self.device)

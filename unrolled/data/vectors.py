@@ -1,9 +1,9 @@
-"""Word vectors in the text formats of word2vec and GloVe: reading and writing.
+"""Reading and writing of word vectors in the text formats of word2vec and GloVe.
 
-A line is a word and its numbers, with spaces between. So that any token can be such a word, white space, control
-characters, U+FEFF and halves of surrogate pairs are written as `<U+0020>`, by their code points, and the empty word as
-`<U+>`; where a word itself holds such a sequence, its `<` is written as `<U+003C>`. All other words are written as they
-are. Reading undoes exactly these sequences.
+A line is a word and its numbers, separated by spaces. So that any token can be such a word, some parts are escaped:
+white space, control characters, U+FEFF and halves of surrogate pairs are written by their code points, like `<U+0020>`,
+and the empty word is written as `<U+>`. If a word itself contains such a sequence, the sequence's `<` is written as
+`<U+003C>`. All other words are written unchanged. Reading undoes exactly these escapes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ADVICE = "; word2vec's binary form is not text in UTF-8: write the text form fi
 
 @dataclass(frozen=True)
 class WordVectors:
-    """Words, each once, and their vectors `values [N, width]`, float32, in the same order."""
+    """Distinct words and their vectors `values [N, width]`, float32, in the same order."""
 
     words: tuple[str, ...]
     values: np.ndarray
@@ -39,11 +39,12 @@ class WordVectors:
 
 
 def read_vectors(path: str | Path, only: set[str] | None = None) -> WordVectors:
-    """The vectors of a file, of all its words or of those in `only`.
+    """Read the vectors of a file: of all its words, or only of the words in `only`.
 
-    The text format of GloVe, a word and its numbers a line; that of word2vec, which has a first line with two counts;
-    or a JSON object of lists (`.json`); each by gzip too. Between two numbers are tabs or spaces. DataError, with the
-    line, where it is none of these. Of a word that comes twice the first counts.
+    The format is one of these, plain or gzip: GloVe's text format, with a word and its numbers in each line; word2vec's
+    text format, which has an additional first line with two counts; or a JSON object of lists (`.json`). Numbers are
+    separated by tabs or spaces. If a word occurs twice, its first vector counts.
+    Raises DataError, with the line number, if the file has none of these formats.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,12 +55,12 @@ def read_vectors(path: str | Path, only: set[str] | None = None) -> WordVectors:
     for where, word, numbers in _json_entries(path) if ".json" in path.suffixes[-2:] else _text_entries(path):
         width = width or len(numbers)
         if len(numbers) != width or not width:
-            raise DataError(f"{path}:{where}: {len(numbers)} numbers, and {width} before")
+            raise DataError(f"{path}:{where}: {len(numbers)} numbers, but {width} in the entries before")
         if word not in words and (only is None or word in only):
             words[word] = len(rows)
             rows.append(_row(numbers, f"{path}:{where}"))
     if not rows:
-        raise DataError(f"{path}: holds no vector" + (" of a word that is known here" if only is not None else ""))
+        raise DataError(f"{path}: holds no vector" + (" of a word in the vocabulary" if only is not None else ""))
     return WordVectors(tuple(words), np.stack(rows))
 
 
@@ -87,7 +88,7 @@ def _text_entries(path: Path) -> Iterator[tuple[str, str, Sequence[str]]]:
             width = len(parts) if line[0] in " \t" and _is_number(parts[0]) else len(parts) - 1
         word, numbers = _split(line, parts, width)
         if width < 1 or word is None:
-            raise DataError(f"{path}:{number}: {len(parts) - 1} numbers, and {width} are expected")
+            raise DataError(f"{path}:{number}: {len(parts) - 1} numbers, but {width} are expected")
         count += 1
         yield str(number), _unescaped(word), numbers
     if stated not in (None, count):
@@ -95,10 +96,10 @@ def _text_entries(path: Path) -> Iterator[tuple[str, str, Sequence[str]]]:
 
 
 def _split(line: str, parts: list[str], width: int) -> tuple[str | None, list[str]]:
-    """The word, None if there is none, and the last `width` of the parts, which are its numbers."""
+    """Return the word, or None if there is none, and its numbers, which are the last `width` parts."""
     if len(parts) == width + 1:
         return parts[0], parts[1:]
-    if len(parts) > width:  # a word may hold spaces
+    if len(parts) > width:  # a word may contain spaces
         return re.split(rf"(?:[ \t]+[^ \t]+){{{width}}}[ \t]*$", line)[0].lstrip(" \t"), parts[-width:]
     return ("" if len(parts) == width and line[0] in " \t" else None), parts[max(0, len(parts) - width) :]
 
@@ -122,15 +123,15 @@ def _json_entries(path: Path) -> Iterator[tuple[str, str, Sequence[Any]]]:
 
 
 def write_vectors(path: Path, words: Sequence[str], values: np.ndarray, header: bool = True) -> None:
-    """Write as text: with `header` as word2vec does, without as GloVe does. `read_vectors` gives the same words, and
-    the same float32 `values [N, width]`.
+    """Write vectors as text: in word2vec's format with a `header`, in GloVe's without.
 
-    DataError if two words are equal, or a value is not finite: neither could be read back.
+    `read_vectors` returns the same words and the same float32 `values [N, width]`.
+    Raises DataError if two words are equal or a value is not finite, because these could not be read back.
     """
     word, times = Counter(words).most_common(1)[0] if words else ("", 0)
     if times > 1:
         raise DataError(f"{path}: {times} vectors are of the same word, {word!r}")
-    with np.errstate(over="ignore"):  # which is said below, with the word
+    with np.errstate(over="ignore"):  # an overflow is reported below, with the word
         values = np.asarray(values, dtype=np.float32)
     finite = np.isfinite(values).all(1)
     if not finite.all():
@@ -139,7 +140,7 @@ def write_vectors(path: Path, words: Sequence[str], values: np.ndarray, header: 
         if header:
             file.write(f"{len(words)} {values.shape[1]}\n")
         for word, row in zip(words, values, strict=True):
-            # With a point: a word that is a number, and one whole number, would look like a header.
+            # Numbers have a decimal point. Without it, a numeric word with one number would look like a header.
             file.write(f"{_escaped(word)} {' '.join(map(str, row))}\n")
 
 
@@ -170,7 +171,7 @@ def _unescaped(word: str) -> str:
 
 
 def _meant(escape: str) -> str | None:
-    """The character that `escape` stands for; None if it is not as `_escape_of` writes it, of what must be."""
+    """Return the character that `escape` stands for, or None if `write_vectors` would not write this escape."""
     point = int(escape[3:-1], 16)
     character = chr(point) if point <= 0x10FFFF else ""
     fits = character and escape == _escape_of(character) and (character == "<" or _must_escape(character))

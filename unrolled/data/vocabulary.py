@@ -1,4 +1,4 @@
-"""Text to whole numbers and back: one interface over characters, bytes, words and BPE."""
+"""Vocabularies, which map text to token numbers and back: one interface for characters, bytes, words and BPE."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from unrolled.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-#: A pass over a text: every call starts over and yields it in pieces of about a megabyte, cut at line ends.
+#: A function that yields a text in pieces of about a megabyte, cut at line ends. Each call starts at the beginning.
 Blocks = Callable[[], Iterator[str]]
 
-#: Shown where bytes are no character, and while a character is still incomplete.
+#: The character for bytes that are not UTF-8, or not yet a complete character.
 REPLACEMENT = "\ufffd"
 
 
@@ -34,32 +34,36 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray:
-        """Token numbers, int64 `[N]`. What the vocabulary cannot express is left out; see `unknown`."""
+        """Return the token numbers, int64 `[N]`. Text outside the vocabulary is left out or replaced; see `unknown`."""
 
     @abstractmethod
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of the tokens, one after the other."""
+        """Return the text of the tokens."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """All that `from_state` needs, in JSON's types."""
+        """Return all data that `from_state` needs, in JSON's types."""
 
     @classmethod
     @abstractmethod
     def from_state(cls, state: dict[str, Any]) -> Vocabulary:
-        """From what `state` gave. ValueError, TypeError, KeyError or DataError if it cannot have come from there."""
+        """Build the vocabulary from a result of `state`.
+
+        Raises ValueError, TypeError, KeyError or DataError if `state` is not a valid one.
+        """
 
     def spelling(self, token: int) -> str:
-        """How the vocabulary itself writes a token: no two alike."""
+        """Return how the vocabulary itself writes a token. No two tokens have the same spelling."""
         return self.decode([token])
 
     def keys(self) -> list[str]:
-        """What each token is: no two alike, and in every vocabulary of this level the same for the same token."""
+        """Return a unique key for each token. The same token has the same key in all vocabularies of this level."""
         return [self.spelling(k) for k in range(len(self))]
 
     def names(self) -> list[str]:
-        """A name for every token, no two alike: its text, or its spelling where others have the same text."""
-        texts, spellings = ([made(k) for k in range(len(self))] for made in (lambda k: self.decode([k]), self.spelling))
+        """Return a unique name for each token: its text, or its spelling if another token has the same text."""
+        texts = [self.decode([k]) for k in range(len(self))]
+        spellings = [self.spelling(k) for k in range(len(self))]
         shared = Counter(texts)
         taken = {text for text, spelling in zip(texts, spellings, strict=True) if text == spelling}
         names = []
@@ -71,49 +75,50 @@ class Vocabulary(ABC):
         return names
 
     def unknown(self, text: str) -> list[str]:
-        """The parts of `text` that `encode` leaves out or replaces, each once, in order."""
+        """Return the parts of `text` that `encode` leaves out or replaces, each once, in order."""
         return []
 
     def save(self, path: Path) -> None:
-        """Write as JSON, UTF-8."""
+        """Write the vocabulary as JSON in UTF-8."""
         path.write_text(json.dumps({"level": self.level, **self.state()}, ensure_ascii=False), encoding="utf-8")
 
 
 def unknown_note(level: str, unknown: Sequence[str]) -> str:
-    """What becomes of text that a vocabulary lacks, for the person who gave it; empty if there is none."""
+    """Return a note for the user about how unknown text is treated, or "" if there is no unknown text."""
     if not unknown:
         return ""
     fate = "left out" if level == "char" else "read as <unk>"
     more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-    return f"{fate}, being unknown to the vocabulary: {' '.join(map(repr, unknown[:10]))}{more}"
+    return f"{fate} because not in the vocabulary: {' '.join(map(repr, unknown[:10]))}{more}"
 
 
 def require_text(tokens: Sequence[str]) -> None:
-    """DataError if a token holds half of a surrogate pair: no text has it, and no terminal or file takes it."""
+    """Raise DataError if a token holds half of a surrogate pair, which no UTF-8 terminal or file accepts."""
     for number, token in enumerate(tokens):
         if readable(token) != token:
-            raise DataError(f"token {number:,}, {token!r}, holds half of a surrogate pair, which is no text")
+            raise DataError(f"token {number:,}, {token!r}, holds half of a surrogate pair, which is not text")
 
 
 def code_points(text: str) -> np.ndarray:
-    """The characters' numbers `[N]`, as bytes where all are ASCII, which is several times as fast."""
+    """Return the characters' code points `[N]`: as uint8 if all are ASCII, which is several times faster."""
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
 class CharacterVocabulary(Vocabulary):
-    """One token a Unicode character, in code point order."""
+    """A vocabulary with one token for each Unicode character, in code point order."""
 
     level = "char"
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters = sorted(set(characters))
         if not self.characters:
-            raise DataError("cannot make a vocabulary of an empty text")
+            raise DataError("cannot build a vocabulary from an empty text")
         require_text(self.characters)
         points = np.array([ord(c) for c in self.characters])
-        self._token_of = np.full(int(points.max()) + 2, -1, dtype=np.int32)  # the last entry stands for all above
+        # The last entry is for all code points above the highest known one.
+        self._token_of = np.full(int(points.max()) + 2, -1, dtype=np.int32)
         self._token_of[points] = np.arange(len(points))
 
     @classmethod
@@ -149,7 +154,7 @@ class CharacterVocabulary(Vocabulary):
 
 
 class ByteVocabulary(Vocabulary):
-    """The 256 bytes: any file at all; text as UTF-8."""
+    """A vocabulary of the 256 bytes, which can encode any file. Text is encoded as UTF-8."""
 
     level = "byte"
 
@@ -158,7 +163,7 @@ class ByteVocabulary(Vocabulary):
 
     def encode(self, text: str) -> np.ndarray:
         try:
-            return self.encode_bytes(text.encode("utf-8", "surrogateescape"))  # bytes of a command line among them
+            return self.encode_bytes(text.encode("utf-8", "surrogateescape"))  # restores raw bytes of a command line
         except UnicodeEncodeError:
             return self.encode_bytes(readable(text).encode())
 
@@ -179,20 +184,20 @@ class ByteVocabulary(Vocabulary):
         return cls()
 
 
-#: The characters by which byte-level BPE writes bytes: themselves where they can be seen, else others, in order.
+#: Byte-level BPE writes each byte as a character: visible ones as themselves, the others from U+0100 on, in order.
 _SEEN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _UNSEEN = [number for number in range(0x100) if number not in _SEEN]
 _BYTE_OF = {chr(number): number for number in _SEEN} | {chr(0x100 + k): number for k, number in enumerate(_UNSEEN)}
 
 
 class BPEVocabulary(Vocabulary):
-    """Byte-level byte-pair encoding by the `tokenizers` library: lossless, with no unknown text.
+    """Byte-level byte-pair encoding by the `tokenizers` library. It is lossless and has no unknown text.
 
     Source: Sennrich et al. 2016; over bytes as in GPT-2.
     """
 
     level = "bpe"
-    #: The library counts the words it is shown in memory; this many characters are enough to learn merges from.
+    #: How many characters merges are learned from. More would need more memory, because the library counts all words.
     TRAINING_CHARACTERS = 20_000_000
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -225,7 +230,7 @@ class BPEVocabulary(Vocabulary):
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> np.ndarray:
-        # Line by line in a batch: the library's threads share the work, and its offsets cost no memory for long.
+        # A batch of lines lets the library's threads share the work, and frees its offsets soon.
         lines = split_lines(readable(text))
         encoded = self._tokenizer.encode_batch_fast(lines)
         return np.array([token for line in encoded for token in line.ids], dtype=np.int64)
@@ -234,18 +239,18 @@ class BPEVocabulary(Vocabulary):
         return self._tokenizer.decode([int(t) for t in tokens], skip_special_tokens=False)
 
     def spelling(self, token: int) -> str:
-        """Its text; its bytes, where they are no whole characters."""
+        """Return the token's text, or its bytes if they are not whole characters."""
         text = self.decode([token])
         if REPLACEMENT not in text:
             return text
         stored = self._tokenizer.id_to_token(token) or ""
         numbers = [_BYTE_OF.get(character) for character in stored]
-        if None in numbers:  # of a tokenizer from elsewhere, which is not over bytes
+        if None in numbers:  # an imported tokenizer that does not work on bytes
             return f"<token {token}>"
         return "".join(f"<0x{number:02X}>" for number in numbers)
 
     def keys(self) -> list[str]:
-        """The pieces as the tokenizer stores them: every byte as one character."""
+        """Return the tokens as the tokenizer stores them, with one character for each byte."""
         return [self._tokenizer.id_to_token(k) or f"<token {k}>" for k in range(len(self))]
 
     def state(self) -> dict[str, Any]:
@@ -257,17 +262,17 @@ class BPEVocabulary(Vocabulary):
 
         try:
             return cls(Tokenizer.from_str(json.dumps(state["tokenizer"])))
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:  # the library raises no narrower class
             raise ValueError(f"not a tokenizer: {error}") from error
 
 
 class StreamingDecoder:
-    """Turns tokens that arrive one at a time into text, holding back characters that are still incomplete.
+    """A decoder of tokens that arrive one at a time. It holds back characters that are still incomplete.
 
-    `context` is the tokens in front of the first, which may decide how it is written (a word's leading space).
+    context: the tokens before the first. They may determine how it is written, such as a word's leading space.
     """
 
-    _WINDOW = 16  # tokens of context that a decoder may look back on: more than the bytes of any character
+    _WINDOW = 16  # how many tokens of context a decoder sees: more than the number of bytes in any character
 
     def __init__(self, vocabulary: Vocabulary, context: Sequence[int] = ()) -> None:
         self._vocabulary = vocabulary
@@ -275,7 +280,7 @@ class StreamingDecoder:
         self._emitted = vocabulary.decode(self._tokens)
 
     def feed(self, token: int) -> str:
-        """The text that became certain with `token`, maybe none."""
+        """Return the text that is certain after `token` and was not returned before. It may be empty."""
         self._tokens.append(token)
         text = self._vocabulary.decode(self._tokens)
         if text.endswith(REPLACEMENT) and len(self._tokens) < 2 * self._WINDOW:
@@ -283,7 +288,7 @@ class StreamingDecoder:
         return self._emit(text)
 
     def finish(self) -> str:
-        """What was held back."""
+        """Return the text that was held back."""
         return self._emit(self._vocabulary.decode(self._tokens))
 
     def _emit(self, text: str) -> str:

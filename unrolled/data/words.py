@@ -1,7 +1,7 @@
-"""The word vocabulary: bare words and punctuation marks, from which the text can be put together again.
+"""The word vocabulary: words and punctuation marks, from which the text can be restored exactly.
 
-A space between two tokens is implied. Where there was none, the punctuation mark that stands there carries a joiner on
-that side: `f(x), y` is the tokens `f`, `￭(￭`, `x`, `￭)`, `￭,`, `y`. All other white space is tokens of its own.
+A space between two tokens is implied. If there is no space, the punctuation mark has a joiner on that side: `f(x), y`
+is the tokens `f`, `￭(￭`, `x`, `￭)`, `￭,`, `y`. All other white space has its own tokens.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _WORD = re.compile(r"\w")
 
 
 def split_words(text: str) -> list[str]:
-    """Tokens of `text`, such that `join_words` gives it back."""
+    """Split `text` into tokens from which `join_words` restores it."""
     pieces = _PIECE.findall(text)
     tokens: list[str] = []
-    previous = "\n"  # the piece before this one; at the start nothing has to be joined
+    previous = "\n"  # the piece before this one; the first piece needs no joiner
     for k, piece in enumerate(pieces):
         if piece == " " and not previous.isspace() and k + 1 < len(pieces) and not pieces[k + 1].isspace():
             previous = piece
@@ -39,7 +39,7 @@ def split_words(text: str) -> list[str]:
             else:
                 token = JOINER + piece
         tokens.append(token)
-        # A kept space is a token like a line end: nothing is implied beside it.
+        # A space that is a token acts like a line end: no space is implied next to it.
         previous = "\n" if piece == " " else piece
     return tokens
 
@@ -50,7 +50,7 @@ def bare_words(text: str) -> list[str]:
 
 
 def join_words(tokens: Iterable[str]) -> str:
-    """The text that `split_words` would split into `tokens`."""
+    """Return the text that `split_words` splits into `tokens`."""
     text: list[str] = []
     open_left = False  # whether a space is due before the next word
     for token in tokens:
@@ -67,7 +67,7 @@ def join_words(tokens: Iterable[str]) -> str:
 
 
 class WordVocabulary(Vocabulary):
-    """Words by falling frequency after `<unk>`, which stands for all that were too rare."""
+    """A vocabulary of words in decreasing frequency. Token 0 is `<unk>`, which stands for all other words."""
 
     level = "word"
 
@@ -78,14 +78,17 @@ class WordVocabulary(Vocabulary):
 
     @classmethod
     def build(cls, blocks: Blocks, min_count: int = 2, max_size: int | None = None) -> WordVocabulary:
-        """As `from_counts`, of the words of a text."""
+        """Build a vocabulary from the words of a text; see `from_counts`."""
         return cls.from_counts(Counter(word for block in blocks() for word in split_words(block)), min_count, max_size)
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], min_count: int = 2, max_size: int | None = None) -> WordVocabulary:
-        """Keep the words that occur `min_count` times or more, the `max_size - 1` most frequent of them."""
+        """Build a vocabulary from the words that occur at least `min_count` times.
+
+        Of these it keeps the `max_size - 1` most frequent.
+        """
         if not counts:
-            raise DataError("cannot make a vocabulary of an empty text")
+            raise DataError("cannot build a vocabulary from an empty text")
         kept = [word for word, count in counts.items() if count >= min_count]
         kept.sort(key=lambda word: (-counts[word], word))
         return cls([UNKNOWN, *kept[: max_size - 1 if max_size else None]])
@@ -104,7 +107,7 @@ class WordVocabulary(Vocabulary):
         return list(dict.fromkeys(word for word in split_words(text) if word not in self._token_of))
 
     def spelling(self, token: int) -> str:
-        """The word with its joiners."""
+        """Return the word with its joiners."""
         return self.words[token]
 
     def state(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Work on a large text by several processes: each is newly started, imports little, and answers line by line.
+"""A pool of worker processes for large texts. Each is a new process that imports little and answers line by line.
 
-They are not forks: a process that has used PyTorch has threads, with which a fork may hang. Nor are they
-`multiprocessing`'s: that would import the caller's program again in each.
+The workers are not forks, because a process that has used PyTorch has threads, and a fork of it may hang. They do not
+use `multiprocessing`, because it would import the caller's program again in each worker.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 def characters(job: Job) -> list[str]:
-    """The characters that occur."""
+    """Return the characters that occur."""
     seen = np.zeros(sys.maxunicode + 1, dtype=bool)
     for piece in job:
         seen[code_points(piece.text())] = True
@@ -42,7 +42,7 @@ def characters(job: Job) -> list[str]:
 
 
 def words(job: Job) -> dict[str, int]:
-    """How often each word occurs."""
+    """Return how often each word occurs."""
     counts: Counter[str] = Counter()
     for piece in job:
         counts.update(split_words(piece.text()))
@@ -50,7 +50,7 @@ def words(job: Job) -> dict[str, int]:
 
 
 def encode(job: Job, vocabulary: Vocabulary, dtype: str) -> bytes:
-    """The tokens, one after the other."""
+    """Return the tokens as bytes, one after another."""
     if isinstance(vocabulary, ByteVocabulary):
         tokens = [vocabulary.encode_bytes(piece.bytes()) for piece in job]
     else:
@@ -58,12 +58,16 @@ def encode(job: Job, vocabulary: Vocabulary, dtype: str) -> bytes:
     return b"".join(part.astype(dtype).tobytes() for part in tokens)
 
 
-#: In front of the tokens in a cached part: their digest.
+#: The length of the digest at the start of a cached part, before its tokens.
 DIGEST_BYTES = 32
 
 
 def encode_to_cache(job: Job, vocabulary: Vocabulary, dtype: str, cache: str) -> str:
-    """The name of a file in `cache` with the tokens, after their digest; the name tells what they were made from."""
+    """Encode a job into a file in `cache` and return the file's name.
+
+    The file holds the tokens' digest and then the tokens. Its name is a digest of the job's text and the vocabulary, so
+    that a job that is already cached is not encoded again.
+    """
     source = hashlib.sha256(json.dumps([vocabulary.level, vocabulary.state(), dtype, len(job)]).encode())
     for piece in job:
         source.update(b"%d %d " % (piece.start == 0, piece.end - piece.start))
@@ -73,7 +77,7 @@ def encode_to_cache(job: Job, vocabulary: Vocabulary, dtype: str, cache: str) ->
         tokens = encode(job, vocabulary, dtype)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            temporary.unlink(missing_ok=True)  # of a killed process that had this number
+            temporary.unlink(missing_ok=True)  # left by a killed process with the same number
             with open(temporary, "xb", opener=_privately) as file:
                 file.write(hashlib.sha256(tokens).digest() + tokens)
             temporary.rename(path)
@@ -90,24 +94,27 @@ def _privately(path: str, flags: int) -> int:
 
 
 def _intact(path: Path) -> bool:
-    """Whether the file is whole, and the user's own: others may have put theirs there while the cache was open."""
+    """Return whether the file is complete and belongs to the user.
+
+    While the cache was writable for others, another user may have put a file there.
+    """
     try:
         if not is_own_file(os.lstat(path)):
             return False
         content = path.read_bytes()
-        os.utime(path)  # what was used last stays longest
+        os.utime(path)  # marks the file as recently used
     except OSError:
         return False
     return hashlib.sha256(content[DIGEST_BYTES:]).digest() == content[:DIGEST_BYTES]
 
 
 def processors() -> int:
-    """How many this process may use."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerPool:
-    """As many processes as there are processors, at most 32: `with` it, `map` jobs over them."""
+    """A context manager that starts one process for each processor, at most 32, and maps jobs over them."""
 
     def __enter__(self) -> WorkerPool:
         self._own = threading.local()
@@ -122,13 +129,13 @@ class WorkerPool:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 assert stream is not None
-                with suppress(OSError):  # what was not read yet is lost on nobody
+                with suppress(OSError):  # closing flushes unsent jobs, which nobody needs any more
                     stream.close()
 
     def map(
         self, what: Callable[..., Result], jobs: Sequence[Job], vocabulary: Vocabulary | None = None, **options: str
     ) -> Iterator[Result]:
-        """`what(job, ...)` for every job, in order."""
+        """Yield the result of `what(job, ...)` for every job, in order."""
         setup = {"what": what.__name__, "options": options}
         if vocabulary is not None:
             setup["vocabulary"] = {"level": vocabulary.level, **vocabulary.state()}
@@ -153,7 +160,7 @@ class WorkerPool:
         return result
 
     def _start(self, setup: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}  # there is a process for every processor
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}  # the pool already uses every processor
         process = subprocess.Popen(
             [sys.executable, "-c", "from unrolled.data.workers import main; main()"],
             stdin=subprocess.PIPE,
@@ -168,8 +175,8 @@ class WorkerPool:
 
 
 def main() -> None:
-    """Answer the jobs on standard input, one a line, until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asks sees it too, and ends this
+    """Answer the jobs on standard input, one per line, until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process receives it too, and ends this one
     setup = json.loads(sys.stdin.readline())
     options = setup["options"]
     if stored := setup.get("vocabulary"):

@@ -1,4 +1,4 @@
-"""Decoding, over any model with `start` and `step`: sampling, beam search, ensembles, scores of given outputs."""
+"""Decoding for any model with `start` and `step`: sampling, beam search, ensembles, and scores of given outputs."""
 
 from unrolled.decoding.beam import BeamSearch, Hypothesis, SearchStep
 from unrolled.decoding.combine import Ensemble, forced_log_probs

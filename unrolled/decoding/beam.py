@@ -1,7 +1,7 @@
-"""Beam search over sentences and hypotheses at once: every operation is one on tensors over all of them.
+"""Beam search over a batch of sentences. Every operation works on the tensors of all sentences and hypotheses at once.
 
-A state belongs to rows, one a hypothesis, those of a sentence side by side. Where a search goes on from some rows,
-`model.reorder(state, rows [B, n])` gives their state; see `unrolled.models.contract`.
+A state has one row for each hypothesis. The rows of a sentence are adjacent. To continue from chosen rows, the search
+calls `model.reorder(state, rows [B, n])` for their state; see `unrolled.models.contract`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _PARTS = 64
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A finished output: its tokens without the end, the sum of all log-probabilities with the end's, and its score.
+    """A finished output: its tokens without the end, its log-probability including the end, and its score.
 
-    `score = log_prob / (number of tokens, the end counted) ** length_penalty`.
+    `score = log_prob / (number of tokens including the end) ** length_penalty`.
     """
 
     tokens: tuple[int, ...]
@@ -36,20 +36,22 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """How to search.
+    """Beam search and its settings.
 
-    beam: hypotheses kept a step, of all groups together; 1 is argmax.
-    n_best: how many to return, the best first.
-    length_penalty: the exponent of the length that a sum of log-probabilities is divided by; 0: none.
-    min_length: the fewest tokens, the end not counted.
-    no_repeat: no sequence of so many tokens occurs twice; 0: anything may.
-    groups: parts of the beam that are searched one after the other within a step, each of beam / groups hypotheses.
-    diversity: what a token loses for each choice of it, at this step, by the groups before (Hamming).
+    beam: the beam width: the number of hypotheses kept at each step, over all groups. 1 is greedy search.
+    n_best: the number of outputs to return, the best first.
+    length_penalty: a hypothesis's log-probability is divided by its length to this power; 0 is off.
+    min_length: the fewest tokens of an output, without the end.
+    no_repeat: no sequence of this many tokens may occur twice; 0 is off.
+    groups: the number of groups in the beam, each of beam / groups hypotheses. At each step they are searched one after
+        another.
+    diversity: the penalty of a token for each time that an earlier group chooses it at the same step (Hamming).
 
-    A hypothesis is finished when its end is among the best candidates of its group; a sentence, when each of its groups
-    has its share of finished ones. At the greatest length all hypotheses are ended. Where `min_length` and `no_repeat`
-    leave no token, the end is allowed. No two hypotheses of a sentence are equal, in whatever groups.
-    Sources: length, Wu et al. 2016 without its offset; groups, Vijayakumar et al. 2016, "Diverse Beam Search".
+    A hypothesis is finished when its end is among its group's best candidates. A sentence is finished when each of its
+    groups is full of finished hypotheses. At `max_length` every hypothesis must end. If `min_length` and `no_repeat`
+    exclude all tokens, the end is allowed. All hypotheses of a sentence are different, also across groups.
+    Sources: for the length, Wu et al. 2016 without the offset; for groups, Vijayakumar et al. 2016, "Diverse Beam
+    Search".
     """
 
     beam: int = 5
@@ -63,14 +65,14 @@ class BeamSearch:
     def __post_init__(self) -> None:
         for name, least in (("beam", 1), ("n_best", 1), ("groups", 1), ("min_length", 0), ("no_repeat", 0)):
             if getattr(self, name) < least:
-                said = name.replace("_", "-")
-                raise ConfigurationError(f"{said} must be at least {least}, got {getattr(self, name)}", setting=name)
+                flag = name.replace("_", "-")
+                raise ConfigurationError(f"{flag} must be at least {least}, got {getattr(self, name)}", setting=name)
         if self.n_best > self.beam:
-            said = f"n-best ({self.n_best}) cannot be above the beam ({self.beam}): widen the beam"
-            raise ConfigurationError(said, setting=("n_best", "beam"))
+            message = f"n-best ({self.n_best}) cannot be above the beam ({self.beam}): widen the beam"
+            raise ConfigurationError(message, setting=("n_best", "beam"))
         if self.beam % self.groups:
-            said = f"the beam ({self.beam}) must be a multiple of the groups ({self.groups})"
-            raise ConfigurationError(said, setting=("beam", "groups"))
+            message = f"the beam ({self.beam}) must be a multiple of the groups ({self.groups})"
+            raise ConfigurationError(message, setting=("beam", "groups"))
         if not 0 <= self.diversity < float("inf"):
             raise ConfigurationError(f"diversity must be 0 or above, got {self.diversity}", setting="diversity")
         if self.beam > MOST_HYPOTHESES:
@@ -91,17 +93,18 @@ class BeamSearch:
         prefix: Tensor | None = None,
         record: list[SearchStep] | None = None,
     ) -> list[list[Hypothesis]]:
-        """The `n_best` outputs of every sentence, fewer if there are no more: none where no output is possible.
+        """Return the `n_best` outputs of every sentence. There are fewer, or none, if no others are possible.
 
-        state, first: the state after `model.start`, and the first token `[B]` that is fed.
+        state: the state from `model.start`.
+        first: the first token that is fed, `[B]`.
         end: the token that ends an output.
-        max_length: the most tokens, the end not counted; one number, or one a sentence `[B]`.
-        prefix: tokens `[P, B]` that outputs must begin with; below 0 where a sentence's prefix is shorter.
-        record: takes what every step chose, for `search_trees`.
+        max_length: the most tokens of an output, without the end: one number, or one for each sentence `[B]`.
+        prefix: tokens `[P, B]` that outputs must begin with. Values below 0 fill up shorter prefixes.
+        record: a list to which the choices of every step are appended, for `search_trees`.
 
-        DecodingError, with the step, the sentence and the hypothesis, where a log-probability that is read is NaN or
-        +inf: a sentence of which that is so fails the whole search. Hypotheses that are finished, or cannot go on, are
-        not looked at. ConfigurationError if `max_length` or `end` are out of range.
+        Raises DecodingError, with the step, the sentence and the hypothesis, if a log-probability is NaN or +inf. One
+        such sentence stops the whole search. Hypotheses that are finished or cannot continue are not checked.
+        Raises ConfigurationError if `max_length` or `end` is out of range.
         """
         if not len(first):
             return []
@@ -110,10 +113,13 @@ class BeamSearch:
 
 @dataclass(frozen=True)
 class SearchStep:
-    """What one step of a search chose, for the sentences of numbers `sentences [B]`.
+    """The choices of one step of a search, for the sentences with the numbers `sentences [B]`.
 
-    Parents, tokens and totals, `[B, G, ·]`, of those that go on, in the order of the next step's parents, and of those
-    that ended; a total of -inf is none at all.
+    alive: the parents, tokens and totals, `[B, G, ·]`, of the hypotheses that continue. Their order is that of the next
+        step's parents.
+    ended: the parents and totals of the hypotheses that end at this step.
+
+    A total of -inf marks an empty place.
     """
 
     sentences: Tensor
@@ -123,7 +129,7 @@ class SearchStep:
 
 @dataclass
 class _Chosen:
-    """A group's candidates `[B, ·]` at one step: where they come from, their token, their total; -inf: none."""
+    """A group's candidates at one step, `[B, ·]`: their parents, tokens and totals. A total of -inf marks none."""
 
     parent: Tensor
     token: Tensor
@@ -132,7 +138,7 @@ class _Chosen:
 
 @dataclass
 class _Finished:
-    """The best finished hypotheses `[B, G, K]`: history `[..., t]` without the end, total, score, length."""
+    """The best finished hypotheses `[B, G, K]`: their history `[..., t]`, total, score, and length with the end."""
 
     history: Tensor
     total: Tensor
@@ -144,7 +150,7 @@ class _Finished:
 
 
 class _Searching:
-    """One search: B sentences still open, G groups, k hypotheses in each (1 before the first step, then K)."""
+    """One search over B unfinished sentences with G groups of k hypotheses (1 before the first step, then K)."""
 
     def __init__(
         self,
@@ -163,7 +169,7 @@ class _Searching:
         self.numbers = torch.arange(count, device=device)
         self.limit = torch.as_tensor(max_length, device=device).expand(count)
         if not bool(self.limit.isfinite().all()):
-            raise ConfigurationError(f"the greatest length must be a number, got {self.limit.tolist()}")
+            raise ConfigurationError(f"the greatest length must be finite, got {self.limit.tolist()}")
         if prefix is not None:
             self.limit = torch.maximum(self.limit, (prefix >= 0).sum(0))
         self.state = self.model.reorder(state, self.numbers.unsqueeze(-1).expand(-1, how.groups))
@@ -190,7 +196,10 @@ class _Searching:
         return [self.results[number] for number in range(count)]
 
     def _checked(self, log_probs: Tensor, time: int) -> Tensor:
-        """`log_probs [B, G, k, V]`, with -inf for what is no number in rows that count no more."""
+        """Return `log_probs [B, G, k, V]`, with -inf for the values of broken rows that are no longer in use.
+
+        Raises DecodingError if a row in use is broken.
+        """
         most = log_probs.amax(-1)
         broken = ~(most < torch.inf)
         if not bool(broken.any()):
@@ -209,15 +218,15 @@ class _Searching:
         return log_probs.masked_fill(broken.unsqueeze(-1), NEVER)
 
     def _advance(self, log_probs: Tensor, time: int) -> None:
-        """Choose among all tokens, by `log_probs [B, G, k, V]`."""
+        """Take one step of the search, given `log_probs [B, G, k, V]`."""
         scores = self._allowed(log_probs, time)
-        going: list[_Chosen] = []
-        ending: list[_Chosen] = []
+        all_alive: list[_Chosen] = []
+        all_ended: list[_Chosen] = []
         for group in range(self.how.groups):
-            alive, ended = self._choose(scores[:, group], group, time, going, ending)
-            going.append(alive)
-            ending.append(ended)
-        alive, ended = _stack(going), _stack(ending)
+            alive, ended = self._choose(scores[:, group], group, time, all_alive, all_ended)
+            all_alive.append(alive)
+            all_ended.append(ended)
+        alive, ended = _stack(all_alive), _stack(all_ended)
         if self.record is not None:
             kept = (alive.parent, alive.token, alive.total)
             self.record.append(SearchStep(self.numbers, kept, (ended.parent, ended.total)))
@@ -231,7 +240,7 @@ class _Searching:
         self._go_on(alive, over)
 
     def _allowed(self, log_probs: Tensor, time: int) -> Tensor:
-        """`log_probs [B, G, k, V]` with -inf where a token may not follow."""
+        """Return `log_probs [B, G, k, V]` with -inf for tokens that are not allowed."""
         how, end = self.how, self.end
         too_short, repeating = time < how.min_length, 0 < how.no_repeat <= time
         at_limit = (time >= self.limit).view(-1, 1, 1)
@@ -258,7 +267,7 @@ class _Searching:
         return scores
 
     def _repeats(self, scores: Tensor) -> Tensor:
-        """Where a token would complete a sequence of `no_repeat` tokens for the second time, `[B, G, k, V]`."""
+        """Return which tokens would complete a repeated sequence of `no_repeat` tokens, `[B, G, k, V]`."""
         size = self.how.no_repeat - 1
         followers = self.history[..., size:]
         if size:
@@ -271,13 +280,16 @@ class _Searching:
         return found > 0
 
     def _choose(
-        self, scores: Tensor, group: int, time: int, going: list[_Chosen], ending: list[_Chosen]
+        self, scores: Tensor, group: int, time: int, earlier_alive: list[_Chosen], earlier_ended: list[_Chosen]
     ) -> tuple[_Chosen, _Chosen]:
-        """The K candidates of a group that go on, and those that end, by log-probabilities `[B, k, V]`."""
+        """Choose a group's K candidates that continue, and those that end, by log-probabilities `[B, k, V]`.
+
+        earlier_alive, earlier_ended: the choices of the earlier groups at this step.
+        """
         before = self.total[:, group]
-        ranked = self._diversified(scores, group, time, going, ending) if group else scores
+        ranked = self._diversified(scores, group, time, earlier_alive, earlier_ended) if group else scores
         value, parent, token = best_sums(before, ranked, 2 * self.width)
-        if group:  # ranked by other values than their own
+        if group:  # candidates were ranked with the diversity penalty, which their totals do not include
             own = before.gather(1, parent) + scores.flatten(1).gather(1, parent * scores.size(-1) + token)
             total = own.masked_fill(value == NEVER, NEVER)
         else:
@@ -285,7 +297,7 @@ class _Searching:
         place = torch.arange(token.size(1), device=token.device)
         is_end = token == self.end
         ended = _Chosen(parent, token, total.masked_fill(~is_end | (place >= self.width), NEVER))
-        # Those that do not end, in their order; after them, places that stay empty.
+        # Sort the candidates that do not end to the front, in their order. The places after them stay empty.
         last = place + len(place) * (is_end | (total == NEVER))
         order = last.argsort(-1)[:, : self.width]
         missing = self.width - order.size(1)
@@ -299,18 +311,18 @@ class _Searching:
         return alive, ended
 
     def _diversified(
-        self, scores: Tensor, group: int, time: int, going: list[_Chosen], ending: list[_Chosen]
+        self, scores: Tensor, group: int, time: int, earlier_alive: list[_Chosen], earlier_ended: list[_Chosen]
     ) -> Tensor:
-        """`scores [B, k, V]` less what the groups before chose at this step, and without what would be their outputs.
+        """Return `scores [B, k, V]` minus the penalties for earlier groups' tokens, and without their outputs.
 
-        Groups may follow the same path, but not end on it.
+        Groups may share a path, but they may not end with the same output.
         """
-        before = [*going, *ending]
+        before = [*earlier_alive, *earlier_ended]
         token = torch.cat([chosen.token for chosen in before], 1)
         taken = torch.cat([chosen.total for chosen in before], 1) > NEVER
         counts = torch.zeros_like(scores[:, 0]).scatter_add_(1, token, taken.to(scores))
         ranked = scores - self.how.diversity * counts.unsqueeze(1)
-        last_chance = (time + 1 >= self.limit).unsqueeze(-1)  # the next step ends all that is alive
+        last_chance = (time + 1 >= self.limit).unsqueeze(-1)  # the next step ends all hypotheses
         banned = taken & ((token == self.end) | last_chance)
         histories = [_take(self.history[:, k % group], chosen.parent) for k, chosen in enumerate(before)]
         history = torch.cat(histories, 1)
@@ -320,7 +332,7 @@ class _Searching:
         return ranked.masked_fill(torch.zeros_like(scores).scatter_add_(2, index, twice.to(scores)) > 0, NEVER)
 
     def _finish(self, ended: _Chosen, time: int) -> None:
-        """Take the ended `[B, G, ·]` among the finished, and keep the K best of each group."""
+        """Add the ended hypotheses `[B, G, ·]` to the finished ones, and keep the K best of each group."""
         score = ended.total / (time + 1) ** self.how.length_penalty
         new = _Finished(_take(self.history, ended.parent), ended.total, score, torch.full_like(ended.token, time + 1))
         both = [torch.cat(pair, 2) for pair in zip(self.done.parts(), new.parts(), strict=True)]
@@ -328,7 +340,7 @@ class _Searching:
         self.done = _Finished(_take(both[0], best), *(part.gather(-1, best) for part in both[1:]))
 
     def _go_on(self, alive: _Chosen, over: Tensor) -> None:
-        """Let the model's state follow, and drop sentences that are done, once they are a quarter of the batch."""
+        """Reorder the model's state. Remove the sentences that are done once they are a quarter of the batch."""
         before = self.token.size(-1)
         firsts = torch.arange(0, self.token.numel(), before, device=over.device).view(*self.token.shape[:2], 1)
         rows = (firsts + alive.parent).flatten(1)
@@ -346,7 +358,7 @@ class _Searching:
             self.state = self.model.reorder(self.state, rows)
 
     def _conclude(self, over: Tensor) -> None:
-        """Read off the results of sentences that are done."""
+        """Store the results of the sentences that are done."""
         numbers = self.numbers[over].tolist()
         history, total, score, length = (part[over].tolist() for part in self.done.parts())
         for row, number in enumerate(numbers):
@@ -365,32 +377,32 @@ class _Searching:
 
 
 def require_length_penalty(exponent: float) -> None:
-    """ConfigurationError if a power of a length would be no number."""
+    """Raise ConfigurationError if the exponent is so large that a length's power may overflow."""
     if not abs(exponent) <= 10:
-        said = f"the length penalty (`length_penalty`) must be from -10 to 10, got {exponent}"
-        raise ConfigurationError(said, setting="length_penalty")
+        message = f"the length penalty (`length_penalty`) must be from -10 to 10, got {exponent}"
+        raise ConfigurationError(message, setting="length_penalty")
 
 
 def best_sums(totals: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest of `totals [B, k] + scores [B, k, V]`, `count` where there are so many: `(sums, rows, columns)`.
+    """Return the `count` largest of `totals [B, k] + scores [B, k, V]` as `(sums, rows, columns)`, or all if fewer.
 
-    Every _PARTS-th column of a row is a part; what is sought lies in those parts that have the largest maxima. This
-    takes half the time of `topk` over everything.
+    Every _PARTS-th column of a row forms a part. The largest sums lie in the parts with the largest maxima, or in the
+    columns after the last full part. This takes half the time of `topk` over everything.
     """
     rows, size = scores.shape[1:]
-    deep = size // _PARTS
-    if deep < 2 or count > rows * _PARTS:
+    depth = size // _PARTS
+    if depth < 2 or count > rows * _PARTS:
         sums = (totals.unsqueeze(-1) + scores).flatten(1)
         best = sums.topk(min(count, sums.size(1)))
         return best.values, best.indices // size, best.indices % size
-    parts = scores[..., : deep * _PARTS].unflatten(-1, (deep, _PARTS))  # type: ignore[no-untyped-call]
+    parts = scores[..., : depth * _PARTS].unflatten(-1, (depth, _PARTS))  # type: ignore[no-untyped-call]
     maxima = parts.amax(-2) + totals.unsqueeze(-1)
     part = maxima.flatten(1).topk(count, sorted=False).indices
     first = part // _PARTS * size + part % _PARTS
-    inside = first.unsqueeze(-1) + torch.arange(0, deep * _PARTS, _PARTS, device=part.device)
+    inside = first.unsqueeze(-1) + torch.arange(0, depth * _PARTS, _PARTS, device=part.device)
     start = torch.arange(0, rows * size, size, device=part.device).unsqueeze(-1)
-    behind = start + torch.arange(deep * _PARTS, size, device=part.device)
-    places = torch.cat([inside.flatten(1), behind.flatten().expand(len(part), -1)], 1)
+    remainder = start + torch.arange(depth * _PARTS, size, device=part.device)
+    places = torch.cat([inside.flatten(1), remainder.flatten().expand(len(part), -1)], 1)
     sums = scores.flatten(1).gather(1, places) + totals.gather(1, places // size)
     best = sums.topk(count)
     places = places.gather(1, best.indices)
@@ -398,7 +410,7 @@ def best_sums(totals: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tenso
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
-    """`values [..., k, t]` at `index [..., n]` of the last axis but one."""
+    """Return `values [..., k, t]` at `index [..., n]` along the second to last axis."""
     return values.gather(-2, index.unsqueeze(-1).expand(*index.shape, values.size(-1)))
 
 

@@ -1,4 +1,4 @@
-"""Several models as one, and the probability that a model gives to outputs that are there already."""
+"""Ensembles of models, and a model's log-probabilities of given outputs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MEANS = ("probabilities", "log-probabilities")
 
 
 class Ensemble(Decodable):
-    """Models over one vocabulary that vote on every token.
+    """An ensemble of models with the same vocabulary. For each token it averages the models' predictions.
 
-    mean: "probabilities" are averaged, or "log-probabilities" are, and normalised again.
+    mean: whether "probabilities" are averaged, or "log-probabilities", which are then normalised again.
     """
 
     def __init__(self, models: Sequence[StepModel], mean: str = "probabilities") -> None:
@@ -32,17 +32,17 @@ class Ensemble(Decodable):
         return [model.start(context) for model in self.models]
 
     def step(self, token: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
-        made = [model.step(token, part) for model, part in zip(self.models, state, strict=True)]
-        if len(made) == 1:
-            return made[0][0], [made[0][1]]
-        log_probs = torch.stack([log_probs for log_probs, _ in made])
+        results = [model.step(token, part) for model, part in zip(self.models, state, strict=True)]
+        if len(results) == 1:
+            return results[0][0], [results[0][1]]
+        log_probs = torch.stack([log_probs for log_probs, _ in results])
         if self.mean == "probabilities":
-            log_probs = torch.logsumexp(log_probs, 0) - torch.tensor(float(len(made))).log()
+            log_probs = torch.logsumexp(log_probs, 0) - torch.tensor(float(len(results))).log()
         else:
             mean = log_probs.mean(0)
-            none = mean.amax(-1, keepdim=True) == -torch.inf  # no token that all models allow
+            none = mean.amax(-1, keepdim=True) == -torch.inf  # no token is allowed by all models
             log_probs = torch.log_softmax(mean, -1).masked_fill(none, -torch.inf)
-        return log_probs, [part for _, part in made]
+        return log_probs, [part for _, part in results]
 
     def reorder(self, state: list[Any], rows: Tensor) -> list[Any]:
         return [model.reorder(part, rows) for model, part in zip(self.models, state, strict=True)]
@@ -50,20 +50,20 @@ class Ensemble(Decodable):
 
 @torch.no_grad()
 def forced_log_probs(model: StepModel, state: Any, first: Tensor, outputs: Tensor) -> Tensor:
-    """`log P` `[B, N]` of N given `outputs [T, B, N]` for each of B sentences.
+    """Return `log P` `[B, N]` of N given `outputs [T, B, N]` for each of B sentences.
 
-    outputs: tokens with the end after them; below 0 is padding.
-    state, first: as `BeamSearch.search` takes them.
-    DecodingError, with the step, the sentence and the output, where one of these log-probabilities is NaN or +inf.
+    outputs: tokens including the end. Values below 0 are padding.
+    state, first: see `BeamSearch.search`.
+    Raises DecodingError, with the step, the sentence and the output, if one of these log-probabilities is NaN or +inf.
     """
     steps, count, each = outputs.shape
     rows = torch.arange(count, device=outputs.device).unsqueeze(-1).expand(-1, each)
-    made = decodable(model)
-    state = made.reorder(state, rows)
+    decoder = decodable(model)
+    state = decoder.reorder(state, rows)
     token = first.unsqueeze(-1).expand(-1, each).reshape(-1)
     gains = []
     for time in range(steps):
-        log_probs, state = made.step(token, state)
+        log_probs, state = decoder.step(token, state)
         target = outputs[time].reshape(-1)
         token = target.clamp(min=0)
         gained = log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Sampling, over any model with `start` and `step`; see `unrolled.models.contract`."""
+"""Sampling from any model with `start` and `step`; see `unrolled.models.contract`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from unrolled.models.contract import StepModel, decodable
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose the next token.
+    """Sampling of the next token and its settings.
 
     temperature: log-probabilities are divided by it; 0 takes the most probable token (argmax).
     top_k: keep the k most probable tokens; 0 keeps all.
-    top_p: keep the nucleus, the fewest tokens whose probabilities reach p together (Holtzman et al. 2020); 1 keeps all.
+    top_p: keep the nucleus, the fewest tokens whose total probability reaches p (Holtzman et al. 2020); 1 keeps all.
     """
 
     temperature: float = 1.0
@@ -37,9 +37,9 @@ class Sampling:
             raise ConfigurationError(f"top-p must be above 0 and at most 1, got {self.top_p}", setting="top_p")
 
     def distribution(self, log_probs: Tensor) -> Tensor:
-        """Probabilities `[B, V]` to draw from, made of a model's log-probabilities `[B, V]`.
+        """Return the probabilities `[B, V]` to draw from, given a model's log-probabilities `[B, V]`.
 
-        DecodingError, with the row, where one holds NaN or +inf, or allows no token.
+        Raises DecodingError, with the row, if a row holds NaN or +inf or allows no token.
         """
         most = log_probs.amax(-1, keepdim=True)
         if not bool(most.isfinite().all()):
@@ -47,7 +47,7 @@ class Sampling:
             raise DecodingError(fault(float(most.flatten()[row])), sentence=row)
         if self.temperature < torch.finfo(log_probs.dtype).tiny:
             return torch.zeros_like(log_probs).scatter_(-1, log_probs.argmax(-1, keepdim=True), 1.0)
-        # Subtracting the maximum first keeps tiny temperatures from overflowing.
+        # The maximum is subtracted first, so that tiny temperatures do not overflow.
         scores = (log_probs - most) / self.temperature
         if 0 < self.top_k < scores.size(-1):
             best = scores.topk(self.top_k)
@@ -64,9 +64,9 @@ class Sampling:
         return probs
 
     def draw(self, log_probs: Tensor, draws: Tensor) -> Tensor:
-        """Tokens `[B]`, by `draws [B]`, uniform in [0, 1): where the probabilities, summed up in order, exceed them.
+        """Draw tokens `[B]` by inverse transform sampling with `draws [B]`, which are uniform in [0, 1).
 
-        DecodingError as of `distribution`.
+        Raises DecodingError like `distribution`.
         """
         probs = self.distribution(log_probs).to(draws.dtype)
         sums = probs.cumsum(-1)
@@ -76,11 +76,12 @@ class Sampling:
 
 
 def fault(most: float) -> str:
-    """What is wrong with log-probabilities whose greatest is `most`, which is not finite."""
+    """Describe what is wrong with log-probabilities whose maximum `most` is not finite."""
     return "NaN" if most != most else "+inf" if most > 0 else "-inf for every token"
 
 
-#: Tokens that a writer makes a call: few enough to look steady on a terminal, enough to make the call's cost small.
+#: How many tokens a writer generates in one call. Few enough for steady output on a terminal, and enough to make the
+#: cost of a call small.
 _AT_ONCE = 32
 
 
@@ -92,28 +93,30 @@ def generate(
     generator: torch.Generator | None = None,
     state: Any = None,
 ) -> Iterator[Tensor]:
-    """Tokens `[B]`, one step after the other, without end; `prompt [T, B]`, T at least 1, is read first.
+    """Yield tokens `[B]`, one step after another, without end.
 
-    With a `state`, the model goes on from there: the prompt is then the one token `[1, B]` that comes next.
-    Dropout is the caller's affair: a module should be in evaluation mode. A model with a `writer` is asked for many
-    tokens at once, with its weights as they were at the first; the tokens are the same. DecodingError, with the step
-    and the row, where the model's log-probabilities are NaN, +inf, or -inf for every token; the tokens before come
-    first.
+    prompt: tokens `[T, B]` that are read first, T at least 1.
+    state: a state to continue from. The prompt must then be the one next token, `[1, B]`.
+
+    The caller should put the model into evaluation mode, which turns dropout off. A model with a `writer` generates
+    many tokens per call, with the weights that it has at the first token. The tokens are the same.
+    Raises DecodingError, with the step and the row, if the model's log-probabilities are NaN, +inf, or -inf for every
+    token. The tokens of earlier steps are yielded first.
     """
-    made = decodable(model)
+    decoder = decodable(model)
     if len(prompt) == 0:
-        raise ConfigurationError("a prompt of at least one token is needed to predict the next")
+        raise ConfigurationError("the prompt is empty: give at least one token")
     if state is None:
-        state = made.start(prompt[:-1])
+        state = decoder.start(prompt[:-1])
     elif len(prompt) != 1:
-        raise ConfigurationError("with a state the prompt is one token, the next")
+        raise ConfigurationError(f"with a state the prompt must be the one next token, got {len(prompt)} tokens")
     token = prompt[-1]
     numbers = torch.float32 if token.device.type == "mps" else torch.float64
-    writer = made.writer(len(token))
+    writer = decoder.writer(len(token))
     done = 0
     while True:
         if writer is None:
-            log_probs, state = made.step(token, state)
+            log_probs, state = decoder.step(token, state)
             draws = torch.rand(len(token), generator=generator, dtype=numbers, device=token.device)
             try:
                 token = sampling.draw(log_probs, draws)

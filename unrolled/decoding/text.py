@@ -1,4 +1,4 @@
-"""From generated tokens to text, as it becomes certain, up to a stop string."""
+"""Incremental conversion of generated tokens to text, up to a stop string."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from unrolled.data import StreamingDecoder, Vocabulary
 
 
 class TextStream:
-    """`feed` it tokens and print what it returns; `stopped` turns true when the text has reached the stop string.
+    """A converter of a stream of tokens to text. `feed` takes a token and returns the text to print.
 
-    `context` is the prompt's tokens. The stop string itself is left out, so text that may be its beginning is held back
-    until that is decided.
+    stop: the stop string. When the text reaches it, `stopped` becomes true. The stop string itself is not returned, so
+        text that may be its beginning is held back until the next tokens decide this.
+    context: the prompt's tokens.
     """
 
     def __init__(self, vocabulary: Vocabulary, stop: str = "", context: Sequence[int] = ()) -> None:
@@ -24,7 +25,7 @@ class TextStream:
         return "" if self.stopped else self._pass_on(self._decoder.feed(token))
 
     def finish(self) -> str:
-        """What was held back, once no more tokens come."""
+        """Return the text that was held back, when no more tokens follow."""
         if self.stopped:
             return ""
         text = self._pass_on(self._decoder.finish())

@@ -1,7 +1,7 @@
-"""Local and distributed codes: small nets that name drawn objects, one unit an object or one unit a property.
+"""Local and distributed codes: small nets that name drawn objects, with one unit per object or one per property.
 
-Source: the lectures' toy example, in which vertical + horizontal + ellipse reads as a circle. What each unit stands for
-is fixed by construction, as the net's targets; how an object leads to its units is learned.
+Source: the lectures' toy example, in which vertical + horizontal + ellipse reads as a circle. The net's targets fix
+what each unit stands for; the net learns how a picture activates the units.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unrolled.experiments.names import OBJECTS, PROPERTIES
 
 #: Pixels of a picture's side.
 SIDE = 16
-#: Brings what `measure` gives to about the same range.
+#: Mean and spread that scale the three results of `measure` to about the same range.
 _MEAN, _SPREAD = torch.tensor([0.55, 0.55, 0.9]), torch.tensor([0.2, 0.2, 0.1])
 #: Codes by name: the units, and which of them are on for each object, `[objects, units]`.
 CODES: dict[str, tuple[tuple[str, ...], Tensor]] = {
@@ -26,7 +26,7 @@ CODES: dict[str, tuple[tuple[str, ...], Tensor]] = {
 
 
 def draw_pictures(name: str, count: int, generator: torch.Generator) -> Tensor:
-    """`count` pictures of an object, of random sizes: bool `[count, SIDE, SIDE]`."""
+    """Draw `count` pictures of an object in random sizes: bool `[count, SIDE, SIDE]`."""
     vertical, horizontal, _, ellipse = OBJECTS[name]
 
     def draw(low: float, high: float) -> Tensor:
@@ -43,8 +43,9 @@ def draw_pictures(name: str, count: int, generator: torch.Generator) -> Tensor:
 
 
 def measure(pictures: Tensor) -> Tensor:
-    """Of each picture `[..., SIDE, SIDE]`: height and width, as shares of the side, and the filled share of their
-    box; `[..., 3]`.
+    """Return each picture's height and width, as shares of the side, and the filled share of its box: `[..., 3]`.
+
+    pictures: `[..., SIDE, SIDE]`.
     """
     high, wide = pictures.any(-1).sum(-1), pictures.any(-2).sum(-1)
     return torch.stack([high / SIDE, wide / SIDE, pictures.sum((-2, -1)) / (high * wide)], -1)
@@ -52,7 +53,7 @@ def measure(pictures: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CodeResult:
-    """Nets on new pictures of every object, row u those that were trained without object u.
+    """The results of nets on new pictures of every object. Row u holds those of the nets trained without object u.
 
     activations: `[objects, objects, units]`, from 0 to 1, means over pictures and nets. right: `[objects, objects]`,
     the share of pictures whose object was named.
@@ -72,18 +73,18 @@ def train_code(
     pictures: int = 40,
     seed: int = 1,
 ) -> CodeResult:
-    """For each object train `nets` nets of one tanh layer on `pictures` of each other object: Adam on the cross-entropy
-    of every unit.
+    """Train `nets` nets without each object, on `pictures` pictures of every other object.
 
-    A net sees what `measure` says of a picture, or with `pixels` the picture itself. It names the object whose pattern
-    of units is the most probable, the unseen one among them.
+    A net has one tanh layer and learns by Adam on the cross-entropy of every unit. Its input is the result of
+    `measure`, or the picture itself with `pixels`. It names the object whose pattern of units is the most probable; the
+    unseen object is one of the candidates.
     """
     units, patterns = CODES[code]
     count = len(OBJECTS)
     generator = torch.Generator().manual_seed(seed)
 
     def see() -> Tensor:
-        """What all nets see, side by side: `[objects · nets, objects · pictures, features]`."""
+        """Return the inputs of all nets: `[objects · nets, objects · pictures, features]`."""
         drawn = [draw_pictures(name, count * nets * pictures, generator) for name in OBJECTS]
         seen = [(2.0 * part.flatten(-2) - 1) / 4 if pixels else (measure(part) - _MEAN) / _SPREAD for part in drawn]
         return torch.cat([part.unflatten(0, (count * nets, pictures)) for part in seen], 1)
@@ -104,7 +105,7 @@ def train_code(
     optimizer = torch.optim.Adam([w, b, v, c], 0.02)
     for _ in range(updates):
         optimizer.zero_grad()
-        # A mean for each net, and their sum: the nets learn apart.
+        # The sum of each net's mean loss, so that the nets learn independently.
         losses = binary_cross_entropy_with_logits(net(training), targets, shown, reduction="none")
         (losses.sum() / ((count - 1) * pictures * len(units))).backward()
         optimizer.step()
@@ -116,7 +117,7 @@ def train_code(
 
 
 def draw_codes(activations: dict[str, Tensor], unseen: str, seed: int = 1):
-    """Every object as a picture, and the mean activation of the units of each code, `[objects, units]`."""
+    """Draw every object as a picture, and the mean activations of each code's units, `[objects, units]`."""
     from unrolled.analysis.figures import canvas
 
     figure = canvas(11, 5.6)
@@ -144,5 +145,5 @@ def draw_codes(activations: dict[str, Tensor], unseen: str, seed: int = 1):
         axes.axhspan(place - 0.5, place + 0.5, fill=False, edgecolor="#d62728", linewidth=2)
         what = "object" if code == "local" else "property"
         axes.set_title(f"{code}: one unit for each {what}", fontsize=10)
-    figure.suptitle(f"Mean activation on new pictures; in red what the nets never saw, the {unseen}", fontsize=11)
+    figure.suptitle(f"Mean activation on new pictures; in red: the unseen object, {unseen}", fontsize=11)
     return figure

@@ -1,7 +1,7 @@
-"""The tasks by which "An Empirical Exploration of Recurrent Network Architectures" compares cells, as texts to learn.
+"""The tasks with which "An Empirical Exploration of Recurrent Network Architectures" compares cells, as texts.
 
-Source: Jozefowicz, Zaremba & Sutskever 2015, section 3.3, at a smaller scale. Each is learned character by character,
-like any text.
+Source: Jozefowicz, Zaremba & Sutskever 2015, section 3.3, at a smaller scale. A model learns each text character by
+character, like any other text.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ LETTERS = "abcdefghijk"
 
 
 def arithmetic(lines: int, seed: int, digits: int = 3) -> str:
-    """Sums and differences of two numbers between letters that mean nothing: `4b1-a39=2.`
+    """Return sums and differences of two numbers, mixed with letters that mean nothing: `4b1-a39=2.`
 
-    Up to `digits` digits a number (the paper: 8), and a letter after every third character of the problem on average.
+    A number has up to `digits` digits (8 in the paper). On average, a letter follows every third character of the
+    problem.
     """
     draw = random.Random(seed)
     made = []
@@ -31,7 +32,7 @@ def arithmetic(lines: int, seed: int, digits: int = 3) -> str:
 
 
 def xml(lines: int, seed: int, depth: int = 4) -> str:
-    """Nested tags with random names of 2 to 5 letters, at most `depth` deep: `<ab><cd></cd></ab>`."""
+    """Return nested tags with random names of 2 to 5 letters, at most `depth` deep: `<ab><cd></cd></ab>`."""
     draw = random.Random(seed)
     made = []
     for _ in range(lines):
@@ -47,6 +48,6 @@ def xml(lines: int, seed: int, depth: int = 4) -> str:
     return "".join(made)
 
 
-#: Made texts by the name of their task.
+#: Synthetic texts by the name of their task.
 TEXTS: dict[str, Callable[[int, int], str]] = {"arithmetic": arithmetic, "xml": xml}
 LINES = 20_000

@@ -1,4 +1,4 @@
-"""Memory tasks: what must be remembered, for how long; and small nets trained on them.
+"""Memory tasks, which say what a net must remember and for how long, and small nets trained on them.
 
 Sources: Hochreiter & Schmidhuber 1997 (recall, adding), Arjovsky et al. 2016 (copying), the Modulabs and Stanford
 lectures (the alphabet backwards, "Jane said hi to __").
@@ -29,8 +29,8 @@ _STORY = ["walked", "into", "the", "room", "in", "too", ".", "it", "was", "late"
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Inputs `[T, B, I]`, and at the steps that count (`counted [T]`) the targets: classes `[T, B]`, or numbers."""
+class Examples:
+    """Inputs `[T, B, I]` and targets `[T, B]`, classes or numbers, which count at the steps in `counted [T]`."""
 
     inputs: Tensor
     targets: Tensor
@@ -39,14 +39,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class MemoryTask:
-    """A source of sequences; `make(delay, batch_size, generator)` draws some.
+    """A source of sequences; `make(delay, batch_size, generator)` draws a batch.
 
-    classes: how many answers there are; 0: the answer is a number, right within 0.04.
+    classes: the number of possible answers. 0: the answer is a number, which is right within 0.04.
     """
 
     input_size: int
     classes: int
-    make: Callable[[int, int, torch.Generator], Batch]
+    make: Callable[[int, int, torch.Generator], Examples]
 
 
 def _symbols(high: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -59,16 +59,16 @@ def _at(steps: int, *where: int) -> Tensor:
     return counted
 
 
-def _recall(delay: int, batch: int, generator: torch.Generator) -> Batch:
-    """A symbol, `delay` blanks, and a call for it."""
+def _recall(delay: int, batch: int, generator: torch.Generator) -> Examples:
+    """Draw a symbol, `delay` blanks, and a request for the symbol."""
     symbol = _symbols(SYMBOLS, (batch,), generator)
     tokens = torch.full((delay + 2, batch), SYMBOLS)
     tokens[0], tokens[-1] = symbol, SYMBOLS + 1
-    return Batch(one_hot(tokens, SYMBOLS + 2).float(), symbol.expand(delay + 2, -1), _at(delay + 2, delay + 1))
+    return Examples(one_hot(tokens, SYMBOLS + 2).float(), symbol.expand(delay + 2, -1), _at(delay + 2, delay + 1))
 
 
-def _adding(delay: int, batch: int, generator: torch.Generator) -> Batch:
-    """Numbers, two of them marked: one in each half of `delay + 2` steps. Their sum is the answer."""
+def _adding(delay: int, batch: int, generator: torch.Generator) -> Examples:
+    """Draw `delay + 2` numbers, with one marked in each half. The sum of the marked ones is the answer."""
     steps = delay + 2
     numbers = torch.rand(steps, batch, generator=generator)
     marks = torch.zeros(steps, batch)
@@ -77,11 +77,11 @@ def _adding(delay: int, batch: int, generator: torch.Generator) -> Batch:
     marks[first, torch.arange(batch)] = 1.0
     marks[second, torch.arange(batch)] = 1.0
     total = (numbers * marks).sum(0)
-    return Batch(torch.stack([numbers, marks], -1), total.expand(steps, -1), _at(steps, steps - 1))
+    return Examples(torch.stack([numbers, marks], -1), total.expand(steps, -1), _at(steps, steps - 1))
 
 
-def _copying(delay: int, batch: int, generator: torch.Generator, length: int = 5) -> Batch:
-    """Five symbols, `delay` blanks, and then all five in order."""
+def _copying(delay: int, batch: int, generator: torch.Generator, length: int = 5) -> Examples:
+    """Draw five symbols and `delay` blanks. The answer is all five symbols in order."""
     symbols = _symbols(SYMBOLS, (length, batch), generator)
     steps = 2 * length + delay
     tokens = torch.full((steps, batch), SYMBOLS)
@@ -89,11 +89,11 @@ def _copying(delay: int, batch: int, generator: torch.Generator, length: int = 5
     tokens[length + delay] = SYMBOLS + 1
     targets = torch.zeros(steps, batch, dtype=torch.long)
     targets[-length:] = symbols
-    return Batch(one_hot(tokens, SYMBOLS + 2).float(), targets, _at(steps, *range(steps - length, steps)))
+    return Examples(one_hot(tokens, SYMBOLS + 2).float(), targets, _at(steps, *range(steps - length, steps)))
 
 
-def _brackets(delay: int, batch: int, generator: torch.Generator, deepest: int = 4) -> Batch:
-    """Brackets that open and close, among other letters; how many are open is asked after `delay + 1` steps."""
+def _brackets(delay: int, batch: int, generator: torch.Generator, deepest: int = 4) -> Examples:
+    """Draw `delay + 1` brackets and other letters. The answer is the number of open brackets at the end."""
     depth, rows = torch.zeros(batch, dtype=torch.long), []
     for _ in range(delay + 1):
         draw = torch.rand(batch, generator=generator)
@@ -102,11 +102,11 @@ def _brackets(delay: int, batch: int, generator: torch.Generator, deepest: int =
         rows.append(torch.where(opens, 0, torch.where(closes, 1, 2)))
         depth = depth + opens.long() - closes.long()
     inputs = one_hot(torch.stack(rows), 3).float()
-    return Batch(inputs, depth.expand(delay + 1, -1), _at(delay + 1, delay))
+    return Examples(inputs, depth.expand(delay + 1, -1), _at(delay + 1, delay))
 
 
-def _alphabet(delay: int, batch: int, generator: torch.Generator) -> Batch:
-    """`delay` letters in the order of the alphabet from any one on, and then all of them backwards."""
+def _alphabet(delay: int, batch: int, generator: torch.Generator) -> Examples:
+    """Draw `delay` letters in alphabetical order, from a random one on. The answer is the same letters backwards."""
     count = max(delay, 1)
     start = _symbols(26, (batch,), generator)
     letters = (start + torch.arange(count).unsqueeze(1)) % 26
@@ -114,11 +114,14 @@ def _alphabet(delay: int, batch: int, generator: torch.Generator) -> Batch:
     tokens[:count] = letters
     targets = torch.zeros(2 * count, batch, dtype=torch.long)
     targets[count:] = letters.flip(0)
-    return Batch(one_hot(tokens, 27).float(), targets, _at(2 * count, *range(count, 2 * count)))
+    return Examples(one_hot(tokens, 27).float(), targets, _at(2 * count, *range(count, 2 * count)))
 
 
-def _name(delay: int, batch: int, generator: torch.Generator) -> Batch:
-    """ "Jane walked into the room. John walked in too. ... Jane said hi to" - whom? `delay` words stand between."""
+def _name(delay: int, batch: int, generator: torch.Generator) -> Examples:
+    """Draw "Jane walked into the room. John walked in too. ... Jane said hi to", with `delay` words between.
+
+    The answer is the other name.
+    """
     words = {word: k for k, word in enumerate([*NAMES, *_STORY])}
     people = torch.stack([torch.randperm(len(NAMES), generator=generator)[:2] for _ in range(batch)], 1)
     greeter = _symbols(2, (batch,), generator)
@@ -131,10 +134,11 @@ def _name(delay: int, batch: int, generator: torch.Generator) -> Batch:
     speaker = people.gather(0, greeter.unsqueeze(0)).squeeze(0)
     answer = people.gather(0, 1 - greeter.unsqueeze(0)).squeeze(0)
     tokens = torch.stack([*said, *between, speaker, *say("said hi to")])
-    return Batch(one_hot(tokens, len(words)).float(), answer.expand(len(tokens), -1), _at(len(tokens), len(tokens) - 1))
+    steps = len(tokens)
+    return Examples(one_hot(tokens, len(words)).float(), answer.expand(steps, -1), _at(steps, steps - 1))
 
 
-TASKS: dict[str, MemoryTask] = {
+MEMORY_TASKS: dict[str, MemoryTask] = {
     "recall": MemoryTask(SYMBOLS + 2, SYMBOLS, _recall),
     "adding": MemoryTask(2, 0, _adding),
     "copying": MemoryTask(SYMBOLS + 2, SYMBOLS, _copying),
@@ -145,7 +149,7 @@ TASKS: dict[str, MemoryTask] = {
 
 
 class PreviousInputCell(Cell):
-    """`h = tanh(W x + U x' + b)`: a net that sees the input before, and not its own hidden state before.
+    """`h = tanh(W x + U x' + b)`: a net that sees the previous input x' and not its own previous hidden state.
 
     Parameters: `weight_ih [H, I]`, `weight_ph [H, I]`, `bias [H]`. States: `h [B, H]`, `x [B, I]`.
     Source: the Modulabs lecture, "previous hidden against previous input".
@@ -172,11 +176,11 @@ class PreviousInputCell(Cell):
 
 
 class MemoryNet(nn.Module):
-    """One recurrent layer between two linear ones: `[T, B, I]` to `[T, B, classes]` (one number where that is 0)."""
+    """One recurrent layer between two linear ones: `[T, B, I]` to `[T, B, classes]` (one number if `classes` is 0)."""
 
     def __init__(self, task: MemoryTask, cell: str, hidden_size: int, keep_bias: float | None) -> None:
         super().__init__()
-        plain = cell == PREVIOUS_INPUT  # which is to see the input itself
+        plain = cell == PREVIOUS_INPUT  # this cell must see the input itself
         self.embed = nn.Identity() if plain else nn.Linear(task.input_size, hidden_size)
         if plain:
             self.cell: Cell = PreviousInputCell(task.input_size, hidden_size)
@@ -193,7 +197,7 @@ class MemoryNet(nn.Module):
 
 @dataclass(frozen=True)
 class MemoryResult:
-    """How well a net does after training: the share of right answers on new sequences, and the updates it took."""
+    """The result of training a net: the share of right answers on new sequences, and the number of updates."""
 
     cell: str
     delay: int
@@ -213,14 +217,14 @@ def train_memory(
     keep_bias: float | None = None,
     seed: int = 1,
 ) -> MemoryResult:
-    """Train a small net on sequences of `delay` by Adam, the gradient's norm clipped at 1, for `updates` at most.
+    """Train a small net on sequences of `delay` by Adam, with the gradient's norm clipped at 1.
 
-    Training ends early once 99.5% of answers were right, in 10 batches in a row and of 1,000 sequences more. Accuracy
-    is of 1,000 new ones.
+    Training takes at most `updates` updates. It ends early once 99.5% of the answers are right, both over 10 batches in
+    a row and on 1,000 more sequences. The accuracy is measured on 1,000 new sequences.
     """
-    if task_name not in TASKS:
-        raise ConfigurationError(f"unknown task {task_name!r}: choose from {', '.join(TASKS)}")
-    task = TASKS[task_name]
+    if task_name not in MEMORY_TASKS:
+        raise ConfigurationError(f"unknown task {task_name!r}: choose from {', '.join(MEMORY_TASKS)}")
+    task = MEMORY_TASKS[task_name]
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed + 1)
     net = MemoryNet(task, cell, hidden_size, keep_bias)
@@ -234,7 +238,7 @@ def train_memory(
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         right.append(accuracy)
-        # A net that has just found out may be thrown off again by the last update.
+        # The last update may spoil a net that has just found the solution.
         if done >= 10 and sum(right[-10:]) / 10 >= 0.995 and _test(task, net, delay, generator) >= 0.995:
             break
     return MemoryResult(cell, delay, _test(task, net, delay, generator), done)
@@ -242,13 +246,13 @@ def train_memory(
 
 @torch.no_grad()
 def _test(task: MemoryTask, net: MemoryNet, delay: int, generator: torch.Generator) -> float:
-    """The share of right answers on 1,000 new sequences."""
+    """Return the share of right answers on 1,000 new sequences."""
     batch = task.make(delay, 1000, generator)
     return _judge(task, net(batch.inputs), batch)[1]
 
 
-def _judge(task: MemoryTask, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-    """Loss, and the share of right answers."""
+def _judge(task: MemoryTask, outputs: Tensor, batch: Examples) -> tuple[Tensor, float]:
+    """Return the loss and the share of right answers."""
     found, targets = outputs[batch.counted], batch.targets[batch.counted]
     if task.classes:
         loss = cross_entropy(found.flatten(0, 1), targets.flatten())
@@ -258,21 +262,21 @@ def _judge(task: MemoryTask, outputs: Tensor, batch: Batch) -> tuple[Tensor, flo
 
 
 def chance(task_name: str) -> float:
-    """The share of right answers of a guess among equally frequent ones; 0 where answers are numbers."""
-    classes = TASKS[task_name].classes
+    """Return the accuracy of a guess among equally frequent answers; 0 if the answers are numbers."""
+    classes = MEMORY_TASKS[task_name].classes
     return 1 / classes if classes else 0.0
 
 
 @dataclass(frozen=True)
 class MemoryMean:
-    """The means of one cell's nets at one delay."""
+    """The means over one cell's nets at one delay."""
 
     accuracy: float
     updates: float
 
 
 def average(results: Sequence[MemoryResult]) -> dict[str, dict[int, MemoryMean]]:
-    """By cell and delay, the means over the nets that differ in their seed alone."""
+    """Return the means by cell and delay, over the nets that differ only in their seed."""
     groups: dict[str, dict[int, list[MemoryResult]]] = {}
     for result in results:
         groups.setdefault(result.cell, {}).setdefault(result.delay, []).append(result)
@@ -286,7 +290,7 @@ def average(results: Sequence[MemoryResult]) -> dict[str, dict[int, MemoryMean]]
 
 
 def draw_memory(results: Sequence[MemoryResult], title: str, by_chance: float):
-    """Accuracy against delay, and the updates that were needed, a line for each cell."""
+    """Draw accuracy against delay, and the updates that were needed, with one line for each cell."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     from unrolled.analysis.figures import canvas
@@ -300,7 +304,7 @@ def draw_memory(results: Sequence[MemoryResult], title: str, by_chance: float):
             "markersize": 4,
             "label": cell,
         }
-        # Thinner and thinner, so that one line does not hide another.
+        # Each line is thinner than the one before, so that none hides another.
         style |= {"linestyle": ("-", "--")[number // 10 % 2], "linewidth": max(1.0, 4 - 0.25 * number), "alpha": 0.85}
         accuracy.plot(list(means), [mean.accuracy for mean in means.values()], **style)
         updates.plot(list(means), [mean.updates for mean in means.values()], **style)

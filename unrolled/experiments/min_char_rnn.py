@@ -1,7 +1,8 @@
-"""The lectures' min-char-rnn, hyper-parameter by hyper-parameter, out of this toolkit's parts.
+"""The lectures' min-char-rnn with all its hyper-parameters, built from this toolkit's parts.
 
 Source: A. Karpathy's 112-line model, as FaMAF's and the Modulabs decks show it: a vanilla net of 100 tanh units over
-one-hot characters, 25 steps an update at batch 1, Adagrad at 0.1, gradients clipped to ±5 element by element.
+one-hot characters, 25 steps per update, batch size 1, Adagrad with a learning rate of 0.1, and gradients clipped to ±5
+element by element.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ HIDDEN, STEPS, RATE, CLIP, EPSILON, WEIGHT_SCALE, SAMPLE_LENGTH = 100, 25, 0.1, 
 
 
 def lecture_config(file: str, seed: int) -> LanguageConfig:
-    """The lectures' settings, so that the run can be opened like any other."""
+    """Return the lectures' settings, so that the run can be opened like any other."""
     return LanguageConfig(
         TextConfig(data=(file,), val_fraction=0.0),
         ModelConfig(cell="elman", hidden_size=(HIDDEN,), num_layers=1, embedding_size=0, dropout=0.0),
@@ -44,7 +45,7 @@ def lecture_config(file: str, seed: int) -> LanguageConfig:
 
 
 def initialise(model: LanguageModel, seed: int) -> None:
-    """Weights from N(0, 0.01²), biases zero."""
+    """Draw the weights from N(0, 0.01²) and set the biases to zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -55,7 +56,7 @@ def initialise(model: LanguageModel, seed: int) -> None:
 
 
 class LectureAdagrad:
-    """Adagrad as the lectures have it: `m += g²`, `w -= rate · g / sqrt(m + ε)`, with ε under the root."""
+    """Adagrad as in the lectures: `m += g²`, `w -= rate · g / sqrt(m + ε)`, with ε under the root."""
 
     def __init__(self, parameters: list[nn.Parameter], rate: float = RATE) -> None:
         self.parameters, self.rate = parameters, rate
@@ -71,7 +72,7 @@ class LectureAdagrad:
 
 @dataclass(frozen=True)
 class Iteration:
-    """One update: `smooth_loss` is `0.999 s + 0.001 loss` over summed losses of 25 characters, before the update."""
+    """One update. The loss is a sum over 25 characters before the update; `smooth_loss` is `0.999 s + 0.001 loss`."""
 
     number: int
     loss: float
@@ -80,26 +81,29 @@ class Iteration:
 
 
 def chunk_loss(model: LanguageModel, inputs: Tensor, targets: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Cross-entropy summed over `[T]` characters from state `[1, 1, H]` (None: zeros), and the state after them."""
+    """Return the cross-entropy summed over `[T]` characters, and the state after them.
+
+    state: `[1, 1, H]`, the state before them; None: zeros.
+    """
     logits, state = model(inputs.unsqueeze(1), state)
     return cross_entropy(logits.squeeze(1), targets, reduction="sum"), state
 
 
 def check_length(tokens: Sized) -> None:
-    """DataError if the text does not fill one update."""
+    """Raise DataError if the text does not fill one update."""
     if len(tokens) < STEPS + 2:
         raise DataError(f"the text is too short: {len(tokens)} characters, min-char-rnn needs {STEPS + 2}")
 
 
 def train(model: LanguageModel, tokens: Tensor, iterations: int, sample_every: int, seed: int) -> Iterator[Iteration]:
-    """Train on `tokens [N]` in place, one update an item; a sample comes with each `sample_every`-th."""
+    """Train the model on `tokens [N]`. Yield each update, with a sample at every `sample_every`-th."""
     check_length(tokens)
     optimizer = LectureAdagrad(list(model.parameters()))
     generator = torch.Generator().manual_seed(seed)
     smooth_loss = -math.log(1.0 / model.vocabulary_size) * STEPS
     pointer, state = 0, None
     for number in range(iterations):
-        if pointer + STEPS + 1 >= len(tokens):  # the data pointer wraps, and memory starts over
+        if pointer + STEPS + 1 >= len(tokens):  # the data pointer wraps around, and the state starts from zeros
             pointer, state = 0, None
         inputs, targets = tokens[pointer : pointer + STEPS], tokens[pointer + 1 : pointer + STEPS + 1]
         sample = None

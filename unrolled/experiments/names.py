@@ -1,10 +1,10 @@
-"""What the commands of experiments name in their help."""
+"""Names that the help of the experiments' commands lists."""
 
 from __future__ import annotations
 
 #: Properties of drawn objects.
 PROPERTIES = ("vertical", "horizontal", "rectangle", "ellipse")
-#: Every object by its properties: whether it is long in one direction, and in the other, and which outline it has.
+#: Every object's `PROPERTIES`: whether it is long vertically and horizontally, and which outline it has.
 OBJECTS: dict[str, tuple[int, int, int, int]] = {
     "small-square": (0, 0, 1, 0),
     "dot": (0, 0, 0, 1),
@@ -16,5 +16,5 @@ OBJECTS: dict[str, tuple[int, int, int, int]] = {
     "circle": (1, 1, 0, 1),
 }
 
-#: Stands among the cells for the net without a memory.
+#: Among the names of cells, this is the net without a memory.
 PREVIOUS_INPUT = "previous-input"

@@ -1,4 +1,4 @@
-"""The error surface of a one-unit recurrent net, with its wall, and descent over it with and without clipping.
+"""The error surface of a one-unit recurrent net, with its wall, and gradient descent over it, plain and clipped.
 
 `h = w σ(h') + b` from `h = start`; the error is `(σ(h_T) - target)²`.
 Source: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", figure 6.
@@ -16,14 +16,14 @@ from unrolled.analysis.scaled import clip_norm
 
 @dataclass(frozen=True)
 class OneUnit:
-    """The net and its task: `steps` steps from state `start`, the last of which should read `target`."""
+    """The net and its task: after `steps` steps from state `start`, the output should be `target`."""
 
     steps: int = 50
     start: float = 0.5
     target: float = 0.7
 
     def error(self, w: Tensor, b: Tensor) -> Tensor:
-        """Of every pair of `w` and `b`, tensors of one shape."""
+        """Return the error at every pair of `w` and `b`, tensors of the same shape."""
         h = torch.full_like(w, self.start)
         for _ in range(self.steps):
             h = w * torch.sigmoid(h) + b
@@ -32,7 +32,7 @@ class OneUnit:
 
 @dataclass(frozen=True)
 class Descent:
-    """The way of gradient descent: `points [N+1, 2]` as (w, b), `errors [N+1]`, and the largest step that it took."""
+    """The path of gradient descent: `points [N+1, 2]` as (w, b), `errors [N+1]`, and the length of the largest step."""
 
     points: Tensor
     errors: Tensor
@@ -43,14 +43,14 @@ class Descent:
 
 
 def surface(unit: OneUnit, w: Tensor, b: Tensor) -> Tensor:
-    """The errors over a grid, `[len(b), len(w)]`."""
+    """Return the errors over a grid, `[len(b), len(w)]`."""
     return unit.error(w.expand(len(b), -1), b.unsqueeze(1).expand(-1, len(w)))
 
 
 def descend(
     unit: OneUnit, at: tuple[float, float], *, learning_rate: float, updates: int, clip_norm_at: float = 0.0
 ) -> Descent:
-    """Plain gradient descent from (w, b) = `at`; with `clip_norm_at` the gradient is rescaled to that norm at most."""
+    """Run gradient descent from (w, b) = `at`. If `clip_norm_at` is above 0, it is the gradient's largest norm."""
     point = torch.tensor(at, dtype=torch.float64)
     points, errors = [point], []
     for k in range(updates + 1):
@@ -67,7 +67,7 @@ def descend(
 
 
 def draw_surface(unit: OneUnit, descents: dict[str, Descent], w: tuple[float, float], b: tuple[float, float]):
-    """The surface in 3-D, and from above, with the descents over it."""
+    """Draw the surface in 3-D and from above, with the descents on it."""
     from unrolled.analysis.figures import canvas
 
     w_axis, b_axis = (torch.linspace(*ends, 201, dtype=torch.float64) for ends in (w, b))
@@ -85,7 +85,7 @@ def draw_surface(unit: OneUnit, descents: dict[str, Descent], w: tuple[float, fl
         color = ("#e6550d", "#ffffff")[number % 2]
         points = descent.points
         above.plot(points[:, 0], points[:, 1], marker="o", markersize=2.5, linewidth=1, color=color, label=name)
-        # What leaves the box is cut off: 3-D axes would draw it outside.
+        # Points outside the box are cut off, because 3-D axes would draw them outside.
         inside = (points >= torch.tensor([w[0], b[0]])).all(1) & (points <= torch.tensor([w[1], b[1]])).all(1)
         lifted = [part.where(inside, torch.nan) for part in (points[:, 0], points[:, 1], descent.errors)]
         solid.plot(*lifted, marker="o", markersize=2, linewidth=1, color=("#e6550d", "#222222")[number % 2], zorder=5)

@@ -11,7 +11,16 @@ from torch.nn.utils.rnn import PackedSequence
 from unrolled.cells import Cell, State, find_cell
 from unrolled.errors import ConfigurationError
 from unrolled.layers.noise import probability, zoneout_rates
-from unrolled.layers.stack import Batch, Regularisation, Stack, Stacked, by_layer, output_size, run_layer, run_stack
+from unrolled.layers.stack import (
+    LayerBatch,
+    Regularisation,
+    Stack,
+    Stacked,
+    by_layer,
+    output_size,
+    run_layer,
+    run_stack,
+)
 from unrolled.layers.wrap import as_cell
 from unrolled.unroll.adapt import Foreign
 from unrolled.unroll.embedded import Embedded, Hoisted, KeptRows, keep_rows
@@ -98,7 +107,7 @@ class Recurrent(nn.Module):
         *,
         lengths: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Stacked | tuple[Stacked, ...]]:
-        batch = Batch.open(input, self.batch_first, lengths)
+        batch = LayerBatch.open(input, self.batch_first, lengths)
         cells: Any = list(self.cells)
         return run_layer(cells, batch, hx, self.noise, self.backend, list(self.projections), self.recompute_every)
 

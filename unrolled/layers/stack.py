@@ -176,7 +176,7 @@ def by_layer(hx: Stacked | Sequence[Stacked] | None, names: tuple[str, ...], cou
 
 
 @dataclass
-class Batch:
+class LayerBatch:
     """Inputs in the engine's layout, and methods that return results in the caller's layout.
 
     `inputs` is `[T, B, I]`, embedded, or hoisted. `lengths` is `[B]` or None.
@@ -194,7 +194,7 @@ class Batch:
         given: Tensor | PackedSequence | Embedded | Hoisted,
         batch_first: bool,
         lengths: Tensor | None = None,
-    ) -> Batch:
+    ) -> LayerBatch:
         if isinstance(given, Hoisted):
             values = given.values.transpose(0, 1) if batch_first else given.values
             return cls(Hoisted(given.cell, values), lengths, batch_first, True, None)
@@ -240,7 +240,7 @@ class Batch:
 
 def run_layer(
     cells: Sequence[Sequence[Cell]],
-    batch: Batch,
+    batch: LayerBatch,
     hx: Stacked | Sequence[Stacked] | None,
     noise: Regularisation,
     backend: str,

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from unrolled.cells import Cell, ElmanCell, GRUResetAfterCell, LayerNormGRUCell, LayerNormLSTMCell, LSTMCell
 from unrolled.errors import ConfigurationError, ShapeError
 from unrolled.layers.noise import probability, zoneout_rates
-from unrolled.layers.stack import Batch, Regularisation, run_layer
+from unrolled.layers.stack import LayerBatch, Regularisation, run_layer
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -128,7 +128,7 @@ class _EngineLayer(nn.RNNBase):
         self._check(input, given)
         cells = [[self._cell(suffix) for suffix in suffixes] for suffixes in self._suffixes]
         noise = replace(self._noise, dropout=self.dropout)  # the caller may have changed `dropout`, as in torch.nn
-        return run_layer(cells, Batch.open(input, self.batch_first, lengths), hx, noise, self.backend)
+        return run_layer(cells, LayerBatch.open(input, self.batch_first, lengths), hx, noise, self.backend)
 
 
 class RNN(_EngineLayer, nn.RNN):

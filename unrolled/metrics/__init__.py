@@ -1,4 +1,4 @@
-"""Scores, apart from the models that earn them."""
+"""Scores of models, computed without the models themselves."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LanguageScore:
-    """How well a language model predicted a text: `total_nats` is `-Σ ln P(y_t | y_<t)` over `tokens` predictions.
+    """How well a language model predicts a text: `total_nats` is `-Σ ln P(y_t | y_<t)` over `tokens` predictions.
 
-    `characters` counts the text's characters, by which levels can be compared. `unknown` counts the predictions of
-    `<unk>`: it is cheap to predict and stands for text that is not, so with any of them there are no bits a character.
+    `characters` is the number of characters in the text, which makes levels comparable. `unknown` is the number of
+    predictions of `<unk>`. This token is easy to predict, but stands for text that is not. So if `unknown` is not 0,
+    there is no score in bits per character.
     """
 
     total_nats: float
@@ -21,24 +22,24 @@ class LanguageScore:
 
     @property
     def nats(self) -> float:
-        """Mean cross-entropy a token, in nats."""
+        """The mean cross-entropy per token, in nats."""
         return self.total_nats / self.tokens
 
     @property
     def perplexity(self) -> float:
-        """`exp(nats)`, a token: `log2 PPL = -1/L Σ log2 P(w_n | w_<n)`."""
+        """The perplexity per token, `exp(nats)`: `log2 PPL = -1/L Σ log2 P(w_n | w_<n)`."""
         return perplexity(self.nats)
 
     @property
     def bits_per_character(self) -> float | None:
-        """The same total in bits, a character of the text; None if some of the text was not scored."""
+        """The cross-entropy in bits per character of the text, or None if there are predictions of `<unk>`."""
         if self.unknown:
             return None
         return self.total_nats / math.log(2) / self.characters
 
 
 def perplexity(nats: float) -> float:
-    """`exp(nats)`, infinite where that overflows."""
+    """Return `exp(nats)`, or infinity if it overflows."""
     try:
         return math.exp(nats)
     except OverflowError:
@@ -46,5 +47,5 @@ def perplexity(nats: float) -> float:
 
 
 def bits(nats: float) -> float:
-    """Nats in bits."""
+    """Convert nats to bits."""
     return nats / math.log(2)

@@ -1,4 +1,4 @@
-"""What a run was found to be worth on some data: one form for every task, as a table, as JSON, as a row of `runs`."""
+"""Reports of a run's scores on some data. Every task uses this form, for tables, for JSON and for the list of runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 class Value:
     """One value of a report.
 
-    name: its key in JSON; a dot puts it into a group, `root.fine`.
-    label: what it is called in the table; if there is none, it stands in JSON alone.
-    shown: how the table shows it, with its unit; four decimals where nothing is given.
-    interval: half the width of its 95% confidence interval. signature: how exactly it was computed.
-    A number of NumPy or PyTorch becomes one of Python.
+    name: its key in JSON. A dot puts it into a group, as in `root.fine`.
+    label: its name in the table. A value without a label is in JSON only.
+    shown: its text in the table, with its unit. Default: four decimals.
+    interval: half the width of its 95% confidence interval.
+    signature: a description of exactly how it was computed.
+
+    NumPy and PyTorch numbers are converted to Python numbers.
     """
 
     name: str
@@ -32,15 +34,15 @@ class Value:
 
     @property
     def text(self) -> str:
-        """The value as the table shows it."""
+        """The value's text in the table."""
         return self.shown or (f"{self.value:.4f}" if isinstance(self.value, float) else str(self.value))
 
 
 @dataclass(frozen=True)
 class Report:
-    """Values that a model earned on a text or other data, the most telling of those with a label first.
+    """A model's values on a text or other data. The first value with a label is the most important one.
 
-    data: what it was scored on. heading: the line above the table. notes: what the user should know beside it.
+    data: what the model was scored on. heading: the line above the table. notes: further remarks for the user.
     """
 
     data: str
@@ -49,7 +51,7 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """The heading and a row for each value that has a label."""
+        """Return the heading and a row for each value that has a label."""
         rows = [value for value in self.values if value.label]
         width = max((len(value.label) for value in rows), default=0) + 2
         lines = [self.heading]
@@ -63,7 +65,7 @@ class Report:
         return "\n".join(self.lines())
 
     def json(self) -> dict[str, Any]:
-        """Every value under its name, with `_interval` and `_signature` beside it where it has them."""
+        """Return every value by its name, together with its `_interval` and `_signature` if it has them."""
         found: dict[str, Any] = {}
         for value in self.values:
             *groups, name = value.name.split(".")
@@ -79,6 +81,6 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """The first value that has a label, in one short phrase."""
+        """The first value that has a label, as its label and text."""
         first = next((value for value in self.values if value.label), None)
         return "" if first is None else f"{first.label} {first.text}"

@@ -1,4 +1,4 @@
-"""BLEU and chrF, by the library that defines how they are computed and reported."""
+"""BLEU and chrF, computed by sacreBLEU, the library that defines how they are computed and reported."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from sacrebleu.metrics.chrf import CHRF
 
 @dataclass(frozen=True)
 class CorpusScore:
-    """A score of a whole text with the signature that makes it comparable.
+    """A score of a whole text, with the signature that makes it comparable.
 
-    `mean` and `interval` (half its width, 95%) are those of bootstrap resampling; None without it.
+    `mean` and `interval` come from bootstrap resampling, or are None without it. `interval` is half the width of the
+    95% confidence interval.
     """
 
     name: str
@@ -28,12 +29,12 @@ class CorpusScore:
 
 
 def bleu(outputs: Sequence[str], references: Sequence[str], resamples: int = 0) -> CorpusScore:
-    """BLEU of raw text, cased, with sacreBLEU's own tokens (Papineni et al. 2002; Post 2018)."""
+    """Compute BLEU of raw text, cased, with sacreBLEU's own tokens (Papineni et al. 2002; Post 2018)."""
     return _score(BLEU(), outputs, references, resamples)
 
 
 def chrf(outputs: Sequence[str], references: Sequence[str], resamples: int = 0) -> CorpusScore:
-    """chrF2 (Popović 2015)."""
+    """Compute chrF2 (Popović 2015)."""
     return _score(_CHRF(), outputs, references, resamples)
 
 
@@ -51,7 +52,7 @@ def _score(metric: BLEU | CHRF, outputs: Sequence[str], references: Sequence[str
 
 
 def oracle(candidates: Sequence[Sequence[str]], references: Sequence[str]) -> list[str]:
-    """Of each line's candidates, the one of the highest sentence BLEU: what a perfect ranking would choose."""
+    """Return for each line the candidate with the highest sentence BLEU, which a perfect ranking would choose."""
     metric = BLEU(effective_order=True)
     return [
         max(some, key=lambda text: metric.sentence_score(text, [reference]).score)

@@ -1,4 +1,4 @@
-"""Models: compositions of layers, each trainable and decodable by itself."""
+"""Models composed of layers. Each can be trained and decoded by itself."""
 
 from unrolled.models.contract import Decodable
 from unrolled.models.decoder import Context, Decoder

@@ -1,4 +1,4 @@
-"""Attention inside a recurrence: each step looks at the whole source before it moves."""
+"""Attention inside a recurrence: each step first attends to the whole source."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unrolled.unroll.adapt import step
 
 @dataclass(frozen=True)
 class Memory:
-    """What is looked at, computed once a sentence.
+    """What a decoder attends to, computed once for each sentence.
 
-    values `[B, S, C]`; keys `[B, S, A]`; mask `[B, S]`, 0 where a position counts and -inf elsewhere.
+    values: `[B, S, C]`. keys: `[B, S, A]`. mask: `[B, S]`, 0 at positions that count and -inf elsewhere.
     """
 
     values: Tensor
@@ -26,12 +26,12 @@ class Memory:
     mask: Tensor
 
     def select(self, sentences: Tensor) -> Memory:
-        """The memory of the chosen sentences `[B']`."""
+        """Return the memory of the chosen sentences `[B']`."""
         return Memory(*(part.index_select(0, sentences) for part in (self.values, self.keys, self.mask)))
 
 
 class AdditiveAttention(nn.Module):
-    """`e_j = vᵀ tanh(W s + U h_j)`, `α = softmax(e)`, `c = Σ α_j h_j`.
+    """Additive attention: `e_j = vᵀ tanh(W s + U h_j)`, `α = softmax(e)`, `c = Σ α_j h_j`.
 
     Source: Bahdanau, Cho & Bengio 2014, "Neural Machine Translation by Jointly Learning to Align and Translate".
     """
@@ -42,10 +42,10 @@ class AdditiveAttention(nn.Module):
         self.key = nn.Linear(memory_size, size)
         self.energy = nn.Linear(size, 1, bias=False)
 
-    def remember(self, values: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Memory:
-        """Prepare `values [S, B, C]` to be looked at many times.
+    def build_memory(self, values: Tensor, lengths: Tensor | None = None, mask: Tensor | None = None) -> Memory:
+        """Build the memory of `values [S, B, C]`, whose keys are computed once for all steps.
 
-        What counts are the first `lengths [B]` of them, or those where `mask [S, B]` is true; all, without either.
+        The first `lengths [B]` positions count, or those where `mask [S, B]` is true. Without either, all count.
         """
         values = values.transpose(0, 1).contiguous()
         if mask is not None:
@@ -58,7 +58,7 @@ class AdditiveAttention(nn.Module):
         return Memory(values, self.key(values), added)
 
     def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """`(context [N, C], weights [N, S])` of queries `[N, H]`, the first N/B of them about the first sentence."""
+        """Return `(context [N, C], weights [N, S])` for queries `[N, H]`. Each sentence has N/B adjacent queries."""
         sentences, steps, _ = memory.keys.shape
         asked = self.query(query).view(sentences, -1, 1, memory.keys.size(-1))
         energy = torch.tanh_(memory.keys.unsqueeze(1) + asked) @ self.energy.weight[0]
@@ -68,7 +68,7 @@ class AdditiveAttention(nn.Module):
 
 
 class AttendingLayer(nn.Module):
-    """A recurrent layer over `[x_t; c_t]`, the context `c_t` being what the previous state `s_{t-1}` attends to."""
+    """A recurrent layer over `[x_t; c_t]`, where the context `c_t` is what the previous state `s_{t-1}` attends to."""
 
     def __init__(
         self,
@@ -88,13 +88,13 @@ class AttendingLayer(nn.Module):
         self.attention = AdditiveAttention(self.cell.state_sizes[0], memory_size, hidden_size)
 
     def step(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, State]:
-        """`(output [N, H], context [N, C], state)` after one more `x [N, I]`."""
+        """Return `(output [N, H], context [N, C], state)` after one more input `x [N, I]`."""
         context, _ = self.attention(state[0], memory)
         output, state = step(self.cell, self.projection(torch.cat([x, context], -1)), state)
         return output, context, state
 
     def forward(self, inputs: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, State]:
-        """`(outputs [T, B, H], contexts [T, B, C], state)` over `inputs [T, B, I]`."""
+        """Return `(outputs [T, B, H], contexts [T, B, C], state)` over `inputs [T, B, I]`."""
         outputs, contexts = [], []
         for x in inputs:
             output, context, state = self.step(x, state, memory)

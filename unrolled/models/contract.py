@@ -1,4 +1,4 @@
-"""What decoding asks of a model: to start, to take a step, to let its state follow a search."""
+"""The interface of a model for decoding: to start, to take a step, and to reorder its state during a search."""
 
 from __future__ import annotations
 
@@ -12,50 +12,51 @@ from unrolled.errors import ConfigurationError
 from unrolled.layers.nest import pick_state
 from unrolled.unroll.generate import Choice
 
-#: `(token [B], state, choice, draws [T, B]) -> (tokens [T, B], state)`: as T steps, each with a choice by its draws. A
-#: token of -1 stands where the log-probabilities are NaN.
+#: `(token [B], state, choice, draws [T, B]) -> (tokens [T, B], state)`: takes T steps and chooses the tokens of each by
+#: its draws. A token of -1 means that the log-probabilities are NaN.
 Writer = Callable[[Tensor, Any, Choice, Tensor], tuple[Tensor, Any]]
 
 
 class StepModel(Protocol):
-    """The least that sampling, searches and scores need of a model, and all that they know of it."""
+    """The methods that a model must have for sampling, search and scoring."""
 
     def start(self, context: Any) -> Any:
-        """The state before the first token, about whatever the model takes: tokens `[T, B]`, features of pictures."""
+        """Return the state before the first token. `context` is any input of the model, such as tokens `[T, B]`."""
 
     def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """`(log_probs [N, V], state)` after one more `token [N]`."""
+        """Return `(log_probs [N, V], state)` after one more `token [N]`."""
         ...
 
 
 class Decodable(ABC):
-    """The whole contract: derive from it and write `start` and `step`; the other methods have defaults.
+    """A base class for models with the whole interface. A subclass defines `start` and `step`.
 
-    A state has rows, one for each token of `step`; in a search those of one sentence stand side by side.
+    The other methods have defaults. A state has one row for each token of `step`. In a search the rows of a sentence
+    are adjacent.
     """
 
     @abstractmethod
     def start(self, context: Any) -> Any:
-        """The state before the first token, one row for each item of a batch of contexts, whatever these are."""
+        """Return the state before the first token, with one row for each item of a batch of contexts."""
 
     @abstractmethod
     def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """`(log_probs [N, V], state)` after one more `token [N]`."""
+        """Return `(log_probs [N, V], state)` after one more `token [N]`."""
 
     def reorder(self, state: Any, rows: Tensor) -> Any:
-        """The state of `rows [B, n]`: n rows for each of B sentences, all n from one and the same sentence.
+        """Return the state of `rows [B, n]`: n rows for each of B sentences, where these n belong to the same sentence.
 
-        The default is for states that are tensors `[..., N, size]`, or tuples of such, or None.
+        The default works for states that are tensors `[..., N, size]`, tuples of such tensors, or None.
         """
         return pick_state(state, rows.flatten())
 
     def writer(self, batch: int) -> Writer | None:
-        """What makes many tokens a call, from the weights as they are; None (the default): there is no such way."""
+        """Return a function that generates many tokens in one call with the current weights, or None (the default)."""
         return None
 
 
 class _Adapted(Decodable):
-    """A model with `start` and `step` that derives from nothing; a `reorder` or `writer` that it has is used."""
+    """An adapter for a model that is not a `Decodable`. It uses the model's `reorder` and `writer` if they exist."""
 
     def __init__(self, model: StepModel) -> None:
         self.model = model
@@ -76,7 +77,7 @@ class _Adapted(Decodable):
 
 
 def decodable(model: StepModel) -> Decodable:
-    """The model with the whole contract. ConfigurationError if it has no `step`."""
+    """Return the model with the whole interface. Raises ConfigurationError if it has no `step`."""
     if isinstance(model, Decodable):
         return model
     if not callable(getattr(model, "step", None)):

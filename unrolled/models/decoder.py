@@ -1,4 +1,4 @@
-"""A decoder: layers of any cell that write tokens about any context."""
+"""A decoder: layers of any cell that generate tokens from any context."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from unrolled.unroll.fallback import is_transformed
 
 @dataclass(frozen=True)
 class Context:
-    """What a decoder writes about, for a batch of B; what is not given is None.
+    """The input of a decoder for a batch of size B. Each part is optional.
 
-    memory: what the first layer attends to, `[S, B, C]`: an encoder's annotations, a grid of picture features.
-    lengths, mask: where it counts, for each of the batch at least once: in the first `lengths [B]` positions, or where
-        `mask [S, B]` is true; everywhere, where neither is given.
-    vector: read with every token, `[B, context_size]`.
-    first: read once, in place of an embedded token and before any, `[B, embedding_size]`.
-    states: what the layers' first states are made of, a tuple a layer of `[B, size]`, sizes as in `start_sizes`.
+    memory: what the first layer attends to, `[S, B, C]`, such as an encoder's annotations or a grid of image features.
+    lengths, mask: the positions of the memory that count: the first `lengths [B]`, or those where `mask [S, B]` is
+        true. Each item of the batch needs at least one. Without both, all positions count.
+    vector: an input that is read with every token, `[B, context_size]`.
+    first: an input that is read once, before all tokens and in place of an embedded token, `[B, embedding_size]`.
+    states: what the layers' first states are computed from: for each layer a tuple of tensors `[B, size]`, with the
+        sizes of `start_sizes`.
     """
 
     memory: Tensor | None = None
@@ -44,9 +45,10 @@ class Context:
 
 @dataclass(frozen=True)
 class DecoderState:
-    """The decoder between two steps: each layer's states, `[N, size]` each, and the memory of the sentences.
+    """The decoder's state between two steps: each layer's states, `[N, size]` each, and the memory of the sentences.
 
-    kept: in a search, what the first layer computes of the embedding's rows. vector: that of the context, `[N, ·]`.
+    kept: in decoding, the first layer's cached results for the rows of the embedding. vector: the context's vector,
+        `[N, ·]`.
     """
 
     layers: Sequence[State]
@@ -56,23 +58,24 @@ class DecoderState:
 
 
 class Decoder(Decodable, nn.Module):
-    """Layers of any cell between an embedding and a readout, over any memory and context.
+    """A decoder with layers of any cell between an embedding and a readout.
 
-    vocabulary_size: tokens, the mark for the end of an output included.
+    vocabulary_size: the number of tokens, including the end mark.
     cell: a name from `CELLS`.
-    hidden_size: units a layer.
-    memory_size: width of the memory that the first layer attends to from its previous state (Bahdanau, Cho & Bengio
-        2014); None: there is none.
-    context_size: width of a vector that the first layer reads beside each token; 0: none.
-    start_sizes: for each layer the widths of what its first state is made of: taken as it is where its states have just
-        these widths, else `tanh(W [all of them] + b)`. None: states start as the cells' do, at zero.
-    dropout: on embeddings, between layers, on memory and vector, and before the readout.
-    forget_bias: the first bias of the forget gate, in cells that have one.
-    scale_embeddings: multiply embeddings by the square root of their width (Vaswani et al. 2017, 3.4). They start as
-        small as the readout's weights, and unscaled the cells hardly see them at first.
+    hidden_size: the number of units in each layer.
+    memory_size: the width of the memory that the first layer attends to from its previous state (Bahdanau, Cho & Bengio
+        2014). None means no memory.
+    context_size: the width of a vector that the first layer reads with each token. 0 means no vector.
+    start_sizes: for each layer the widths of the tensors that its first state is computed from. If these are the widths
+        of the layer's states, they are used directly, else as `tanh(W [all of them] + b)`. None means the cells'
+        initial states, which are zero by default.
+    dropout: the dropout on embeddings, between layers, on memory and vector, and before the readout.
+    forget_bias: the initial bias of the forget gate, for cells that have one.
+    scale_embeddings: multiply embeddings by the square root of their width (Vaswani et al. 2017, 3.4). Initially they
+        are as small as the readout's weights, so without this factor they hardly affect the cells at first.
 
-    The readout is a maxout layer, and a matrix that is the embedding's too. Tokens are int64, time first.
-    `start(context)` takes a `Context` here; a model that derives from this one may take what it likes and make one.
+    The readout is a maxout layer followed by a matrix, which is tied to the embedding. Tokens are int64, time first.
+    `start(context)` takes a `Context`. A subclass may accept another input and build a `Context` from it.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Decoder(Decodable, nn.Module):
         self.dropout = Dropout(dropout)
         make, options, equal = named_cell(cell, forget_bias)
         width, upper, features = embedding_size + context_size, num_layers, hidden_size
-        # The names of the parts are those of runs made before, whose `decoder` was the layers that do not attend.
+        # These attribute names match saved runs, where `decoder` holds the layers without attention.
         self.attending: AttendingLayer | None = None
         if memory_size is not None:
             self.attending = AttendingLayer(make, width, hidden_size, memory_size, input_projection=equal, **options)
@@ -116,13 +119,13 @@ class Decoder(Decodable, nn.Module):
         self.target_embedding.weight = self.readout.weight
 
     def layer_cells(self) -> list[Cell]:
-        """The cell of each layer, the lowest first."""
+        """Return the cell of each layer, the lowest first."""
         first = [self.attending.cell] if self.attending is not None else []
         rest = [layer[0] for layer in self.decoder.cells] if self.decoder is not None else []  # type: ignore[index]
         return [*first, *rest]
 
     def _make_bridges(self) -> nn.ModuleList:
-        """One module a layer, from what its first state is made of."""
+        """Build for each layer the module that computes its first state."""
         bridges, cells = nn.ModuleList(), self.layer_cells()
         if self.start_sizes is None:
             return bridges
@@ -136,15 +139,15 @@ class Decoder(Decodable, nn.Module):
     # -- before the first token ----------------------------------------------------------------------------------
 
     def start(self, context: Any) -> DecoderState:
-        """The state before the first token, about a `Context`.
+        """Return the state before the first token, given a `Context`.
 
-        ShapeError if it is not what this decoder was made for.
+        Raises ShapeError if the context does not fit this decoder.
         """
         self._check(context)
         vector = None if context.vector is None else self.dropout(context.vector)
         layers, memory = self._first_states(context), None
         if self.attending is not None:
-            memory = self.attending.attention.remember(self.dropout(context.memory), context.lengths, context.mask)
+            memory = self.attending.attention.build_memory(self.dropout(context.memory), context.lengths, context.mask)
         state = DecoderState(layers, memory, vector=vector)
         if context.first is None:
             return state
@@ -159,7 +162,7 @@ class Decoder(Decodable, nn.Module):
             ("vector", vector, "context_size", self.context_size or None),
         ):
             if value is None and width is not None:
-                raise ShapeError(f"the context has no {name}, of which this decoder reads one ({setting}={width})")
+                raise ShapeError(f"the context has no {name}, but this decoder reads one ({setting}={width})")
             if value is not None and value.size(-1) != width:
                 raise ShapeError(f"{name} {list(value.shape)} does not fit this decoder's {setting}={width}")
         width = self.target_embedding.embedding_dim
@@ -171,9 +174,9 @@ class Decoder(Decodable, nn.Module):
             raise ShapeError(f"states must have the widths {wanted}, layer by layer, got {given}")
         if context.mask is not None:
             if context.lengths is not None:
-                raise ShapeError("what counts of a memory is said by lengths or by a mask, not by both")
+                raise ShapeError("a context may have lengths or a mask for its memory, not both")
             if memory is None or context.mask.dtype != torch.bool or context.mask.shape != memory.shape[:2]:
-                raise ShapeError("mask must be true or false for each position [S, B] of a memory")
+                raise ShapeError("mask must be a bool tensor [S, B] with a value for each position of the memory")
 
     def _first_states(self, context: Context) -> list[State]:
         cells = self.layer_cells()
@@ -182,31 +185,32 @@ class Decoder(Decodable, nn.Module):
             if like is None and context.memory is not None:
                 like = context.memory[0]
             if like is None:
-                raise ShapeError("a context must hold something: of this one not even the batch size is known")
+                raise ShapeError("the context is empty, so the batch size is unknown: give it at least one part")
             return [cell.initial_state(len(like), like=like) for cell in cells]
-        made: list[State] = []
+        first_states: list[State] = []
         for states, bridge, cell in zip(context.states, self.bridges, cells, strict=True):
             if isinstance(bridge, nn.Identity):
-                made.append(tuple(states))
+                first_states.append(tuple(states))
             else:
                 first = torch.tanh(bridge(torch.cat(list(states), -1)))
-                made.append(first.split(cell.state_sizes, -1))  # type: ignore[no-untyped-call]
-        return made
+                first_states.append(first.split(cell.state_sizes, -1))  # type: ignore[no-untyped-call]
+        return first_states
 
     # -- tokens --------------------------------------------------------------------------------------------------
 
     def forward(self, context: Any, inputs: Tensor, counted: Tensor | None = None) -> Tensor:
-        """Logits of each next token after `inputs [T, B]`, the output after the mark that begins it.
+        """Return the logits of each next token, `[T, B, V]`, with teacher forcing.
 
-        context: what `start` takes. Where `inputs` are `[T, B·n]`, there are n outputs of each context, side by side.
-        `[T, B, V]`; with `counted [T, B]`, those where it is true alone, `[N, V]`.
-        What is below 0 in `inputs` is padding and stands after an output's end.
+        context: an argument of `start`.
+        inputs: the outputs' tokens `[T, B]`, each output after its start mark. Values below 0 are padding after an
+            output's end. `[T, B·n]` stands for n outputs for each context, in adjacent columns.
+        counted: a mask `[T, B]`. The result then has only the logits where it is true, `[N, V]`.
         """
         state = self.start(context)
         count = len(state.layers[0][0])
         if inputs.size(1) != count:
             if inputs.size(1) % count:
-                raise ShapeError(f"{inputs.size(1)} outputs cannot be shared out to {count} contexts")
+                raise ShapeError(f"{inputs.size(1)} outputs cannot be divided evenly among {count} contexts")
             rows = torch.arange(count, device=inputs.device).unsqueeze(-1)
             state = self.reorder(state, rows.expand(-1, inputs.size(1) // count))
         embedded = self.dropout(self._embed(self.target_embedding, inputs.clamp(min=0)))
@@ -214,14 +218,14 @@ class Decoder(Decodable, nn.Module):
         return self._logits(features if counted is None else features[counted])
 
     def step(self, token: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """`(log_probs [N, V], state)` after one more `token [N]`; rows of one sentence stand side by side."""
+        """Return `(log_probs [N, V], state)` after one more `token [N]`. The rows of a sentence are adjacent."""
         tokens, kept = token.unsqueeze(0), self._keep(state)
         inputs = self._embed(self.target_embedding, tokens) if kept is None else kept.at(tokens)
         features, state = self._run(inputs, dataclasses.replace(state, kept=kept))
         return torch.log_softmax(self._logits(features[0]), -1), state
 
     def reorder(self, state: DecoderState, rows: Tensor) -> DecoderState:
-        """The state of `rows [B', n]`: n rows for each of B' sentences, all n from one and the same sentence."""
+        """Return the state of `rows [B', n]`: n rows for each of B' sentences, where the n belong to one sentence."""
         chosen, memory = rows.flatten(), state.memory
         if memory is not None:
             each = len(state.layers[0][0]) // len(memory.mask)
@@ -232,7 +236,7 @@ class Decoder(Decodable, nn.Module):
         return DecoderState(layers, memory, state.kept, vector)
 
     def _keep(self, state: DecoderState) -> KeptRows | None:
-        """What a search keeps from step to step; None if there is no search, or nothing to keep."""
+        """Return the first layer's cached results for the embedding's rows, or None if they cannot be used."""
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed():
             return None
         if state.kept is None and self.decoder is not None and self.attending is None and state.vector is None:
@@ -244,7 +248,7 @@ class Decoder(Decodable, nn.Module):
         return embedded
 
     def _run(self, embedded: Tensor | Hoisted, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """Features `[T, N, F]` for the readout over embedded tokens `[T, N, E]`, and the state after them."""
+        """Run the layers over embedded tokens `[T, N, E]`. Return the readout's input `[T, N, F]` and the state."""
         inputs = embedded
         if state.vector is not None:
             assert isinstance(embedded, Tensor)
@@ -266,7 +270,7 @@ class Decoder(Decodable, nn.Module):
         return features, dataclasses.replace(state, layers=layers)
 
     def _logits(self, features: Tensor) -> Tensor:
-        """Maxout over pairs (Bahdanau et al. 2014, appendix A.2.2), then the readout."""
+        """Apply maxout over pairs (Bahdanau et al. 2014, appendix A.2.2), then the readout."""
         hidden = self.before_readout(features).unflatten(-1, (-1, 2)).amax(-1)
         logits: Tensor = self.readout(self.dropout(hidden))
         return logits

@@ -1,4 +1,4 @@
-"""An encoder: layers of any cell that read a sequence, and what they made of it."""
+"""An encoder: layers of any cell that read a sequence, and their results."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from unrolled.models.parts import named_cell
 
 @dataclass(frozen=True)
 class Encoded:
-    """What an encoder made of a batch of sequences.
+    """An encoder's results for a batch of sequences.
 
     annotations: the last layer's outputs, `[S, B, C]`, in the order in which the sequence was read. lengths: `[B]`.
-    states: the last states, a tuple a layer of `[B, size]`, those of the backward direction after the forward one's.
+    states: the last states: for each layer a tuple of tensors `[B, size]`, first those of the forward direction, then
+        those of the backward direction.
     """
 
     annotations: Tensor
@@ -29,11 +30,12 @@ class Encoded:
 
 
 class Encoder(Recurrent):
-    """Layers of the cell called `cell`, a name from `CELLS`, over sequences of different lengths.
+    """An encoder of sequences of different lengths, with layers of the cell called `cell`, a name from `CELLS`.
 
-    hidden_size: units a layer and direction. bidirectional: read both ways. forget_bias: see `GatedCell`.
-    reverse: read each sequence from the last step to the first, but for its end mark, which stays last (Sutskever,
-        Vinyals & Le 2014).
+    hidden_size: the number of units in each layer and direction. bidirectional: whether to read in both directions.
+    forget_bias: see `GatedCell`.
+    reverse: read each sequence from the last step to the first, except that its end mark stays last (Sutskever, Vinyals
+        & Le 2014).
     """
 
     def __init__(
@@ -63,15 +65,15 @@ class Encoder(Recurrent):
 
     @property
     def final_sizes(self) -> list[tuple[int, ...]]:
-        """The widths of `Encoded.states`, layer by layer."""
+        """The widths of `Encoded.states` for each layer."""
         layers: Any = self.cells
         return [flatten([cell.state_sizes for cell in directions]) for directions in layers]
 
     def read(self, sequence: Tensor, lengths: Tensor, prepare: Callable[[Tensor], Tensor] | None = None) -> Encoded:
         """Read `sequence [S, B, I]` of `lengths [B]`.
 
-        prepare: makes the input `[S, B, I]` of a sequence in the order in which it is read: then `sequence` is anything
-        `[S, B, ...]`, such as tokens.
+        prepare: a function that computes the input `[S, B, I]` from the sequence in the order in which it is read. With
+            it, `sequence` may be any tensor `[S, B, ...]`, such as tokens.
         """
         if self.reverse:
             sequence = _backwards(sequence, lengths)
@@ -83,7 +85,7 @@ class Encoder(Recurrent):
 
 
 def _backwards(sequence: Tensor, lengths: Tensor) -> Tensor:
-    """`sequence [S, B, ...]` from the last step to the first; the end of each, and what follows it, stays in place."""
+    """Reverse `sequence [S, B, ...]` in time. The end mark of each item, and the padding after it, stay in place."""
     time = torch.arange(len(sequence), device=lengths.device).unsqueeze(-1)
     order = torch.where(time < lengths - 1, lengths - 2 - time, time)
     return sequence[order, torch.arange(len(lengths), device=lengths.device)]

@@ -1,4 +1,4 @@
-"""Sequence to sequence: an encoder reads the source, a decoder writes the target."""
+"""Sequence-to-sequence models: an encoder reads the source, and a decoder generates the target."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from unrolled.models.encoder import Encoder
 
 
 class EncoderDecoder(Decoder):
-    """A decoder about sequences of tokens, which an encoder reads; joined by its last state, and attention if wanted.
+    """A decoder of token sequences that an encoder reads.
 
-    Without attention this is Sutskever, Vinyals & Le 2014: deep cells, the source read backwards with `reverse`, and
-    one fixed vector a layer between the two. With it, it is Bahdanau, Cho & Bengio 2014: a bidirectional encoder, a
-    decoder whose first layer attends to the encoder's outputs from its previous state, a maxout readout.
+    The two are connected by the encoder's last states, and optionally by attention. Without attention the model is that
+    of Sutskever, Vinyals & Le 2014: deep cells, a source that is read backwards with `reverse`, and one fixed vector
+    for each layer between encoder and decoder. With attention it is that of Bahdanau, Cho & Bengio 2014: a
+    bidirectional encoder, a decoder whose first layer attends to the encoder's outputs from its previous state, and a
+    maxout readout.
 
-    source_size, target_size: vocabulary sizes, the mark for the end of a sentence included.
-    cell, decoder_cell: names from `CELLS`; the decoder's is the encoder's where None.
-    embedding_size: width of both embeddings.
-    hidden_size: units a layer, in each direction of the encoder and in the decoder.
-    num_layers: of the encoder, and of the decoder.
-    bidirectional: the encoder reads both ways.
-    reverse: the encoder reads the source's words from the last to the first.
-    attention: the decoder attends.
-    dropout: on embeddings, between layers, on what is attended to, and before the readout.
-    shared: one embedding for both sides, whose vocabulary is one.
-    forget_bias, scale_embeddings: as in `Decoder`, of both.
+    source_size, target_size: the vocabulary sizes, including the end mark.
+    cell, decoder_cell: names from `CELLS`. By default the decoder uses the encoder's cell.
+    embedding_size: the width of both embeddings.
+    hidden_size: the number of units in each layer of the decoder, and in each layer and direction of the encoder.
+    num_layers: the number of layers in the encoder, and in the decoder.
+    bidirectional: whether the encoder reads in both directions.
+    reverse: whether the encoder reads the source's words from the last to the first.
+    attention: whether the decoder attends to the encoder's outputs.
+    dropout: the dropout on embeddings, between layers, on the attended outputs, and before the readout.
+    shared: use one embedding for both sides. They must have the same vocabulary.
+    forget_bias, scale_embeddings: as in `Decoder`, for encoder and decoder.
 
-    The encoder's last states start the decoder: as they are where its layers have the same form, else through a bridge,
-    `tanh(W [all states of the layer] + b)`. The target's embedding is the readout's matrix too.
-    Tokens are int64, time first; whatever is below 0 is padding and stands after a sentence's end.
+    The decoder starts from the encoder's last states: directly if its layers have states of the same form, else through
+    a bridge, `tanh(W [all states of the layer] + b)`. The target embedding is tied to the readout's matrix.
+    Tokens are int64, time first. Values below 0 are padding after a sentence's end.
     """
 
     def __init__(
@@ -78,18 +80,18 @@ class EncoderDecoder(Decoder):
             scale_embeddings=scale_embeddings,
         )
         self.encoder = encoder
-        # Its parameters come first, as they were drawn: a checkpoint's optimiser knows parameters by their number.
+        # Keep the order in which parameters were drawn: a checkpoint's optimiser identifies them by their index.
         self._modules = {"encoder": self._modules.pop("encoder"), **self._modules}
         self.source_embedding = self.target_embedding if shared else nn.Embedding(source_size, embedding_size)
         if not shared:
             nn.init.uniform_(self.source_embedding.weight, -(embedding_size**-0.5), embedding_size**-0.5)
 
     def start(self, context: Any) -> DecoderState:
-        """The decoder's state after the encoder has read tokens `[S, B]`, one row a sentence."""
+        """Return the decoder's state after the encoder has read tokens `[S, B]`, with one row for each sentence."""
         return super().start(self.read(context))
 
     def read(self, tokens: Tensor) -> Context:
-        """What the encoder makes of tokens `[S, B]`."""
+        """Run the encoder over tokens `[S, B]` and return the decoder's context."""
         lengths = (tokens >= 0).sum(0)
         found = self.encoder.read(
             tokens.clamp(min=0), lengths, lambda ordered: self.dropout(self._embed(self.source_embedding, ordered))

@@ -23,15 +23,16 @@ from unrolled.unroll.generate import Choice, Generator
 
 
 class LanguageModel(Decodable, nn.Module):
-    """Embedding, recurrent layers of any cell, and a linear readout over the vocabulary.
+    """A language model: an embedding, recurrent layers of any cell, and a linear readout over the vocabulary.
 
-    embedding_size: width of the learned embedding; 0 feeds one-hot vectors, as min-char-rnn does.
-    hidden_size: one width, or one a layer.
-    dropout: between layers and before the readout.
-    forget_bias: the first bias of the forget gate, in cells that have one.
-    tie_weights: the readout shares the embedding's matrix (Press & Wolf 2017); their sizes must agree.
+    embedding_size: the width of the learned embedding; 0 feeds one-hot vectors, as min-char-rnn does.
+    hidden_size: one width, or one for each layer.
+    dropout: the dropout between layers and before the readout.
+    forget_bias: the initial bias of the forget gate, for cells that have one.
+    tie_weights: tie the readout's matrix to the embedding (Press & Wolf 2017). Their sizes must be equal.
 
-    `forward(tokens [T, B], state)` gives `(logits [T, B, V], state)`; `start` and `step` are what a decoder needs.
+    `forward(tokens [T, B], state)` returns `(logits [T, B, V], state)`. `start` and `step` are the interface for
+    decoding.
     """
 
     def __init__(
@@ -73,26 +74,26 @@ class LanguageModel(Decodable, nn.Module):
                     f"tied weights need an embedding of the last layer's size ({self.recurrent.output_size}), "
                     f"got {embedding_size}: set it to {self.recurrent.output_size}"
                 )
-            self.embedding.weight = self.readout.weight  # whose first values are small enough for both
+            self.embedding.weight = self.readout.weight  # its initial values are small enough for both
 
     def forward(self, tokens: Tensor, state: Nest = None) -> tuple[Tensor, Nest]:
         outputs, state = self.read(tokens, state)
         return self.readout(self.dropout(outputs)), state
 
     def read(self, tokens: Tensor, state: Nest = None) -> tuple[Tensor, Nest]:
-        """`(outputs [T, B, H], state)` of the recurrent layers, without a word on what comes next."""
+        """Return `(outputs [T, B, H], state)` of the recurrent layers, without the readout."""
         outputs, state = self.recurrent(self._inputs(tokens), state)
         return outputs, state
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """What the recurrent layers are fed, `[T, B, I]`, of `tokens [T, B]`."""
+        """Return the input of the recurrent layers, `[T, B, I]`, for `tokens [T, B]`."""
         inputs = self._inputs(tokens)
         return inputs.dense() if isinstance(inputs, Embedded) else inputs
 
     def _inputs(self, tokens: Tensor) -> Embedded | Tensor:
         if self.embedding is not None:
             return Embedded(self.embedding.weight, tokens)
-        if self.vocabulary_size > tokens.numel():  # a table of all one-hot vectors would be the larger
+        if self.vocabulary_size > tokens.numel():  # a table of all one-hot vectors would be larger
             return one_hot(tokens, self.vocabulary_size).to(self.readout.weight.dtype)
         return Embedded(self._one_hot_table(), tokens)
 
@@ -101,16 +102,19 @@ class LanguageModel(Decodable, nn.Module):
         return torch.eye(self.vocabulary_size, dtype=like.dtype, device=like.device)
 
     def start(self, context: Tensor) -> Nest:
-        """The state after reading `context [T, B]`; None, the empty state, where T is 0."""
+        """Return the state after reading `context [T, B]`, or None, the empty state, if T is 0."""
         return self.read(context)[1] if len(context) else None
 
     def step(self, token: Tensor, state: Nest) -> tuple[Tensor, Nest]:
-        """`(log_probs [B, V], state)` after one more token `[B]`."""
+        """Return `(log_probs [B, V], state)` after one more token `[B]`."""
         logits, state = self(token.unsqueeze(0), state)
         return torch.log_softmax(logits[0], -1), state
 
     def writer(self, batch: int) -> Writer | None:
-        """What makes many tokens a call in native code, from the weights as they are; None: there is no such way."""
+        """Return a function that generates many tokens per call in native code with the current weights, or None.
+
+        It is None if native code cannot be used.
+        """
         table = self._one_hot_table() if self.embedding is None else self.embedding.weight
         if self.training or self.recurrent.backend not in ("auto", "native") or why_not_native(table, ()):
             return None
@@ -131,7 +135,7 @@ class LanguageModel(Decodable, nn.Module):
 
 
 class _WithReadout(WithOutput):
-    """A language model as one cell: from an embedded token and the states of all layers to the logits."""
+    """A language model as one cell. The input is an embedded token, and the output is the logits."""
 
     def __init__(self, stack: Stack, readout: nn.Linear) -> None:
         nn.Module.__init__(self)

@@ -1,4 +1,4 @@
-"""What several models need to build their recurrent layers."""
+"""Helpers with which several models build their recurrent layers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from unrolled.cells import Cell, find_cell
 
 
 def named_cell(name: str, forget_bias: float) -> tuple[Callable[..., Cell], dict[str, Any], bool]:
-    """The constructor of the cell called `name`, its options, and whether its input must have its hidden size."""
+    """Return the constructor of the cell `name`, its options, and whether its input size must equal its hidden size."""
     make = find_cell(name)
-    kind = make.func if isinstance(make, partial) else make  # a name may stand for a class with an option set
+    kind = make.func if isinstance(make, partial) else make  # a name may stand for a class with preset options
     takes_it = "forget_bias" in inspect.signature(kind).parameters
     return make, {"forget_bias": forget_bias} if takes_it else {}, getattr(kind, "needs_equal_sizes", False)

@@ -1,4 +1,4 @@
-"""Reading one long text fast, as several streams in step of which none begins without memory."""
+"""Fast reading of one long text as several parallel streams, each with a warmed-up first state."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from unrolled.layers.nest import Nest, map_state
 
 
 class WarmStreams:
-    """A text of `length` tokens as `count` streams of `size` tokens, one a column, in windows of `steps`.
+    """A text of `length` tokens as `count` streams of `size` tokens, one per column, in windows of `steps` tokens.
 
-    count: the most streams; fewer where they would be shorter than two windows.
+    count: the most streams. There are fewer if a stream would be shorter than two windows.
     """
 
     def __init__(self, length: int, count: int = 16, steps: int = 256) -> None:
@@ -23,10 +23,11 @@ class WarmStreams:
         self._starts = np.arange(self.count) * self.size
 
     def warm(self, tokens: np.ndarray, read: Callable[[np.ndarray], Nest]) -> Nest:
-        """The state that the streams of `tokens [length]` begin with: None, of nothing, if there is one stream.
+        """Return the first state of the streams of `tokens [length]`, or None, the empty state, for a single stream.
 
-        read: the state after tokens `[steps, count]`. Each stream but the first begins `steps` tokens early; the first
-        begins the text, with zeros.
+        read: a function that returns the state after tokens `[steps, count]`.
+
+        Each stream except the first is warmed up with the `steps` tokens before it. The first starts from zeros.
         """
         if self.count == 1:
             return None
@@ -35,12 +36,12 @@ class WarmStreams:
         return map_state(lambda part: part.index_fill(-2, part.new_zeros(1, dtype=torch.long), 0.0), state)
 
     def windows(self) -> Iterator[slice]:
-        """The windows: which tokens of its stream each holds."""
+        """Yield the windows as slices of a stream."""
         for first in range(0, self.size, self.steps):
             yield slice(first, min(first + self.steps, self.size))
 
     def cut(self, values: np.ndarray, window: slice) -> np.ndarray:
-        """What `values [length]` holds in a window, `[T, count]`; zeros after the end of the text."""
+        """Return the part of `values [length]` in a window, `[T, count]`, with zeros after the end of the text."""
         found = np.zeros((window.stop - window.start, self.count), dtype=values.dtype)
         for column, start in enumerate(self._starts):
             stretch = values[start + window.start : start + window.stop]
@@ -48,5 +49,5 @@ class WarmStreams:
         return found
 
     def inside(self, window: slice) -> np.ndarray:
-        """Where a window holds text, and not what follows its end: `[T, count]`."""
+        """Return a mask of the positions in a window that are inside the text, `[T, count]`."""
         return np.arange(window.start, window.stop)[:, None] + self._starts < self.length

@@ -1,4 +1,4 @@
-"""A classifier of the nodes of trees: `P(label | node) = softmax(W h + b)`."""
+"""A classifier of tree nodes: `P(label | node) = softmax(W h + b)`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from unrolled.layers.tree import run_trees
 
 
 class TreeClassifier(nn.Module):
-    """Embedding, a tree cell, and a linear readout at every node.
+    """A classifier with an embedding, a tree cell, and a linear readout at every node.
 
-    dropout: on the embeddings and before the readout. `forward(batch)` gives logits `[N, classes]`.
+    dropout: the dropout on the embeddings and before the readout. `forward(batch)` returns logits `[N, classes]`.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from unrolled.cells.own import Source, load_class, looked_up_in, parse_own, read_bytes, read_source, telling_lines
+from unrolled.cells.own import Source, load_class, looked_up_in, naming_lines, parse_own, read_bytes, read_source
 from unrolled.errors import ConfigurationError, RunError
 from unrolled.settings import to_json
 from unrolled.tasks.trust import allow, is_trusted, trust
@@ -136,7 +136,7 @@ def cells_of(run: Run) -> Iterator[None]:
     Raises RunError if this user has not trusted the source, or if it does not define the cell.
     """
     sources = require_trusted(run)
-    with looked_up_in(sources), telling_lines():
+    with looked_up_in(sources), naming_lines():
         try:
             for source in sources.values():
                 load_class(source)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unrolled.data.lines import read_json
-from unrolled.data.mails import made_mails, overlap, read_mails
+from unrolled.data.mails import overlap, read_mails, synthetic_mails
 from unrolled.data.tokens import Progress
 from unrolled.decoding.beam import require_length_penalty
 from unrolled.errors import ConfigurationError, DataError, RunError
@@ -33,7 +33,7 @@ class ReplyTask(ReplyInfo, TranslationTask):
     @classmethod
     def prepare(cls, run: Run, settings: ReplyConfig, progress: Progress = lambda what, share: None) -> None:  # type: ignore[override]
         """Prepare the run as for translation, and write the responses to choose from: all replies, each once."""
-        mails = read_mails(settings.pairs.pairs) if settings.pairs.pairs else made_mails()
+        mails = read_mails(settings.pairs.pairs) if settings.pairs.pairs else synthetic_mails()
         counts = Counter(" ".join(reply.split()) for reply in mails[1] if reply.strip())
         responses = sorted(counts, key=lambda reply: (-counts[reply], reply))[:MOST_RESPONSES]
         prepare(run, settings.pairs, mails, None)

@@ -77,7 +77,7 @@ def prepare(run: Run, config: TreeConfig) -> None:
     (run.path / TREES_FILE).write_text(json.dumps(stored, ensure_ascii=False), encoding="utf-8")
 
 
-class Batches:
+class TreeBatches:
     """One pass over the trees, in an order that depends only on the seed."""
 
     def __init__(self, trees: Sequence[Tree], tokens: Sequence[np.ndarray], size: int, seed: Sequence[int]) -> None:
@@ -158,9 +158,9 @@ class SentimentTask(SentimentInfo, Task):
         """Return the token of every node, int64; inner nodes, and words that were not in training, are unknown."""
         return np.array([self._number.get(word.lower(), 0) if word else 0 for word in tree.words], dtype=np.int64)
 
-    def epoch(self, number: int) -> Batches:
+    def epoch(self, number: int) -> TreeBatches:
         training = self.config.training
-        return Batches(self.train, self._tokens, training.batch_size, (training.seed, number))
+        return TreeBatches(self.train, self._tokens, training.batch_size, (training.seed, number))
 
     def loss(self, batch: LabelledTrees, state: None = None) -> tuple[Tensor, None]:
         """Return the cross-entropy, summed over all nodes, in nats; trees carry no state."""

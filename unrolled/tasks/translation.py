@@ -85,7 +85,7 @@ class TranslationTask(TranslationInfo, Task):
         pairs = settings.pairs
         for name in ("source", "target"):
             if not getattr(pairs, name):
-                raise ConfigurationError(f"`{name}` is missing: a file of sentences, one a line", setting=name)
+                raise ConfigurationError(f"`{name}` is missing: a file of sentences, one per line", setting=name)
         train = read_line_pairs(pairs.source, pairs.target)
         prepare(run, pairs, train, read_line_pairs(pairs.val_source, pairs.val_target) if pairs.val_source else None)
 

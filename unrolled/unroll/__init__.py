@@ -27,8 +27,8 @@ from unrolled.unroll.fallback import (
 )
 from unrolled.unroll.kernels import has_kernel, unroll_kernel
 from unrolled.unroll.planned import unroll_planned
-from unrolled.unroll.recompute import in_pieces
-from unrolled.unroll.signature import PassingError, describe
+from unrolled.unroll.recompute import in_segments
+from unrolled.unroll.signature import PassingError, describe_module
 from unrolled.unroll.versions import BEFORE_2_12, is_exporting
 
 __all__ = ["BACKENDS", "unroll"]
@@ -90,8 +90,8 @@ def unroll(
         if torch.compiler.is_compiling():
             from unrolled.unroll.operator import outside_graph
 
-            return outside_graph(_in_pieces, *pieces)
-        return _in_pieces(*pieces)
+            return outside_graph(_in_segments, *pieces)
+        return _in_segments(*pieces)
     if torch.compiler.is_compiling() and backend != "torch" and not exporting:
         # This imports torch._dynamo, which takes seconds.
         from unrolled.unroll.operator import outside_graph, runs_own_code, unroll_captured
@@ -165,7 +165,7 @@ def _run(
     return result
 
 
-def _in_pieces(
+def _in_segments(
     cell: nn.Module,
     inputs: Tensor,
     state: State | Tensor | None,
@@ -184,8 +184,8 @@ def _in_pieces(
         outputs, final = unroll(cell, piece, pack(start, form), lengths=left, reverse=reverse, backend=chosen)
         return outputs, unpack(final)[0]
 
-    tensors = list(describe(cell).tensors.values())
-    outputs, final = in_pieces(run, tensors, inputs, first, lengths, reverse, recompute_every)
+    tensors = list(describe_module(cell).tensors.values())
+    outputs, final = in_segments(run, tensors, inputs, first, lengths, reverse, recompute_every)
     return outputs, returned(final, form)
 
 
@@ -256,10 +256,10 @@ def check_lengths(inputs: Tensor, lengths: Tensor | Sequence[int] | None) -> Ten
         values = lengths if isinstance(lengths, Tensor) or not hasattr(lengths, "tolist") else lengths.tolist()
         given = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ShapeError(f"lengths must be whole numbers, one a sequence: {error}") from error
+        raise ShapeError(f"lengths must be whole numbers, one per sequence: {error}") from error
     steps, batch = inputs.shape[:2]
     if list(given.shape) != [batch]:
-        raise ShapeError(f"lengths must be [{batch}], one a sequence, got {list(given.shape)}")
+        raise ShapeError(f"lengths must be [{batch}], one per sequence, got {list(given.shape)}")
     whole = given.dtype != torch.bool and not given.is_floating_point() and not given.is_complex()
     if torch.compiler.is_compiling():  # a captured graph serves any lengths, so it checks them when it runs
         if not whole:

@@ -47,7 +47,7 @@ class LoopCode:
             self.body.append(reduction.combine.format(f"sum{k}", value))
             accumulators.append(f"reduction({reduction.symbol}:sum{k})")
             target = self._pointer(self.step.places[node])
-            self.after.append(f"{target}[0] = {reduction.finish.format(f'sum{k}')};")
+            self.after.append(f"{target}[0] = {reduction.result.format(f'sum{k}')};")
         simd = [f"#pragma omp simd {' '.join(accumulators)}".rstrip()] if self.loop.width > 1 else []
         head = f"for (long j = 0; j < {size(self.loop.width)}; j++) {{"
         return ["{", *self.before, *simd, head, *("  " + line for line in self.body), "}", *self.after, "}"]

@@ -20,7 +20,7 @@ from unrolled.unroll.fallback import why_not_native
 from unrolled.unroll.padding import without_padding
 from unrolled.unroll.planned import find_plan
 from unrolled.unroll.schedule import Schedule
-from unrolled.unroll.signature import describe
+from unrolled.unroll.signature import describe_module
 
 
 class Embedded(NamedTuple):
@@ -109,7 +109,7 @@ class _Fed(WrapperCell):
 
     def forward(self, x: Tensor, state: State) -> State:
         parts = self.schedule
-        prepared = parts.prepare(len(x), *describe(self.cell).tensors.values())[: parts.prepared]
+        prepared = parts.prepare(len(x), *describe_module(self.cell).tensors.values())[: parts.prepared]
         return tuple(parts.core(len(x), *prepared, *x.split(parts.hoisted_sizes, -1), *state))
 
 

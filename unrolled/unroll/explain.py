@@ -36,7 +36,7 @@ def explain(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
         f"  saves {len(saved)} values for backward: {', '.join(f'{n.name} [B, {width(n)}]' for n in saved) or 'none'}"
     ]
     kept = sum(width(node) for node in saved) + sum(cell.state_sizes)
-    lines += [f"  {size * kept:,} bytes a step and sequence, states included"]
+    lines += [f"  {size * kept:,} bytes per step and sequence, including the states"]
     lines += ["", "backward, every step:", *_step(backward)]
     if gradients.finish is not None:
         lines += _graph("once for all T·B rows, gradients of parameters and input", gradients.finish)

@@ -35,7 +35,7 @@ class _UnknownError(Exception):
 
 
 def fingerprint(*things: Hashable) -> str | None:
-    """Return a hash of the results of `describe` and of other plain values; None if one cannot be hashed reliably."""
+    """Return a hash of descriptions of modules and of other plain values; None if one cannot be hashed reliably."""
     reader = _Reader()
     try:
         for thing in (*things, torch.__version__, platform.python_version(), str(torch.get_default_dtype()), _own()):

@@ -15,7 +15,7 @@ from unrolled.unroll.graph import Graph
 from unrolled.unroll.known import Known
 from unrolled.unroll.native import compiler
 from unrolled.unroll.observe import seen_by
-from unrolled.unroll.signature import describe, settings
+from unrolled.unroll.signature import describe_module, settings
 from unrolled.unroll.store import load, save
 from unrolled.unroll.watch import Watch
 
@@ -86,7 +86,7 @@ class Generator:
 
 def _make(cell: Cell, dtype: torch.dtype, device: torch.device) -> tuple[_Parts, Watch]:
     compiler()
-    described = describe(cell)
+    described = describe_module(cell)
     seen = seen_by(described.modules)
     # If the cell contains user code, it is traced in any case, because tracing records what the code reads.
     kept = None if seen else fingerprint("generate", described.structure, settings(described), dtype)

@@ -15,7 +15,7 @@ from unrolled.errors import CompilerError, UntraceableError
 from unrolled.unroll.adapt import innermost
 from unrolled.unroll.content import Content, Places
 from unrolled.unroll.fallback import guarded, in_new_thread
-from unrolled.unroll.signature import Description, check_hooks, describe, planning
+from unrolled.unroll.signature import Description, check_hooks, describe_module, planning
 from unrolled.unroll.trial import can_be_buffer, same_step, with_buffers
 from unrolled.unroll.watch import SeenError, Watch
 
@@ -91,7 +91,7 @@ class Known(Generic[T]):
             and raised at every call.
         The returned cell is a copy of `cell` if some of its attributes have become buffers.
         """
-        described = describe(cell)
+        described = describe_module(cell)
         check_hooks(described.modules)
         key = described.structure, about
         family = self._families.get(key)

@@ -167,12 +167,12 @@ PRODUCTS = (aten.mm.default, aten.addmm.default)
 
 @dataclass(frozen=True)
 class Reduction:
-    """A reduction over a row's columns: `start`, then `combine(accumulator, value)` for each column, then `finish`."""
+    """A reduction over a row's columns: `start`, then `combine(accumulator, value)` for each column, then `result`."""
 
     symbol: str = "+"
     start: str = "0"
     combine: str = "{0} += {1};"
-    finish: str = "{0}"
+    result: str = "{0}"
 
 
 def _over_columns(node: fx.Node) -> int:
@@ -191,7 +191,7 @@ def _sum(node: fx.Node) -> Reduction:
 
 
 def _mean(node: fx.Node) -> Reduction:
-    return Reduction(finish=f"{{0}} / (REAL){size(_over_columns(node))}")
+    return Reduction(result=f"{{0}} / (REAL){size(_over_columns(node))}")
 
 
 def _extreme(symbol: str, start: str, sign: str) -> Callable[[fx.Node], Reduction]:

@@ -23,7 +23,7 @@ from unrolled.unroll.fingerprint import fingerprint
 from unrolled.unroll.padding import show
 from unrolled.unroll.passes import Training
 from unrolled.unroll.planned import Planned, find_plan, hold
-from unrolled.unroll.signature import describe, settings
+from unrolled.unroll.signature import describe_module, settings
 from unrolled.unroll.watch import has_code_of_its_own
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ def _name(planned: Planned, cell: Cell, dtype: torch.dtype) -> str:
     for name, known in _plans.items():
         if known is planned:
             return name
-    described = describe(cell)
+    described = describe_module(cell)
     name = fingerprint(described.structure, settings(described), str(dtype)) or secrets.token_hex(16)
     while name in _plans:  # another plan for the same content has this name
         name = secrets.token_hex(16)

@@ -23,7 +23,7 @@ from unrolled.unroll.native import compiler
 from unrolled.unroll.observe import Observer, Seen, seen_by
 from unrolled.unroll.padding import choose, fill_padding, fill_states, show, steps_inside
 from unrolled.unroll.schedule import Schedule
-from unrolled.unroll.signature import describe, settings
+from unrolled.unroll.signature import describe_module, settings
 from unrolled.unroll.store import Record
 from unrolled.unroll.trial import trial_copy
 from unrolled.unroll.watch import Watch
@@ -58,7 +58,7 @@ def find_plan(
 
 
 def _make(cell: Cell, dtype: torch.dtype, device: torch.device, native: bool) -> tuple[Planned, Watch]:
-    described = describe(cell)
+    described = describe_module(cell)
     seen = seen_by(described.modules)
     plan = _Traced(cell, dtype, device, seen)
     verified = False
@@ -87,7 +87,7 @@ class _Traced:
 
     def __init__(self, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None) -> None:
         # A copy of the cell without the values of its tensors, which may be large and would otherwise be kept alive.
-        empty = {id(tensor): _without_memory(tensor) for tensor in describe(cell).tensors.values()}
+        empty = {id(tensor): _without_memory(tensor) for tensor in describe_module(cell).tensors.values()}
         self._cell = trial_copy(cell, empty)[0]
         self._dtype, self._device, self._seen = dtype, device, seen
         self._plan: Plan | None = None
@@ -124,7 +124,7 @@ def _is_for(record: Record, cell: Cell, dtype: torch.dtype, device: torch.device
 
 def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.device, seen: Seen | None = None) -> bool:
     """Return whether two steps of the plan compute what the cell computes. `seen` records what these steps read."""
-    described = describe(cell)
+    described = describe_module(cell)
     named = described.tensors
     if tuple(named) != schedule.parameter_names or cell.state_sizes != schedule.state_sizes:
         return False
@@ -138,7 +138,7 @@ def _agrees(schedule: Schedule, cell: Cell, dtype: torch.dtype, device: torch.de
             outputs, expected = unroll_eager(trial, inputs, tuple(state), None, False)
         observer.settled()
         if seen is not None:
-            seen.add(observer, described.modules, describe(trial).modules)
+            seen.add(observer, described.modules, describe_module(trial).modules)
         with torch.no_grad():
             states = schedule.run_steps(list(named.values()), inputs, tuple(state))
             found = _outputs(schedule, list(named.values()), inputs, tuple(state), schedule.visible_steps(states[1:]))

@@ -20,7 +20,7 @@ from unrolled.unroll.fallback import is_followed
 Run = Callable[[Tensor, State, Tensor | None, bool], tuple[Tensor, State]]
 
 
-def in_pieces(
+def in_segments(
     run: Run,
     parameters: Sequence[Tensor],
     inputs: Tensor,

@@ -34,7 +34,7 @@ class Description(NamedTuple):
     modules: list[nn.Module]
 
 
-def describe(module: nn.Module) -> Description:
+def describe_module(module: nn.Module) -> Description:
     """Return the description of a module."""
     tensors: dict[str, Tensor] = {}
     modules: list[nn.Module] = []

@@ -28,7 +28,7 @@ from unrolled.unroll.adapt import step
 from unrolled.unroll.fallback import in_new_thread
 from unrolled.unroll.observe import Observer, Seen, place
 from unrolled.unroll.operations import decompositions
-from unrolled.unroll.signature import describe
+from unrolled.unroll.signature import describe_module
 from unrolled.unroll.trial import trial_copy
 from unrolled.unroll.versions import settle_fake_tensors
 from unrolled.unroll.views import shorten_views
@@ -142,7 +142,7 @@ def trace_step(
 
     Buffers count as parameters. `seen`, if given, records what else the step reads.
     """
-    named = describe(cell).tensors
+    named = describe_module(cell).tensors
     names = list(named)
     # Trace a copy of the cell: tracing replaces its parameters, and other threads must not see that.
     copied, uncopied = trial_copy(cell, {id(tensor): tensor for tensor in named.values()})
@@ -164,11 +164,11 @@ def trace_step(
     observer = Observer(uncopied)
     try:
         in_new_thread(_try, run, [*parameters, *_rows(2, sizes, dtype, device)], observer)
-        seen.add(observer, describe(cell).modules, describe(copied).modules)
+        seen.add(observer, describe_module(cell).modules, describe_module(copied).modules)
         graph = in_new_thread(_trace, run, [*parameters, *_rows(ROWS, sizes, dtype, device)], observer)
-        seen.add(observer, describe(cell).modules, describe(copied).modules)
+        seen.add(observer, describe_module(cell).modules, describe_module(copied).modules)
     except UntraceableError as error:
-        raise SeenError(str(error), observer.watch(describe(cell).modules)) from error
+        raise SeenError(str(error), observer.watch(describe_module(cell).modules)) from error
     return graph, names
 
 
@@ -227,9 +227,9 @@ class _StepModule(nn.Module):
         self.cell = cell
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        before = describe(self.cell).tensors
+        before = describe_module(self.cell).tensors
         made = step(self.cell, x, state)
-        after = describe(self.cell).tensors
+        after = describe_module(self.cell).tensors
         for name in dict.fromkeys([*before, *after]):
             if before.get(name) is not after.get(name):
                 raise UntraceableError(f"it writes its buffer or parameter `{name}`; return it as a state instead")

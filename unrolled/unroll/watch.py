@@ -91,7 +91,7 @@ class Watch:
     names: every name in the code that ran, which includes every attribute that it may have read; None if it looked up
         attributes by computed names.
     spaces: the namespaces of the functions that ran, with the names that these may read.
-    modules: the cell's modules, in the order of `describe`.
+    modules: the cell's modules, in the order of `describe_module`.
     own_names: those of `names` that appear in the user's code.
     """
 
