@@ -78,7 +78,7 @@ class TagBatch(Batch):
             name: getattr(self, name).narrow(self.axes.get(name, 1), first, end - first)
             for name in ("words", "lengths", "forms", "targets")
         }
-        return replace(self, **by_row)  # type: ignore[arg-type]
+        return replace(self, **by_row)
 
 
 class Encoder:

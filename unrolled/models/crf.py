@@ -47,6 +47,10 @@ class CRF(nn.Module):
     sequence's length are never read.
     """
 
+    allowed_starts: Tensor
+    allowed_ends: Tensor
+    allowed_transitions: Tensor
+
     def __init__(self, num_tags: int, allowed: Allowed | None = None) -> None:
         super().__init__()
         if num_tags < 1:

@@ -112,8 +112,9 @@ class Tagger(nn.Module):
             return cross_entropy(emissions.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=-1)
         after = torch.arange(len(targets), device=targets.device).unsqueeze(1) >= batch.lengths
         counted = ((targets >= 0) | after).all(0)
-        losses: Tensor = self.crf(emissions, targets.clamp_min(0), batch.lengths)
-        return losses.where(counted, 0).sum()
+        losses = self.crf(emissions, targets.clamp_min(0), batch.lengths)
+        total: Tensor = losses.where(counted, 0).sum()
+        return total
 
     @torch.no_grad()
     def decode(self, batch: Sentences) -> list[list[int]]:
@@ -144,4 +145,5 @@ class Tagger(nn.Module):
         if self.crf is not None:
             return self.crf.marginals(emissions, batch.lengths)
         inside = torch.arange(len(emissions), device=emissions.device).unsqueeze(1) < batch.lengths
-        return emissions.softmax(2) * inside.unsqueeze(2)
+        found: Tensor = emissions.softmax(2) * inside.unsqueeze(2)
+        return found

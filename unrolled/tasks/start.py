@@ -127,14 +127,25 @@ class Common:
 
 
 def token_axes(task: Task, tokens: str) -> dict[str, int]:
-    """Return the weights that grow by one entry with an additional token of `tokens`, each with the axis that grows."""
+    """Return the weights that grow by one entry with an additional token of `tokens`, each with the axis that grows.
+
+    Raises RunError if a weight has several such axes, as the transitions of a CRF have.
+    """
     before = random_state(torch.device("cpu"))
     with cells_of(task.run):
         grown = task.grown(tokens).state_dict()
     set_random_state(before, torch.device("cpu"))
-    return {
-        name: axis
-        for name, weight in task.model.state_dict().items()
-        for axis, (size, more) in enumerate(zip(weight.shape, grown[name].shape, strict=True))
-        if more > size
-    }
+    axes: dict[str, int] = {}
+    for name, weight in task.model.state_dict().items():
+        growing = [
+            axis for axis, (size, more) in enumerate(zip(weight.shape, grown[name].shape, strict=True)) if more > size
+        ]
+        if len(growing) > 1:
+            raise RunError(
+                f"the {tokens} must be those of the other run, and in its order: the weight {name} has several axes of "
+                "them",
+                setting="init_from",
+            )
+        if growing:
+            axes[name] = growing[0]
+    return axes

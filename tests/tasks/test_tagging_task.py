@@ -1,0 +1,205 @@
+"""A tagger as a task: what it learns, how it is scored, and what is said of odd data."""
+
+import json
+import random
+
+import pytest
+import torch
+
+from tests.tasks.test_translation_task import gradients
+from unrolled.data.tagged import TaggedSentence, write_tagged
+from unrolled.errors import ConfigurationError, DataError, RunError
+from unrolled.tasks import load
+from unrolled.tasks.start import Start
+from unrolled.tasks.tagging import TaggingTask, create_run
+from unrolled.tasks.tagging_settings import (
+    SentencesConfig,
+    TagEvaluation,
+    TaggerConfig,
+    TaggingConfig,
+    TagTraining,
+)
+from unrolled.training import Trainer
+
+SMALL = {"hidden_size": 12, "embedding_size": 6, "character_size": 4, "character_hidden_size": 5, "dropout": 0.0}
+
+
+def sentences(count, seed=0, scheme="iob2"):
+    """People and places: the first is told by its last letter, the second by its capital alone."""
+    draw = random.Random(seed)
+    found = []
+    for _ in range(count):
+        words, tags = ["so"], ["O"]
+        for _ in range(draw.randint(1, 3)):
+            kind = draw.choice(["PER", "LOC"])
+            names = [draw.choice("KLMN") + draw.choice(["ari", "olo"]) + ("x" if kind == "PER" else "") for _ in "ab"]
+            size = draw.randint(1, 2)
+            words += [*names[:size], draw.choice(["saw", "and"])]
+            marks = {"iob2": "BI", "iob1": "II", "bioes": "SE" if size == 1 else "BE"}[scheme]
+            tags += [f"{mark}-{kind}" for mark in marks[:size]] + ["O"]
+        found.append(TaggedSentence(tuple(words), tuple(tags)))
+    return found
+
+
+def write(path, found, form="conll"):
+    path.write_text("".join(write_tagged(one, form) for one in found), encoding="utf-8")
+    return str(path)
+
+
+def config(tmp_path, scheme="iob2", dev=None, steps=30, **model):
+    data = write(tmp_path / "train.conll", sentences(120, 0, scheme))
+    dev = write(tmp_path / "dev.conll", sentences(30, 1, scheme) if dev is None else dev)
+    training = TagTraining(learning_rate=0.02, warmup_steps=0, max_steps=steps, eval_every=15, sample_every=15)
+    return TaggingConfig(SentencesConfig(data, dev), TaggerConfig(**{**SMALL, **model}), training)
+
+
+def trained(tmp_path, **options):
+    task = create_run(tmp_path / "run", config(tmp_path, **options))
+    Trainer(task, task.config.training, task.run).train()
+    return task
+
+
+@pytest.mark.parametrize(
+    ("scheme", "model"),
+    [("iob2", {}), ("bioes", {"cell": "gru"}), ("iob2", {"crf": False, "bidirectional": True, "num_layers": 2})],
+)
+def test_it_learns_names_by_their_letters(tmp_path, scheme, model):
+    task = trained(tmp_path, scheme=scheme, steps=150, **model)
+    report = task.load("best").score()
+    values = report.json()
+    assert values["f1"] > 0.9
+    assert values["accuracy"] > 0.95
+    assert values["f1_signature"] == f"strict {scheme}"
+    assert set(values["types"]) == {"PER", "LOC"}
+    assert report.headline.startswith("F1 of spans")
+    samples = (tmp_path / "run" / "samples.txt").read_text()
+    assert "so/O" in samples
+    opened = load(tmp_path / "run")
+    assert opened.tag([["so", "Kolox", "saw"], []]) == [["O", opened.tag([["so", "Kolox", "saw"]])[0][1], "O"], []]
+    chances = opened.marginals(["so", "Kolox", "saw"])
+    assert all(sum(row.values()) == pytest.approx(1, rel=1e-4) for row in chances)
+    assert opened.marginals([]) == []
+
+
+def test_tags_that_mark_no_spans_have_a_softmax_and_an_accuracy(tmp_path):
+    path = write(tmp_path / "a.conll", [TaggedSentence(("a", "B"), ("DET", "NOUN"))] * 12)
+    task = create_run(tmp_path / "run", TaggingConfig(SentencesConfig(path), TaggerConfig(**SMALL)))
+    assert task.model.crf is None
+    assert len(task.dev) == 1
+    report = task.score()
+    assert report.headline.startswith("accuracy")
+    assert "f1" not in report.json()
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_parts_and_shares_of_a_batch_add_up_to_it(tmp_path, crf):
+    task = create_run(tmp_path / "run", config(tmp_path, crf=crf))
+    batch = task.epoch(0).batch(0)
+    loss, whole = gradients(task, batch)
+    for accumulate in (1, 2):
+        shares = [gradients(task, batch, 3, rank, accumulate) for rank in range(3)]
+        assert sum(part for part, _ in shares) == pytest.approx(loss, rel=1e-5)
+        for expected, *parts in zip(whole, *(found for _, found in shares), strict=True):
+            torch.testing.assert_close(sum(parts), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_padding_changes_nothing(tmp_path, crf):
+    task = create_run(tmp_path / "run", config(tmp_path, crf=crf))
+    task.model.eval()
+    some = task.dev[:6]
+    together = task.encoder.batch(some)
+    alone = [task.encoder.batch([one]) for one in some]
+    with torch.no_grad():
+        total = sum(float(task.loss(one)[0]) for one in alone)
+        assert float(task.loss(together)[0]) == pytest.approx(total, rel=1e-5)
+        assert task.model.decode(together) == [task.model.decode(one)[0] for one in alone]
+        marginals = task.model.marginals(together)
+        for row, one in enumerate(alone):
+            length = len(some[row].words)
+            torch.testing.assert_close(marginals[:length, row], task.model.marginals(one)[:, 0], rtol=1e-4, atol=1e-5)
+            assert not marginals[length:, row].any()
+    paths = task.model.best(together, n=3)
+    for row, best in enumerate(paths):
+        assert len(best) == 3
+        assert best[0].tags == task.model.decode(together)[row]
+        assert 0 >= best[0].score >= best[1].score >= best[2].score
+
+
+def test_iob1_is_converted_and_said(tmp_path):
+    task = create_run(tmp_path / "run", config(tmp_path, scheme="iob1"))
+    assert {tag[:2] for one in task.train for tag in one.tags} == {"O", "B-", "I-"}
+    assert any("IOB1" in note for note in task.notes)
+    assert not task.model.crf.allowed_transitions.all()
+    file = write(tmp_path / "test.conll", sentences(9, 3, "iob1"))
+    assert task.score(file).json()["words"] == sum(len(one.words) for one in sentences(9, 3))
+
+
+def test_tags_that_break_bioes_are_learned_without_its_rules(tmp_path):
+    found = [*sentences(60, 0, "bioes"), TaggedSentence(("Kari",), ("E-LOC",))]
+    path = write(tmp_path / "a.conll", found)
+    task = create_run(tmp_path / "run", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
+    assert task.model.crf.allowed_transitions.all()
+    assert any("1 sentences break the scheme BIOES" in note for note in task.notes)
+    assert task.validate() is not None
+
+
+def test_tags_that_training_lacks_are_errors_and_named(tmp_path):
+    dev = [*sentences(3, 1), TaggedSentence(("so", "Bx"), ("O", "B-ORG"))]
+    task = create_run(tmp_path / "run", config(tmp_path, dev=dev))
+    assert any("B-ORG" in note and "1 words count as errors" in note for note in task.notes)
+    assert task.validate() == pytest.approx(
+        sum(float(task.loss(task.encoder.batch([one]))[0]) for one in dev[:3]) / sum(len(one.words) for one in dev[:3]),
+        rel=1e-5,
+    )
+    assert task.score().json()["types"]["ORG"]["f1"] == 0
+
+
+def test_a_run_that_starts_from_another(tmp_path):
+    first = trained(tmp_path, steps=15)
+    data = write(tmp_path / "other.conll", [*sentences(50, 5), TaggedSentence(("Zarix", "Zarix"), ("B-PER", "O"))])
+    settings = TaggingConfig(SentencesConfig(data, data), TaggerConfig(**SMALL))
+    start = Start(tmp_path / "run")
+    second = TaggingTask.create(tmp_path / "second", settings, start=start)
+    number, old = second.words["kari"], first.words["kari"]
+    assert torch.equal(second.model.embedding.weight[number], start.task.model.embedding.weight[old])
+    assert torch.equal(second.model.crf.transitions, start.task.model.crf.transitions)
+    assert any("tokens are known" in note for note in start.notes)
+    other = write(tmp_path / "tags.conll", [TaggedSentence(("Kari", "so"), ("B-ORG", "O"))] * 9)
+    settings = TaggingConfig(SentencesConfig(other, other), TaggerConfig(**SMALL))
+    with pytest.raises(RunError, match="the tags must be those of the other run"):
+        TaggingTask.create(tmp_path / "third", settings, start=Start(tmp_path / "run"))
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="`data` is missing"):
+        create_run(tmp_path / "a", TaggingConfig())
+    (tmp_path / "empty.conll").write_text("\n\n")
+    with pytest.raises(DataError, match=r"empty\.conll: there are no sentences in it"):
+        create_run(tmp_path / "a", TaggingConfig(SentencesConfig(str(tmp_path / "empty.conll"))))
+    assert not (tmp_path / "a").exists()
+    task = create_run(tmp_path / "run", config(tmp_path))
+    with pytest.raises(ConfigurationError, match="a list of words, not one string"):
+        task.tag(["so Kari"])
+    with pytest.raises(DataError, match="there are no sentences"):
+        task.score(str(tmp_path / "empty.conll"))
+    with pytest.raises(ConfigurationError, match="describe a file"):
+        TagEvaluation(column="2")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("sentences.json", "{}"),
+        ("sentences.json", json.dumps({"train": [[["a"], []]], "dev": [], "notes": []})),
+        ("sentences.json", json.dumps({"train": [[[1], ["O"]]], "dev": [], "notes": []})),
+        ("vocabulary-tags.json", '["O", "O"]'),
+        ("vocabulary-words.json", '{"a": 1}'),
+        ("vocabulary-characters.json", "["),
+    ],
+)
+def test_a_damaged_run(tmp_path, file, content):
+    create_run(tmp_path / "run", config(tmp_path))
+    (tmp_path / "run" / file).write_text(content)
+    with pytest.raises(RunError, match=file):
+        load(tmp_path / "run")
