@@ -1,9 +1,11 @@
 """Models composed of layers. Each can be trained and decoded by itself."""
 
 from unrolled.models.contract import Decodable
+from unrolled.models.crf import CRF
 from unrolled.models.decoder import Context, Decoder
 from unrolled.models.encoder import Encoder
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.language import LanguageModel
+from unrolled.models.tagger import Tagger
 
-__all__ = ["Context", "Decodable", "Decoder", "Encoder", "EncoderDecoder", "LanguageModel"]
+__all__ = ["CRF", "Context", "Decodable", "Decoder", "Encoder", "EncoderDecoder", "LanguageModel", "Tagger"]

@@ -1,0 +1,98 @@
+"""`unrolled train tag` and `unrolled tag` as a user types them."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from tests.cli.shared import error_of
+from tests.cli.test_translation import said
+from tests.tasks.test_tagging_task import sentences, write
+from unrolled.cli import main
+
+SMALL = [
+    *("--hidden-size", "12", "--embedding-size", "6", "--character-size", "4", "--character-hidden-size", "5"),
+    *("--dropout", "0", "--learning-rate", "0.02", "--warmup-steps", "0", "--eval-every", "30", "--device", "cpu"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tag")
+    write(folder / "train.conll", sentences(120))
+    write(folder / "dev.conll", sentences(30, 1))
+    words = ["train", "tag", "--data", folder / "train.conll", "--dev", folder / "dev.conll", *SMALL]
+    assert main([str(word) for word in [*words, "--max-steps", "90", "--out", folder / "run"]]) == 0
+    return folder
+
+
+def test_training_says_how_good_it_is(folder, capsys):
+    words = ["train", "tag", "--data", folder / "train.conll", *SMALL, "--max-steps", "2", "--out", folder / "other"]
+    out = said(capsys, *words).out
+    assert "F1 of spans" in out
+    assert "accuracy" in out
+    assert f"unrolled tag {folder / 'other'} < TEXT" in out
+    info = said(capsys, "info", folder / "run").out
+    assert "120 to train on, 30 to validate" in info
+    assert "5 tags" in info
+    report = json.loads(said(capsys, "eval", folder / "run", "--json").out)
+    assert report["f1"] > 0.9
+    assert "F1 of spans" in said(capsys, "runs", folder).out
+    assert "LOC" in said(capsys, "eval", folder / "run", "--data", folder / "dev.conll", "--column", "2").out
+
+
+def test_text_is_cut_into_words(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("so Kari, saw Kolox.\n\nso\n"))
+    lines = said(capsys, "tag", folder / "run").out.split("\n")
+    assert [line.split("\t")[0] for line in lines] == ["so", "Kari", ",", "saw", "Kolox", ".", "", "so", "", ""]
+    assert {line.split("\t")[1] for line in lines if line} <= {"O", "B-PER", "I-PER", "B-LOC", "I-LOC"}
+
+
+def test_forms_of_input_and_output(folder, capsys):
+    tagged = said(capsys, "tag", folder / "run", folder / "dev.conll").out
+    assert tagged.count("\n\n") == 30
+    (folder / "text.txt").write_text("so Kari saw\n")
+    assert said(capsys, "tag", folder / "run", folder / "text.txt", "--to", "inline").out.startswith("so/O Kari/B-LOC")
+    (folder / "lines.jsonl").write_text('{"words": ["so", "Kari x"]}\n')
+    entry = json.loads(said(capsys, "tag", folder / "run", folder / "lines.jsonl").out)
+    assert entry["words"] == ["so", "Kari x"]
+    assert len(entry["tags"]) == 2
+    (folder / "a.conllu").write_text("# x\n" + "\t".join(["1", "Kari", *"_" * 8]) + "\n\n")
+    out = said(capsys, "tag", folder / "run", folder / "a.conllu").out
+    assert out.startswith("# x\n1\tKari\t_\tB-LOC\t_")
+    out = said(capsys, "tag", folder / "run", folder / "a.conllu", "--column", "misc").out
+    assert out.split("\n")[1].endswith("\tB-LOC")
+    rows = said(capsys, "tag", folder / "run", folder / "text.txt", "--marginals").out.split("\n")
+    assert all(0 <= float(row.split("\t")[2]) <= 1 for row in rows if row)
+
+
+def test_stdin_in_columns_and_words_with_spaces_between(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("so X\nKari X\n"))
+    assert said(capsys, "tag", folder / "run", "--format", "conll").out.startswith("so\tO\nKari\tB-LOC\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("don't (x)\n"))
+    assert said(capsys, "tag", folder / "run", "--format", "words", "--to", "inline").out.count("/") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "tag"], "--data is missing"),
+        (["train", "tag", "--data", "none.conll"], "none.conll: No such file"),
+        (["train", "tag", "--data", "{folder}/train.conll", "--column", "7"], "no column of tags"),
+        (["train", "tag", "--data", "{folder}/train.conll", "--column", "x"], "--column 'x': there is no such column"),
+        (["train", "tag", "--data", "{folder}/train.conll", "--format", "xml"], "--format"),
+        (["train", "tag", "--data", "{folder}/train.conll", "--val-fraction", "1"], "--val-fraction"),
+        (["tag", "{folder}/run", "none.txt"], "none.txt: No such file"),
+        (
+            ["tag", "{folder}/run", "{folder}/dev.conll", "--marginals", "--to", "inline"],
+            "--marginals needs --to conll",
+        ),
+        (["tag", "{folder}"], "not a run directory"),
+        (["eval", "{folder}/run", "--column", "2"], "--column and --format describe a file: name it with --data"),
+        (["sample", "{folder}/run"], "a tagger run, not a language model run"),
+    ],
+)
+def test_mistakes(folder, tmp_path, monkeypatch, capsys, words, expected):
+    monkeypatch.chdir(tmp_path)
+    assert expected in error_of([word.format(folder=folder) for word in words], capsys)
