@@ -215,7 +215,7 @@ def test_a_sweep_goes_on_and_its_trials_are_runs(text_file, tmp_path, capsys):
     assert f"{best[0]['loss']:.4f}" == table[0].split()[2]
     assert main(["sample", str(study / best[0]["name"]), "--length", "3"]) == 0
     changed = [*words[:-1], "dropout=0", "--trials", "4"]
-    assert "begun with other settings (search)" in error_of(changed, capsys)
+    assert "a study with other settings (search)" in error_of(changed, capsys)
 
 
 @pytest.mark.slow

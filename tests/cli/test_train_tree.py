@@ -107,7 +107,7 @@ def test_eval_of_a_folder_of_a_file_and_of_a_test_part(trained, capsys):
     assert main(["eval", "run", "--data", "test.txt", "dev.txt"]) == 0
     assert capsys.readouterr().out.startswith("test.txt, dev.txt: 62 trees")
     (trained / "six.txt").write_text("(6 good)")
-    assert "where they go from 0 to 4" in error_of(["eval", "run", "--data", "six.txt"], capsys)
+    assert "is not from 0 to 4" in error_of(["eval", "run", "--data", "six.txt"], capsys)
     assert "no use for" in error_of(["eval", "run", "--source", "dev.txt"], capsys)
     assert "none: no such file" in error_of(["eval", "run", "--data", "none"], capsys)
 
@@ -127,7 +127,7 @@ def test_what_a_resumed_run_may_not_change_and_damage(trained, capsys):
     assert "--hidden-size cannot change" in error_of([*resume, "--hidden-size", "9"], capsys)
     path = trained / "run" / "trees.json"
     path.write_text(path.read_text().replace("[0,", "[7,", 1))
-    assert "no labelled tree" in error_of([*resume, "--epochs", "3"], capsys)
+    assert "not a labelled tree" in error_of([*resume, "--epochs", "3"], capsys)
 
 
 def test_vectors_to_start_from(trees, capsys):

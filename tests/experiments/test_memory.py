@@ -7,10 +7,10 @@ import torch
 
 from unrolled.errors import ConfigurationError
 from unrolled.experiments.memory import (
+    MEMORY_TASKS,
     NAMES,
     PREVIOUS_INPUT,
     SYMBOLS,
-    TASKS,
     MemoryMean,
     MemoryResult,
     PreviousInputCell,
@@ -21,8 +21,8 @@ from unrolled.experiments.memory import (
 
 
 def draw(name, delay, batch=20):
-    made = TASKS[name].make(delay, batch, torch.Generator().manual_seed(3))
-    assert made.inputs.shape[1:] == (batch, TASKS[name].input_size)
+    made = MEMORY_TASKS[name].make(delay, batch, torch.Generator().manual_seed(3))
+    assert made.inputs.shape[1:] == (batch, MEMORY_TASKS[name].input_size)
     assert len(made.counted) == len(made.inputs) == len(made.targets)
     return made.inputs, made.targets, made.counted
 

@@ -375,7 +375,7 @@ def test_a_sweep(place, capsys):
     assert names == ["elman", "leaky"]
     assert "cells.py:Leaky" in capsys.readouterr().out
     place.write("0.8")
-    assert "begun with other settings (sources)" in error_of([*words, "--trials", "4"], capsys)
+    assert "a study with other settings (sources)" in error_of([*words, "--trials", "4"], capsys)
     place.file.unlink()
     assert "cells.py: no such file" in error_of([*words, "--trials", "4"], capsys)
 
