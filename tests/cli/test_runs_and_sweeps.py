@@ -13,8 +13,11 @@ from filelock import FileLock
 
 from tests.cli.shared import error_of
 from tests.programs import PATIENCE, PRELOADED, completed, started, wait_until
+from tests.training.killed import write_trees
 from unrolled.cli import main
+from unrolled.errors import RunError
 from unrolled.experiments.exploration import arithmetic, xml
+from unrolled.tasks.language import LanguageTask
 from unrolled.tasks.language_settings import LanguageConfig
 from unrolled.tasks.sweep import Search, settings_by_name
 from unrolled.training import Run
@@ -239,7 +242,7 @@ def test_processes_share_a_study_and_a_stopped_trial_goes_on(text_file, tmp_path
     ("words", "expected"),
     [
         (["--cells", "lstmm"], "unknown cell"),
-        (["--cells", "gru", "gru"], "none twice"),
+        (["--cells", "gru", "gru"], "a cell is given twice"),
         (["--search", "speed=1:2"], "a setting of the model or of training"),
         (["--search", "learning_rate"], "write NAME=LOW:HIGH"),
         (["--search", "learning_rate=3:1"], "the range is empty"),
@@ -283,3 +286,46 @@ def test_made_texts_are_right_and_their_seeds_matter():
             assert len(left) <= 4
         assert not left
     assert xml(5, 1) == xml(5, 1) != xml(5, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--task", "min-char-rnn"], "--task min-char-rnn: it has its own training loop"),
+        (["--cell", "gru"], "--cell: a sweep compares cells; give them with --cells"),
+        (["--cells", "gru", "gru"], "--cells: a cell is given twice"),
+    ],
+)
+def test_what_a_sweep_cannot_do(words, expected, tmp_path, capsys):
+    assert expected in error_of(["sweep", tmp_path / "study", *words], capsys)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_sweep_of_trees_has_the_cell_of_trees(tmp_path, capsys):
+    write_trees(tmp_path)
+    small = ["--hidden-size", "4", "--embedding-size", "4", "--max-steps", "2", "--trials", "1", "--device", "cpu"]
+    words = ["sweep", str(tmp_path / "study"), "--task", "tree", "--data", str(tmp_path), *small]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "tree-lstm"
+
+
+def test_a_name_that_another_process_takes_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("some text\n" * 100)
+    prepare = LanguageTask.prepare.__func__
+
+    def late(cls, run, settings, progress):
+        """Another process was faster: its run is complete when this one writes its own."""
+        prepare(cls, run, settings, progress)
+        if run.path.name.endswith("-1"):
+            raise RunError(f"{run.path}: another process is training this run")
+
+    def taken(folder, stem):
+        names.append(f"{stem}-{len(names) + 1}")
+        return folder / names[-1]
+
+    names = []
+    monkeypatch.setattr(LanguageTask, "prepare", classmethod(late))
+    monkeypatch.setattr("unrolled.cli.train.next_free", taken)
+    assert main(["train", "lm", "--data", "text.txt", *SMALL, "--max-steps", "1", "--device", "cpu"]) == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["text-lstm-2"]

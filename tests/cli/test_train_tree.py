@@ -108,7 +108,7 @@ def test_eval_of_a_folder_of_a_file_and_of_a_test_part(trained, capsys):
     assert capsys.readouterr().out.startswith("test.txt, dev.txt: 62 trees")
     (trained / "six.txt").write_text("(6 good)")
     assert "is not from 0 to 4" in error_of(["eval", "run", "--data", "six.txt"], capsys)
-    assert "no use for" in error_of(["eval", "run", "--source", "dev.txt"], capsys)
+    assert "--source does not apply to a sentiment run" in error_of(["eval", "run", "--source", "dev.txt"], capsys)
     assert "none: no such file" in error_of(["eval", "run", "--data", "none"], capsys)
 
 

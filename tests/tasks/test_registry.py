@@ -117,6 +117,53 @@ def test_mistakes(registered, words, expected, capsys):
     assert expected in error_of(words.split(), capsys)
 
 
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("def build(self):", "raise ValueError('no idea')"),
+        ("def epoch(self, number):", "raise ValueError('no idea')"),
+        ("def loss(self, batch, state=None):", "return {}['no idea']"),
+        ("def loss(self, batch, state=None):", "raise SystemExit('no idea')"),
+        ("def validate(self, step=None):", "return 'no idea' + 1"),
+    ],
+)
+def test_an_error_in_a_task_is_one_line_with_its_place(folder, monkeypatch, capsys, method, body):
+    source = SOURCE.replace(method, f"{method}\n        {body}")
+    number = next(k for k, line in enumerate(source.splitlines(), 1) if body in line)
+    (folder / "parity.py").write_text(source, encoding="utf-8")
+    monkeypatch.setattr("unrolled.tasks._registered", {})
+    monkeypatch.syspath_prepend(folder)
+    importlib.import_module("parity")
+    try:
+        assert main([*LONG, "--max-steps", "1"]) == 2
+        assert f"parity.py, line {number}: " in capsys.readouterr().err.strip().splitlines()[-1]
+        monkeypatch.setenv("UNROLLED_TRACEBACK", "1")
+        assert main([*LONG[:3], "other", *LONG[4:], "--max-steps", "1"]) == 2
+        assert "Traceback" in capsys.readouterr().err
+    finally:
+        del sys.modules["parity"]
+
+
+def test_a_pass_without_batches(folder, monkeypatch, capsys):
+    source = SOURCE.replace("return BatchList(", "return BatchList() if number == 1 else BatchList(")
+    (folder / "parity.py").write_text(source, encoding="utf-8")
+    monkeypatch.setattr("unrolled.tasks._registered", {})
+    monkeypatch.syspath_prepend(folder)
+    importlib.import_module("parity")
+    try:
+        assert main(LONG) == 2
+        assert "run: pass 1 over the training data has no batches" in capsys.readouterr().err
+    finally:
+        del sys.modules["parity"]
+
+
+@pytest.mark.parametrize("members", [{}, {"name": 3}, {"name": "x"}, {"name": "x", "Settings": int}])
+def test_a_task_without_a_name_or_settings_is_not_registered(members, monkeypatch):
+    monkeypatch.setattr("unrolled.tasks._registered", {})
+    with pytest.raises(ConfigurationError, match="Half must set `name`, a string, and `Settings`, a dataclass"):
+        register(type("Half", (LanguageTask,), {"name": None, "Settings": None, "__doc__": "", **members}))
+
+
 def test_a_program_that_does_not_know_the_task_says_so(registered, monkeypatch, capsys):
     assert main([*LONG, "--max-steps", "1"]) == 0
     monkeypatch.setattr("unrolled.tasks._registered", {})

@@ -226,8 +226,10 @@ def looked_up_in(sources: Mapping[str, Source]) -> Iterator[None]:
 
 
 @contextmanager
-def naming_lines() -> Iterator[None]:
-    """Turn what a user's cell raises, when it is made or called, into a ConfigurationError that names the line.
+def naming_lines(others: Callable[[], set[str]] = set) -> Iterator[None]:
+    """Turn what a user's cell raises, when it is built or called, into a ConfigurationError that names the line.
+
+    others: further files of users' code, asked for when something was raised, such as those of tasks.
 
     Out-of-memory errors and errors of this package are passed on unchanged.
     """
@@ -240,7 +242,7 @@ def naming_lines() -> Iterator[None]:
             names = ", ".join(str(module.__file__) for module in _made.values())
             said = f"{names}: a step changes a tensor in place that backward needs: write h = h + 1, not h.add_(1)"
             raise ConfigurationError(said, setting="cell") from error
-        files = {module.__file__ for module in _made.values()}
+        files = {module.__file__ for module in _made.values()} | others()
         passed = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
         if not passed or "allocate memory" in str(error) or "out of memory" in str(error):
             raise

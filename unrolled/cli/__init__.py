@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _typed() if arguments is None else list(arguments)
     warnings.showwarning = _show_warning
     try:
-        with naming_lines():
+        with naming_lines(_files_of_tasks):
             code = _dispatch(words)
         sys.stdout.flush()
         return code
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnrolledError as error:
         if isinstance(error, ConfigurationError) and os.environ.get("RANK", "0") != "0":
             return 2  # every process raises it, and the first one reports it
+        if os.environ.get("UNROLLED_TRACEBACK"):  # for authors of cells and tasks
+            traceback.print_exception(error)
         print(f"unrolled: error: {as_flags(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -49,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"unrolled: error: {where}{error.strerror or error}", file=sys.stderr)
         return 2
+
+
+def _files_of_tasks() -> set[str]:
+    """Return the files of tasks of other packages and programs."""
+    from unrolled.tasks import files_elsewhere
+
+    return files_elsewhere()
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

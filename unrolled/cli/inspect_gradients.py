@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,6 +72,10 @@ def main(words: Sequence[str], prog: str) -> int:
         require(getattr(arguments, name) >= 0, name, "0 (off) or above", getattr(arguments, name))
     if arguments.run is not None and arguments.radius:
         raise ConfigurationError("--radius uses a random net; leave out RUN")
+    fresh = [each.name for each in fields(Arguments) if each.name in ("cells", "keep_bias", "hidden_size", "seed")]
+    changed = [name for name in fresh if getattr(arguments, name) != getattr(Arguments, name)]
+    if arguments.run is not None and changed:
+        raise ConfigurationError(f"`{changed[0]}` is about fresh cells; leave it out, or RUN", setting=changed[0])
     if (arguments.clip_norm or arguments.clip_value) and not arguments.radius:
         raise ConfigurationError("--clip-norm and --clip-value belong to --radius")
     if arguments.text is not None and arguments.run is None:

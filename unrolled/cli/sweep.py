@@ -20,7 +20,7 @@ from unrolled.experiments.exploration import LINES, TEXTS
 from unrolled.settings import require
 from unrolled.tasks import find_info, find_task
 from unrolled.tasks.info import sections
-from unrolled.tasks.sweep import Search, Sweep, settings_by_name
+from unrolled.tasks.sweep import Search, Sweep, configure, settings_by_name
 from unrolled.training.links import refuse_links
 from unrolled.training.run import one_line, write_atomically
 
@@ -38,8 +38,8 @@ class Arguments:
 
     folder: Annotated[Path, Positional, arg(metavar="DIR")]
     """Directory of the study; an existing study is continued."""
-    cells: Annotated[tuple[str, ...], arg(metavar="NAME...")] = ("lstm", "gru")
-    """Cells to compare. The trials are divided equally among them."""
+    cells: Annotated[tuple[str, ...], arg(metavar="NAME...")] = ()
+    """Cells to compare; the trials are divided equally among them (lstm and gru, or the task's own cell)."""
     search: Annotated[tuple[str, ...], arg(metavar="NAME=VALUES...")] = ("learning_rate=0.0005:0.03:log",)
     """Settings to search: NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C."""
     trials: int = 20
@@ -63,9 +63,12 @@ def main(words: Sequence[str], prog: str) -> int:
 
     require(given.trials >= 1, "trials", "at least 1", given.trials)
     kinds = settings_by_name(task.Settings)
-    cells = given.cells if "cell" in kinds else ()
-    if "cell" in kinds and (not cells or len(set(cells)) < len(cells)):
-        raise ConfigurationError("--cells: give at least one cell, and none twice")
+    if not task.resumable:
+        raise ConfigurationError(f"--task {task.name}: it has its own training loop, which a sweep cannot run")
+    if len(set(given.cells)) < len(given.cells):
+        raise ConfigurationError("--cells: a cell is given twice")
+    if any(word.split("=")[0] == "--cell" for word in words):
+        raise ConfigurationError("--cell: a sweep compares cells; give them with --cells")
     searches = [Search.parse(text, kinds) for text in given.search]
     folder = given.folder
     if folder.is_dir() and any(folder.iterdir()) and not (folder / ".study").exists():
@@ -74,6 +77,7 @@ def main(words: Sequence[str], prog: str) -> int:
     journal = Path(given.storage).name + ".lock" if given.storage else None
     refuse_links(folder, to_write=True, deep=False, but=journal)
     base = task.Settings(**{name: getattr(given, name) for name in sections(task.Settings)})
+    cells = (given.cells or _default_cells(base)) if "cell" in kinds else ()
     synthetic = given.task in TEXTS
     if synthetic:
         if base.text.data:
@@ -95,6 +99,17 @@ def main(words: Sequence[str], prog: str) -> int:
     if not finished:
         console.print(f"interrupted; run the same command again to continue {folder}")
     return 0 if finished else 130
+
+
+def _default_cells(base: Any) -> tuple[str, ...]:
+    """Return the cells to compare if none are given: the usual two, or the task's own if it does not accept them."""
+    usual = ("lstm", "gru")
+    try:
+        for cell in usual:
+            configure(base, {"cell": cell})
+    except ConfigurationError:
+        return (base.model.cell,)
+    return usual
 
 
 def _named_task(words: Sequence[str]) -> str:

@@ -158,7 +158,8 @@ class Training:
 
             start = Start(arguments.init_from, arguments.init_checkpoint, arguments.trust)
         settings = self.info.Settings(**{name: getattr(arguments, name) for name in self.names})
-        path = arguments.out or next_free(Path("runs"), self.info.run_name(settings))
+        name = self.info.run_name(settings)
+        path = arguments.out or next_free(Path("runs"), name)
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -167,12 +168,19 @@ class Training:
             disable=not console.is_terminal,
         ) as bar:
             reading = bar.add_task("reading", total=None)
-            task = self.task.create(
-                path,
-                settings,
-                lambda what, share: bar.update(reading, description=what, total=1.0, completed=share),
-                start,
-            )
+
+            def progress(what: str, share: float) -> None:
+                bar.update(reading, description=what, total=1.0, completed=share)
+
+            while True:
+                try:
+                    task = self.task.create(path, settings, progress, start)
+                    break
+                except RunError:
+                    free = next_free(Path("runs"), name)
+                    if arguments.out is not None or free == path:
+                        raise
+                    path = free  # another process has taken the name meanwhile
             bar.remove_task(reading)
         if start is not None:
             console.print(f"start  {start.origin}")

@@ -8,9 +8,10 @@ the group `unrolled.tasks`. A program registers a task with `register` and then 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -76,10 +77,15 @@ TASKS = (
     ),
 )
 _registered: dict[str, type[Task]] = {}
+#: Tasks that were imported by their entry points.
+_loaded: dict[str, type[Task]] = {}
 
 
 def register(task: Kind) -> Kind:
     """Register a task in this process, as a decorator; ConfigurationError if its name or kind is taken."""
+    name, settings = getattr(task, "name", None), getattr(task, "Settings", None)
+    if not isinstance(name, str) or not is_dataclass(settings):
+        raise ConfigurationError(f"{task.__name__} must set `name`, a string, and `Settings`, a dataclass")
     known = _registered.get(task.name)
     if any(task.name == entry.name or task.kind == entry.kind for entry in TASKS) or known not in (None, task):
         raise ConfigurationError(f"there is already a task {task.name!r}; choose another name or kind")
@@ -143,9 +149,16 @@ def _from_package(name: str) -> type[Task]:
         task: type[Task] = point.load()
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"the task {name!r} cannot be imported from {point.value}: {error}") from error
+    _loaded[name] = task
     if getattr(task, "name", None) != name:
         raise ConfigurationError(f"the entry point {name!r} gives {task!r}, which is not a task of that name")
     return task
+
+
+def files_elsewhere() -> set[str]:
+    """Return the source files of the tasks in use that are not of this package."""
+    modules = (sys.modules.get(task.__module__) for task in (*_registered.values(), *_loaded.values()))
+    return {file for module in modules if (file := getattr(module, "__file__", None))}
 
 
 def all_infos() -> Iterator[type[TaskInfo]]:

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor
 
-from unrolled.errors import ConfigurationError, DivergenceError, LostProcessError, RunError
+from unrolled.errors import ConfigurationError, DataError, DivergenceError, LostProcessError, RunError
 from unrolled.layers.nest import join_states, map_state, take_state
 from unrolled.settings import from_json
 from unrolled.training.checkpoint import UNREADABLE, Checkpoints
@@ -27,7 +27,7 @@ from unrolled.training.processes import Processes, Result, join, lost
 from unrolled.training.progress import ProgressLine, clock
 from unrolled.training.randomness import random_state, seed_all, set_random_state
 from unrolled.training.run import Run, one_line
-from unrolled.training.task import Batch, Trainable
+from unrolled.training.task import Batch, Batches, Trainable
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Trainer:
         # A run that was killed before its first checkpoint starts over if its first weights can be drawn again.
         if resume and (run.origin is not None or self.checkpoints.folders()):
             self._restore()
-        self._batches = task.epoch(self.position.epoch)
+        self._batches = self._pass(self.position.epoch)
         if not 0 <= self.position.chunk < len(self._batches):
             raise self._misfit(f"chunk {self.position.chunk} of {len(self._batches)}")
         self._loss = self.processes.wrap(task.model, lambda *given: task.loss(*given))
@@ -206,7 +206,13 @@ class Trainer:
         at.chunk += 1
         if at.chunk == len(self._batches):  # a state is not carried past the end of a stream
             at.epoch, at.chunk, self.carried = at.epoch + 1, 0, None
-            self._batches = self.task.epoch(at.epoch)
+            self._batches = self._pass(at.epoch)
+
+    def _pass(self, number: int) -> Batches:
+        batches = self.task.epoch(number)
+        if not len(batches):
+            raise DataError(f"{self.run.path}: pass {number} over the training data has no batches")
+        return batches
 
     def _diverged(self, what: str, step: int) -> DivergenceError:
         rate = f"{self.config.learning_rate / 3:.1g}"

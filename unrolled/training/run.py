@@ -100,7 +100,9 @@ class Run:
                 raise ValueError("its task must be a word, and its config an object")
         except FileNotFoundError:
             raise RunError(f"{path}: not a run directory (it has no config.json)") from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except OSError as error:
+            raise RunError(f"{path / 'config.json'}: cannot be read ({one_line(error)})") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f"{path / 'config.json'}: damaged or of another program ({error})") from error
         if not isinstance(version, int) or version > FORMAT:
             raise RunError(f"{path}: run format {version} of a newer unrolled; this version reads up to {FORMAT}")
