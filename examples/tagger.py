@@ -8,7 +8,7 @@ from collections import Counter
 import torch
 from torch.utils.data import DataLoader
 
-from unrolled.data.tag_batches import Encoder, Index
+from unrolled.data.tag_batches import Index, TagEncoder
 from unrolled.data.tagged import TaggedSentence
 from unrolled.metrics.spans import score_spans
 from unrolled.models import Tagger
@@ -33,7 +33,7 @@ def main() -> None:
     words = Index.learn(Counter(word.lower() for one in sentences for word in one.words))
     letters = Index.learn(Counter(letter for one in sentences for word in one.words for letter in word))
     tags = Index(sorted({tag for one in sentences for tag in one.tags}))
-    encoder = Encoder(words, letters, tags)
+    encoder = TagEncoder(words, letters, tags)
     model = Tagger(
         len(words), len(letters), len(tags), "gru", hidden_size=32, allowed=allowed_tags(tags.strings, "iob2")
     )

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from unrolled.data.tag_batches import Encoder, Index, TagBatches, normal
+from unrolled.data.tag_batches import Index, TagBatches, TagEncoder, normalise
 from unrolled.data.tagged import TaggedSentence, read_tagged, write_tagged
 from unrolled.errors import DataError
 
@@ -50,6 +50,21 @@ def test_conllu(tmp_path):
     assert write_tagged(other, "conllu", "xpos") == CONLLU.replace("\tV\t", "\tA\t").replace("\tP\t", "\tB\t")
 
 
+def test_words_that_cannot_be_a_column():
+    sentence = TaggedSentence(("a\tb", "c\nd"), ("X", "Y"))
+    assert write_tagged(sentence, "conll") == "a b\tX\nc d\tY\n\n"
+    assert write_tagged(sentence, "conllu").startswith("1\ta b\t_\tX")
+    for column in ("1", "2", "11", "-10", "id", "form"):
+        with pytest.raises(DataError, match="tags cannot be written there"):
+            write_tagged(sentence, "conllu", column)
+
+
+def test_columns_are_written_as_conllu(tmp_path):
+    path = write(tmp_path / "a.conll", "so-so DA O\n1.5 NC B-ORG\n")
+    (sentence,) = read_tagged(path)
+    assert write_tagged(sentence, "conllu").split("\n")[1].startswith("2\t1.5\t_\tB-ORG")
+
+
 def test_json_lines(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"words": ["a b", "c"], "tags": ["X", "Y"], "ner": ["O", "O"]}\n\n')
     assert read(path) == [(("a b", "c"), ("X", "Y"))]
@@ -82,6 +97,8 @@ def test_what_is_written_is_read_again(tmp_path, form):
         ("a.jsonl", '{"words": ["a"], "tags": ["X", "Y"]}\n', "", "line 1 has 1 words and 2 tags"),
         ("a.jsonl", '{"words": ["a"], "tags": [1]}\n', "", "line 1 has no list of strings 'tags'"),
         ("a.jsonl", "[" * 100_000, "", "line 1 is not JSON"),
+        ("a.jsonl", '{"words": ["\\ud800"], "tags": ["X"]}', "", "line 1 has half a surrogate pair"),
+        ("a.conll", "El\tO\nClub\t\n", "", "line 2 has an empty tag"),
         ("a.conll", b"\xff\xfe", "", "line 1 is not UTF-8"),
     ],
 )
@@ -94,7 +111,7 @@ def test_what_is_refused(tmp_path, name, text, column, said):
 
 def test_batches():
     index = Index(["<unk>", "el", "0"])
-    encoder = Encoder(index, Index(["<unk>", "e", "l", "E"]), Index(["O", "X"]))
+    encoder = TagEncoder(index, Index(["<unk>", "e", "l", "E"]), Index(["O", "X"]))
     batch = encoder.batch([TaggedSentence(("El", "7"), ("X", "O")), TaggedSentence(("el",), ("?",))])
     assert batch.words.tolist() == [[1, 1], [2, 0]]
     assert batch.lengths.tolist() == [2, 1]
@@ -105,12 +122,14 @@ def test_batches():
     assert batch.count == 2
     second = batch.rows(1, 2)
     assert (second.words.tolist(), second.lengths.tolist()) == ([[1], [0]], [1])
-    assert normal("MP3 Ü") == "mp0 ü"
+    assert second.forms.tolist() == [[1], [0]]  # of its own words alone, the padding's among them
+    assert second.spellings.tolist() == [[3, 1], [2, 2]]
+    assert normalise("MP3 Ü") == "mp0 ü"
 
 
 def test_a_pass_reads_every_sentence_once_and_in_the_same_order_again():
     sentences = [TaggedSentence(("a",) * (1 + k % 7), ("X",) * (1 + k % 7)) for k in range(50)]
-    encoder = Encoder(Index(["<unk>"]), Index(["<unk>"]), Index(["X"]))
+    encoder = TagEncoder(Index(["<unk>"]), Index(["<unk>"]), Index(["X"]))
     one, other = (TagBatches(encoder, sentences, 8, (1, 2)) for _ in range(2))
     assert sorted(k for some in one.batches for k in some) == list(range(50))
     assert [some.tolist() for some in one.batches] == [some.tolist() for some in other.batches]

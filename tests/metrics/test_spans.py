@@ -69,6 +69,10 @@ def test_schemes():
     assert scheme_of(["NOUN", "VERB"]) is None
     assert scheme_of(["O", "B", "I"]) is None
     assert scheme_of(["O"]) is None
+    assert scheme_of(["B-X", "I-X"]) == "iob2"
+    assert scheme_of(["O", "B-X", "b-y"]) is None
+    assert scheme_of(["O", "-LRB-"]) is None
+    assert spans(["B-X", "-LRB-", "", "IE-x"], "iob2") == [("X", 0, 1)]
 
 
 def test_the_rules():

@@ -121,6 +121,31 @@ def test_a_sequence_that_breaks_the_rules():
     assert crf.marginals(emissions)[0, 0].tolist() == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_of_16_bits_are_computed_in_32(dtype):
+    crf, emissions, lengths = drawn(5, 5, 3, 4, 0.7, 8.0)
+    labels = torch.zeros(5, 3, dtype=torch.int64)
+    emissions = emissions.to(dtype)
+    expected = crf.float()(emissions.float(), labels, lengths)
+    assert torch.equal(crf(emissions, labels, lengths), expected)
+    weights = crf.to(dtype)
+    assert weights(emissions, labels, lengths).dtype == torch.float32
+    assert (weights(emissions, labels, lengths) >= 0).all()
+    assert weights.decode(emissions, lengths)
+
+
+def test_marginals_in_inference_mode_and_rules_that_allow_nothing():
+    with torch.inference_mode():
+        assert CRF(2).marginals(torch.zeros(3, 1, 2)).sum(2).tolist() == [[1.0]] * 3
+    nothing = Allowed(torch.tensor([True, False]), torch.tensor([True, True]), torch.zeros(2, 2, dtype=torch.bool))
+    crf = CRF(2, nothing)
+    assert crf.decode(torch.zeros(1, 1, 2)) == [[0]]
+    assert crf.log_partition(torch.zeros(2, 1, 2)).item() == -torch.inf
+    assert crf.best(torch.zeros(2, 1, 2), n=3) == [[]]
+    with pytest.raises(ConfigurationError, match="allow no sequence"):
+        crf.decode(torch.zeros(2, 1, 2))
+
+
 def test_a_net_trains_through_it():
     torch.manual_seed(1)
     crf = CRF(3)

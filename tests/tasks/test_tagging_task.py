@@ -19,7 +19,7 @@ from unrolled.tasks.tagging_settings import (
     TaggingConfig,
     TagTraining,
 )
-from unrolled.training import Trainer
+from unrolled.training import Trainer, open_run
 
 SMALL = {"hidden_size": 12, "embedding_size": 6, "character_size": 4, "character_hidden_size": 5, "dropout": 0.0}
 
@@ -140,19 +140,65 @@ def test_tags_that_break_bioes_are_learned_without_its_rules(tmp_path):
     path = write(tmp_path / "a.conll", found)
     task = create_run(tmp_path / "run", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
     assert task.model.crf.allowed_transitions.all()
-    assert any("1 sentences break the scheme BIOES" in note for note in task.notes)
-    assert task.validate() is not None
+    assert any("1 sentence of training" in note or "BIOES is not enforced: 1 sentence" in note for note in task.notes)
+    assert ("note", task.notes[0]) in task.facts()
+    both = task.validate()
+    assert both is not None
+    assert both == pytest.approx(
+        sum(float(task.loss(task.encoder.batch([one]))[0]) for one in found) / sum(len(one.words) for one in found),
+        rel=1e-4,
+    )
 
 
 def test_tags_that_training_lacks_are_errors_and_named(tmp_path):
     dev = [*sentences(3, 1), TaggedSentence(("so", "Bx"), ("O", "B-ORG"))]
     task = create_run(tmp_path / "run", config(tmp_path, dev=dev))
-    assert any("B-ORG" in note and "1 words count as errors" in note for note in task.notes)
+    assert any("1 tag that training lacks (B-ORG): 1 error" in note for note in task.notes)
     assert task.validate() == pytest.approx(
         sum(float(task.loss(task.encoder.batch([one]))[0]) for one in dev[:3]) / sum(len(one.words) for one in dev[:3]),
         rel=1e-5,
     )
     assert task.score().json()["types"]["ORG"]["f1"] == 0
+
+
+def test_odd_tags_are_named(tmp_path):
+    found = [TaggedSentence(("a", "b", "c"), ("B-X", "I-X", "x"))] * 5
+    path = write(tmp_path / "a.conll", found)
+    task = create_run(tmp_path / "run", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
+    assert any("neither IOB2 nor BIOES, so spans are not scored: x" in note for note in task.notes)
+    path = write(tmp_path / "b.conll", [TaggedSentence(("a", "b"), ("_", "_"))] * 5)
+    task = create_run(tmp_path / "other", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
+    assert any("the same tag, '_'" in note for note in task.notes)
+
+
+def test_the_column_of_training_is_that_of_files_of_its_format(tmp_path):
+    rows = "".join(f"{word} {tag} x\n" for one in sentences(20) for word, tag in zip(one.words, one.tags, strict=True))
+    (tmp_path / "three.conll").write_text(rows)
+    data = SentencesConfig(str(tmp_path / "three.conll"), str(tmp_path / "three.conll"), column="2")
+    task = create_run(tmp_path / "run", TaggingConfig(data, TaggerConfig(**SMALL)))
+    assert task.form_and_column("a.txt") == ("conll", "2")
+    assert task.form_and_column("a.conllu") == ("conllu", "")
+    assert task.score(str(tmp_path / "three.conll")).json()["sentences"] == 1
+    bioes = write(tmp_path / "b.conll", sentences(5, 2, "bioes"))
+    report = task.score(bioes, column="2")
+    assert any("not IOB2" in note for note in report.notes)
+    assert any("training lacks" in note for note in report.notes)
+
+
+def test_kinds_with_dots(tmp_path):
+    found = [TaggedSentence(("a", "b"), ("B-PER.NAM", "B-PER"))] * 5
+    path = write(tmp_path / "a.conll", found)
+    task = create_run(tmp_path / "run", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
+    assert set(task.score().json()["types"]) == {"PER:NAM", "PER"}
+
+
+def test_a_long_sentence_is_alone(tmp_path):
+    data = [*sentences(50), TaggedSentence(("so",) * 5000, ("O",) * 5000)]
+    path = write(tmp_path / "a.conll", data)
+    task = create_run(tmp_path / "run", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
+    epoch = task.epoch(0)
+    assert sorted(k for some in epoch.batches for k in some) == list(range(51))
+    assert [len(some) for some in epoch.batches if 50 in some] == [1]
 
 
 def test_a_run_that_starts_from_another(tmp_path):
@@ -165,10 +211,14 @@ def test_a_run_that_starts_from_another(tmp_path):
     assert torch.equal(second.model.embedding.weight[number], start.task.model.embedding.weight[old])
     assert torch.equal(second.model.crf.transitions, start.task.model.crf.transitions)
     assert any("tokens are known" in note for note in start.notes)
-    other = write(tmp_path / "tags.conll", [TaggedSentence(("Kari", "so"), ("B-ORG", "O"))] * 9)
+    other = write(tmp_path / "tags.conll", [TaggedSentence(("Kari", "so", "Bx"), ("B-ORG", "O", "B-PER"))] * 9)
     settings = TaggingConfig(SentencesConfig(other, other), TaggerConfig(**SMALL))
-    with pytest.raises(RunError, match="the tags must be those of the other run"):
-        TaggingTask.create(tmp_path / "third", settings, start=Start(tmp_path / "run"))
+    third = TaggingTask.create(tmp_path / "third", settings, start=Start(tmp_path / "run"))
+    old, new = ([part.tags[name] for name in ("O", "B-PER")] for part in (first, third))
+    expected = start.task.model.crf.transitions[old][:, old]
+    assert torch.equal(third.model.crf.transitions[new][:, new], expected)
+    assert not third.model.crf.transitions[third.tags["B-ORG"]].any()  # fresh
+    assert torch.equal(third.model.readout.weight[new], start.task.model.readout.weight[old])
 
 
 def test_what_is_refused(tmp_path):
@@ -190,9 +240,10 @@ def test_what_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content"),
     [
+        ("tags.json", "{}"),
         ("sentences.json", "{}"),
-        ("sentences.json", json.dumps({"train": [[["a"], []]], "dev": [], "notes": []})),
-        ("sentences.json", json.dumps({"train": [[[1], ["O"]]], "dev": [], "notes": []})),
+        ("sentences.json", json.dumps({"train": [[["a"], []]], "dev": []})),
+        ("sentences.json", json.dumps({"train": [[[1], ["O"]]], "dev": []})),
         ("vocabulary-tags.json", '["O", "O"]'),
         ("vocabulary-words.json", '{"a": 1}'),
         ("vocabulary-characters.json", "["),
@@ -201,5 +252,6 @@ def test_what_is_refused(tmp_path):
 def test_a_damaged_run(tmp_path, file, content):
     create_run(tmp_path / "run", config(tmp_path))
     (tmp_path / "run" / file).write_text(content)
+    (tmp_path / "run" / "facts.json").unlink()
     with pytest.raises(RunError, match=file):
-        load(tmp_path / "run")
+        TaggingTask(open_run(tmp_path / "run")).verify()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
@@ -13,7 +12,7 @@ from tyro.conf import Positional, arg
 from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
-from unrolled.data.tagged import TaggedSentence, read_tagged, retagged, write_tagged
+from unrolled.data.tagged import TaggedSentence, format_of, read_tagged, retagged, write_tagged
 from unrolled.errors import ConfigurationError
 from unrolled.tasks import open_task
 
@@ -35,20 +34,21 @@ class Arguments:
     run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""
     file: Annotated[str, Positional, arg(metavar="FILE")] = "-"
-    """Text, or sentences in columns, plain or gzip; -: standard input."""
+    """Text, or sentences in another format, plain or gzip; -: standard input."""
     format: Literal["", "text", "words", "conll", "conllu", "jsonl"] = ""
-    """What FILE holds: text; words, with spaces between; or columns or JSON, whose tags are not read (by the name)."""
+    """Format of FILE: text; words, with spaces between; or those of training, whose tags are not read (text, unless the
+    name ends in .conll, .conllu, .jsonl or .tsv)."""
     to: Literal["", "conll", "conllu", "jsonl", "inline"] = ""
-    """Form of the output; inline: word/TAG with spaces between (as FILE, and columns for text)."""
+    """Format of the output; inline: word/TAG with spaces between (as FILE, or conll for text)."""
     column: str = ""
     """Column of CoNLL-U to write the tags to (as in training, or upos)."""
     marginals: bool = False
-    """Add the probability of each tag as a third column."""
+    """Add the probability of each tag that is written, as a third column."""
     checkpoint: Literal["best", "last"] = "best"
     """Checkpoint to use."""
     device: str = "cpu"
     """cpu, cuda, mps."""
-    trust: Trust = field(default=False)
+    trust: Trust = False
 
 
 def main(words: Sequence[str], prog: str) -> int:
@@ -57,12 +57,16 @@ def main(words: Sequence[str], prog: str) -> int:
     to = arguments.to or (form if form in ("conllu", "jsonl") else "conll")
     if arguments.marginals and to != "conll":
         raise ConfigurationError("--marginals needs --to conll", setting="marginals")
+    if arguments.column and to != "conllu":
+        raise ConfigurationError("--column is a column of CoNLL-U: it needs --to conllu", setting="column")
     from unrolled.tasks.tagging import TaggingTask
 
     task = open_task(arguments.run, arguments.device, arguments.checkpoint, TaggingTask, trust=arguments.trust)
-    column = arguments.column or (task.config.sentences.column if to == "conllu" else "")
+    from unrolled.tasks.translator import in_blocks
+
+    _, column = task.form_and_column("", "conllu", arguments.column)
     block = 1 if arguments.file == "-" and sys.stdin is not None and sys.stdin.isatty() else _BLOCK
-    for sentences in _in_blocks(_read(arguments.file, form), block):
+    for sentences in in_blocks(_read(arguments.file, form), block):
         for sentence, tags in zip(sentences, task.tag(sentences), strict=True):
             sys.stdout.write(_written(task, retagged(sentence, tags), to, column, arguments.marginals))
         sys.stdout.flush()
@@ -70,9 +74,7 @@ def main(words: Sequence[str], prog: str) -> int:
 
 
 def _form_of(file: str) -> str:
-    suffix = Path(file.removesuffix(".gz")).suffix.lower()
-    known = {".conllu": "conllu", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll", ".tsv": "conll"}
-    return known.get(suffix, "text")
+    return "conll" if file.removesuffix(".gz").endswith(".tsv") else format_of(file, "text")
 
 
 def _read(file: str, form: str) -> Iterator[TaggedSentence]:
@@ -82,23 +84,12 @@ def _read(file: str, form: str) -> Iterator[TaggedSentence]:
     from unrolled.data.words import bare_words
 
     for line in open_lines(file):
-        words = bare_words(line) if form == "text" else line.split()
-        if words:
-            yield TaggedSentence(tuple(words))
-
-
-def _in_blocks(sentences: Iterator[TaggedSentence], size: int) -> Iterator[list[TaggedSentence]]:
-    block: list[TaggedSentence] = []
-    for sentence in sentences:
-        block.append(sentence)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
-        yield block
+        yield TaggedSentence(tuple(bare_words(line) if form == "text" else line.split()))
 
 
 def _written(task: TaggingTask, sentence: TaggedSentence, to: str, column: str, marginals: bool) -> str:
+    if not sentence.words:  # an empty line of text, which separates nothing in columns
+        return "\n" if to == "inline" else ""
     pairs = zip(sentence.words, sentence.tags, strict=True)
     if to == "inline":
         return " ".join(f"{word}/{tag}" for word, tag in pairs) + "\n"

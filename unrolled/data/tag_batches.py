@@ -16,26 +16,25 @@ from torch import Tensor
 from unrolled.data.batch import Batch
 from unrolled.data.lines import read_json
 from unrolled.data.tagged import TaggedSentence
+from unrolled.data.words import UNKNOWN
 from unrolled.errors import DataError, RunError
 
-UNKNOWN = "<unk>"
 #: Characters of a word that are read, from its start and from its end.
 _HEAD, _TAIL = 24, 16
 
 
 class Index:
-    """Strings by number; with `unknown`, number 0 is that of all others."""
+    """Strings by number; all others have the number 0."""
 
     def __init__(self, strings: Sequence[str]) -> None:
         self.strings = list(strings)
         self.number = {string: k for k, string in enumerate(self.strings)}
-        self.has_unknown = bool(self.strings) and self.strings[0] == UNKNOWN
 
     @classmethod
-    def learn(cls, counts: Counter[str], min_count: int = 1, size: int | None = None) -> Self:
-        """Return the index of the most frequent strings, after the unknown one."""
+    def learn(cls, counts: Counter[str], min_count: int = 1) -> Self:
+        """Return the index of the strings that occur at least that often, after the unknown one, number 0."""
         known = sorted((string for string in counts if counts[string] >= min_count), key=lambda s: (-counts[s], s))
-        return cls([UNKNOWN, *(string for string in known[:size] if string != UNKNOWN)])
+        return cls([UNKNOWN, *(string for string in known if string != UNKNOWN)])
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -57,12 +56,12 @@ class Index:
         return len(self.strings)
 
     def __getitem__(self, string: str) -> int:
-        return self.number.get(string, 0) if self.has_unknown else self.number[string]
+        return self.number.get(string, 0)
 
 
 @dataclass(frozen=True)
 class TagBatch(Batch):
-    """Sentences as numbers; see `unrolled.models.tagger.Sentences`. targets: `[T, B]`, -1 after a sentence's end."""
+    """Sentences as numbers; see `unrolled.models.tagger.TaggerInput`. targets: `[T, B]`, -1 after a sentence's end."""
 
     words: Tensor
     lengths: Tensor
@@ -78,10 +77,13 @@ class TagBatch(Batch):
             name: getattr(self, name).narrow(self.axes.get(name, 1), first, end - first)
             for name in ("words", "lengths", "forms", "targets")
         }
+        used, by_row["forms"] = by_row["forms"].unique(return_inverse=True)
+        by_row["spelling_lengths"] = self.spelling_lengths[used]
+        by_row["spellings"] = self.spellings[: int(by_row["spelling_lengths"].max()), used]
         return replace(self, **by_row)
 
 
-class Encoder:
+class TagEncoder:
     """Turns sentences into batches, by the numbers of words, characters and tags."""
 
     def __init__(self, words: Index, characters: Index, tags: Index) -> None:
@@ -105,7 +107,7 @@ class Encoder:
         number: dict[str, int] = {}
         for row, sentence in enumerate(sentences):
             length = len(sentence.words)
-            words[:length, row] = [self.words[normal(word)] for word in sentence.words]
+            words[:length, row] = [self.words[normalise(word)] for word in sentence.words]
             forms[:length, row] = [number.setdefault(word, len(number)) for word in sentence.words]
             targets[: len(sentence.tags), row] = [self.tags.number.get(tag, -1) for tag in sentence.tags]
         spelt = [self._spelling(word) for word in number]
@@ -118,18 +120,28 @@ class Encoder:
         return TagBatch(*(torch.from_numpy(array) for array in arrays))
 
 
-def normal(word: str) -> str:
+def normalise(word: str) -> str:
     """Return the form of a word under which it has a number: in lower case, digits as 0; its letters keep the rest."""
     return "".join("0" if letter.isdigit() else letter for letter in word.lower())
 
 
 class TagBatches:
-    """One pass over sentences: batches of similar lengths, in an order that depends only on `seed`."""
+    """One pass over sentences: batches of similar lengths, in an order that depends only on `seed`.
+
+    A batch has at most `batch_size` sentences, and fewer if they are longer than 100 words.
+    word_dropout: the probability that a word is unknown to the model, which then has only its letters.
+    """
 
     def __init__(
-        self, encoder: Encoder, sentences: Sequence[TaggedSentence], batch_size: int, seed: Sequence[int]
+        self,
+        encoder: TagEncoder,
+        sentences: Sequence[TaggedSentence],
+        batch_size: int,
+        seed: Sequence[int],
+        word_dropout: float = 0.0,
     ) -> None:
         self.encoder, self.sentences = encoder, sentences
+        self.seed, self.word_dropout = list(seed), word_dropout
         draw = np.random.default_rng(list(seed))
         order = draw.permutation(len(sentences))
         pool = 50 * batch_size
@@ -138,14 +150,23 @@ class TagBatches:
         for first in range(0, len(order), pool):
             some = order[first : first + pool]
             some = some[np.argsort(lengths[some], kind="stable")]
-            cut += [some[k : k + batch_size] for k in range(0, len(some), batch_size)]
+            first_of = 0
+            for end in range(1, len(some) + 1):
+                full = end - first_of == batch_size
+                if end == len(some) or full or lengths[some[end]] * (end + 1 - first_of) > 100 * batch_size:
+                    cut.append(some[first_of:end])
+                    first_of = end
         self.batches = [cut[k] for k in draw.permutation(len(cut))]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def batch(self, number: int) -> TagBatch:
-        return self.encoder.batch([self.sentences[k] for k in self.batches[number]])
+        batch = self.encoder.batch([self.sentences[k] for k in self.batches[number]])
+        if not self.word_dropout:
+            return batch
+        draws = np.random.default_rng([*self.seed, number]).random(batch.words.shape)
+        return replace(batch, words=batch.words.where(torch.from_numpy(draws >= self.word_dropout), 0))
 
 
 def count_tags(sentences: Iterable[TaggedSentence]) -> Counter[str]:
@@ -153,12 +174,12 @@ def count_tags(sentences: Iterable[TaggedSentence]) -> Counter[str]:
     return Counter(tag for sentence in sentences for tag in sentence.tags)
 
 
-def to_json(sentences: Iterable[TaggedSentence]) -> list[Any]:
+def as_json(sentences: Iterable[TaggedSentence]) -> list[Any]:
     """Return sentences as JSON has them."""
     return [[list(one.words), list(one.tags)] for one in sentences]
 
 
-def from_json(stored: Any) -> list[TaggedSentence]:
+def sentences_of(stored: Any) -> list[TaggedSentence]:
     """Return sentences from JSON; ValueError or TypeError if it holds something else."""
     found = [TaggedSentence(tuple(words), tuple(tags)) for words, tags in stored]
     for one in found:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from unrolled.data.lines import open_lines, split_blanks
+from unrolled.data.lines import open_lines, readable, split_blanks
 from unrolled.errors import DataError
 
-FORMATS = ("conll", "conllu", "jsonl")
+#: The formats; the empty name stands for what the file's name says.
+Format = Literal["", "conll", "conllu", "jsonl"]
 #: The columns of CoNLL-U, in their order (universaldependencies.org/format.html).
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 #: A line that separates documents in the data of CoNLL-2003.
@@ -22,7 +23,7 @@ _DOCUMENT = "-DOCSTART-"
 class TaggedSentence:
     """The words of a sentence and their tags, as many as words, or none if the file has no tags.
 
-    lines: the file's lines for the sentence, so that it can be written again with other tags; empty for JSON.
+    lines: in CoNLL-U the lines of the sentence, so that it can be written again with other tags.
     """
 
     words: tuple[str, ...]
@@ -30,10 +31,10 @@ class TaggedSentence:
     lines: tuple[str, ...] = ()
 
 
-def format_of(path: str | Path) -> str:
-    """Return the format that a file's name stands for; names that say nothing stand for columns."""
+def format_of(path: str | Path, other: str = "conll") -> str:
+    """Return the format that a file's name stands for, or `other` if the name says nothing."""
     suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
-    return {".conllu": "conllu", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(suffix, "conll")
+    return {".conllu": "conllu", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll"}.get(suffix, other)
 
 
 def read_tagged(
@@ -85,6 +86,8 @@ class _Columns:
                 "with `column`",
                 setting="column",
             )
+        if not parts[place]:
+            raise DataError(f"{self.path}: line {number:,} has an empty tag")
         return [parts[place]]
 
 
@@ -119,13 +122,12 @@ def _blocks(path: str | Path) -> Iterator[tuple[int, list[str]]]:
 def _read_block_of_columns(file: _Columns, first: int, block: list[str]) -> TaggedSentence:
     words: list[str] = []
     tags: list[str] = []
-    lines = [line for line in block if not line.startswith(_DOCUMENT)]
     for number, line in enumerate(block, first):
         if not line.startswith(_DOCUMENT):
             parts = line.split("\t") if "\t" in line else split_blanks(line)
             tags += file.tag(number, parts)
             words.append(parts[0])
-    return TaggedSentence(tuple(words), tuple(tags), tuple(lines))
+    return TaggedSentence(tuple(words), tuple(tags))
 
 
 def _read_block_of_conllu(file: _Columns, first: int, block: list[str]) -> TaggedSentence:
@@ -168,19 +170,24 @@ def _strings(path: str | Path, number: int, entry: Any, key: str) -> tuple[str, 
     values = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise DataError(f"{path}: line {number:,} has no list of strings {key!r}")
+    if any(readable(value) != value for value in values):
+        raise DataError(f"{path}: line {number:,} has half a surrogate pair, which is not text")
     return tuple(values)
 
 
 def write_tagged(sentence: TaggedSentence, form: str, column: str = "") -> str:
-    """Return a sentence in one of `FORMATS`, with a line end, and an empty line after columns.
+    """Return a sentence as "jsonl", "conll" or "conllu", with a line end, and an empty line after columns.
 
-    column: as in `read_tagged`; a sentence that was read from CoNLL-U keeps its other columns and its comments.
+    column: for CoNLL-U, as in `read_tagged`; a sentence that was read from it keeps its other columns and comments.
     """
     if form == "jsonl":
         return json.dumps({"words": sentence.words, "tags": sentence.tags}, ensure_ascii=False) + "\n"
     if form == "conll":
-        return "".join(f"{word}\t{tag}\n" for word, tag in zip(sentence.words, sentence.tags, strict=True)) + "\n"
+        pairs = zip(sentence.words, sentence.tags, strict=True)
+        return "".join(f"{_in_one_column(word)}\t{tag}\n" for word, tag in pairs) + "\n"
     place, tags = _column_number("CoNLL-U", form, column), iter(sentence.tags)
+    if not 2 <= place < len(CONLLU_COLUMNS):
+        raise DataError(f"`column` {column!r}: tags cannot be written there", setting="column")
     lines = []
     for line in sentence.lines or _plain_conllu(sentence.words):
         parts = line.split("\t")
@@ -191,7 +198,12 @@ def write_tagged(sentence: TaggedSentence, form: str, column: str = "") -> str:
 
 
 def _plain_conllu(words: Sequence[str]) -> list[str]:
-    return ["\t".join([str(number), word, *["_"] * 8]) for number, word in enumerate(words, 1)]
+    return ["\t".join([str(number), _in_one_column(word), *["_"] * 8]) for number, word in enumerate(words, 1)]
+
+
+def _in_one_column(word: str) -> str:
+    """Return a word from JSON without the characters that end a column or a line."""
+    return word.replace("\t", " ").replace("\n", " ")
 
 
 def retagged(sentence: TaggedSentence, tags: Sequence[str]) -> TaggedSentence:

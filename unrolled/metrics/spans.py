@@ -26,26 +26,22 @@ def split_tag(tag: str) -> tuple[str, str]:
 def scheme_of(tags: Iterable[str]) -> Scheme | None:
     """Return the scheme of a set of tags; None if they do not mark spans."""
     tags = set(tags)
-    if not tags - {"O"} or "O" not in tags:
+    if not tags - {"O"}:
         return None
     for scheme, prefixes in _PREFIXES.items():
-        if all(tag == "O" or (tag[:1] in prefixes and tag[1:2] == "-" and tag[2:]) for tag in tags):
+        if all(tag == "O" or (tag[:1] in tuple(prefixes) and tag[1:2] == "-" and tag[2:]) for tag in tags):
             return scheme
     return None
 
 
 def may_follow(before: str | None, after: str | None, scheme: Scheme) -> bool:
     """Return whether a scheme allows a tag after another; None stands for the start and the end of a sentence."""
-    opened = before is not None and _opens(before, scheme)
-    continues = after is not None and split_tag(after)[0] in "IE" and after != "O"
-    if continues:
-        return opened and before is not None and after is not None and split_tag(before)[1] == split_tag(after)[1]
+    prefix, kind = split_tag(before or "O")
+    following, its = split_tag(after or "O")
+    opened = prefix in ("B", "I")  # the span goes on, or, in IOB2, may go on
+    if following in ("I", "E"):
+        return opened and kind == its
     return not opened or scheme == "iob2"
-
-
-def _opens(tag: str, scheme: Scheme) -> bool:
-    """Return whether a span goes on after a tag; in IOB2 it may."""
-    return split_tag(tag)[0] in "BI"
 
 
 def is_valid(tags: Sequence[str], scheme: Scheme) -> bool:
@@ -73,7 +69,7 @@ def spans(tags: Sequence[str], scheme: Scheme) -> list[Span]:
         if start >= 0 and scheme == "iob2" and (prefix != "I" or its != kind):
             found.append((kind, start, place))
             start = -1
-        if scheme == "bioes" and start >= 0 and (prefix not in "IE" or tag == "O" or its != kind):
+        if scheme == "bioes" and start >= 0 and (prefix not in ("I", "E") or its != kind):
             start = -1
         if prefix == "B":
             start, kind = place, its

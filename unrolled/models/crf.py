@@ -5,12 +5,13 @@ Source: Lafferty, McCallum & Pereira 2001, "Conditional Random Fields"; over rec
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unrolled.errors import ConfigurationError, ShapeError
+from unrolled.unroll.padding import steps_inside
 
 #: Stands for minus infinity in sums whose gradient is taken: that of `logsumexp` is NaN if all its values are infinite.
 _NEVER = -1e30
@@ -27,7 +28,7 @@ class Allowed(NamedTuple):
     transitions: Tensor
 
 
-class Path(NamedTuple):
+class TagPath(NamedTuple):
     """A sequence of tags and its score, whose log-probability is `score - log_partition`."""
 
     tags: list[int]
@@ -76,11 +77,11 @@ class CRF(nn.Module):
 
     def score(self, emissions: Tensor, tags: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the score of each sequence of tags, `[B]`; minus infinity if it is not allowed."""
-        lengths = self._check(emissions, lengths)
+        emissions, lengths = self._check(emissions, lengths)
         if tags.shape != emissions.shape[:2]:
             raise ShapeError(f"tags must be {list(emissions.shape[:2])}, got {list(tags.shape)}")
-        starts, ends, transitions = self._masked()
-        inside = _inside(len(emissions), lengths)
+        starts, ends, transitions = self._masked(emissions.dtype)
+        inside = steps_inside(len(emissions), lengths).squeeze(2)
         tags = tags.where(inside, 0)
         last = tags.gather(0, (lengths - 1).unsqueeze(0)).squeeze(0)
         single = emissions.gather(2, tags.unsqueeze(2)).squeeze(2)
@@ -91,10 +92,9 @@ class CRF(nn.Module):
 
     def log_partition(self, emissions: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the logarithm of the sum of `exp(score)` over all sequences of tags, `[B]`."""
-        lengths = self._check(emissions, lengths)
-        emissions = emissions.to(self.starts.dtype)  # sums in bfloat16 would be too coarse
-        starts, ends, transitions = self._masked(_NEVER)
-        inside = _inside(len(emissions), lengths).unsqueeze(2)
+        emissions, lengths = self._check(emissions, lengths)
+        starts, ends, transitions = self._masked(emissions.dtype, _NEVER)
+        inside = steps_inside(len(emissions), lengths)
         by_target = transitions.t().unsqueeze(0)
         alpha = starts + emissions[0]
         for now, mask in zip(emissions[1:].unbind(0), inside[1:].unbind(0), strict=True):
@@ -108,26 +108,32 @@ class CRF(nn.Module):
 
         They are the gradient of the log-partition with respect to the emissions. They carry no gradient themselves.
         """
-        with torch.enable_grad():
-            emissions = emissions.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            emissions = emissions.detach().clone().requires_grad_()
             (found,) = torch.autograd.grad(self.log_partition(emissions, lengths).sum(), emissions)
         return found
 
     @torch.no_grad()
     def decode(self, emissions: Tensor, lengths: Tensor | None = None) -> list[list[int]]:
-        """Return the best sequence of tags for each of the B sequences, by the algorithm of Viterbi."""
-        return [paths[0].tags for paths in self.best(emissions, lengths)]
+        """Return the best sequence of tags for each of the B sequences, by the algorithm of Viterbi.
+
+        Raises ConfigurationError if no sequence is allowed.
+        """
+        found = self.best(emissions, lengths)
+        if not all(found):
+            raise ConfigurationError("the rules of the CRF allow no sequence of this length")
+        return [paths[0].tags for paths in found]
 
     @torch.no_grad()
-    def best(self, emissions: Tensor, lengths: Tensor | None = None, n: int = 1) -> list[list[Path]]:
+    def best(self, emissions: Tensor, lengths: Tensor | None = None, n: int = 1) -> list[list[TagPath]]:
         """Return the `n` best sequences of tags for each of the B sequences, the best first.
 
-        There are fewer where fewer sequences are allowed. Source: Seshadri & Sundberg 1994, "List Viterbi decoding".
+        There are fewer if fewer sequences are allowed. Source: Seshadri & Sundberg 1994, "List Viterbi decoding".
         """
         if n < 1:
             raise ConfigurationError(f"n must be at least 1, got {n}")
-        lengths = self._check(emissions, lengths)
-        starts, ends, transitions = self._masked()
+        emissions, lengths = self._check(emissions, lengths)
+        starts, ends, transitions = self._masked(emissions.dtype)
         batch, tags = emissions.shape[1:]
         # scores [B, K, n]: of the best ways to arrive at a tag, the best first; those that do not exist are -inf.
         scores = emissions.new_full((batch, tags, n), -torch.inf)
@@ -140,50 +146,44 @@ class CRF(nn.Module):
             scores = scores + now.unsqueeze(2)
             history.append(scores)
             origins.append(origin.transpose(1, 2))
-        return [
-            self._paths([scores[row] for scores in history], [origin[row] for origin in origins], int(length), ends, n)
-            for row, length in enumerate(lengths.tolist())
-        ]
+        last = torch.stack(history)[lengths - 1, torch.arange(batch, device=lengths.device)]  # [B, K, n]
+        totals, places = (last + ends.unsqueeze(1)).flatten(1).topk(min(n, tags * n), 1)
+        back = torch.stack(origins).cpu().numpy() if origins else None
+        found: list[list[TagPath]] = []
+        for row, length in enumerate(lengths.tolist()):
+            paths = zip(totals[row].tolist(), places[row].tolist(), strict=True)
+            found.append([_path(score, place, back, row, length, n) for score, place in paths if score > -torch.inf])
+        return found
 
-    @staticmethod
-    def _paths(history: list[Tensor], origins: list[Tensor], length: int, ends: Tensor, n: int) -> list[Path]:
-        """Follow the origins of the best ends of one sequence back to its start."""
-        final = (history[length - 1] + ends.unsqueeze(1)).flatten()
-        scores, places = final.topk(min(n, len(final)))
-        paths = []
-        for score, place in zip(scores.tolist(), places.tolist(), strict=True):
-            if score == -torch.inf:
-                break
-            backwards = []
-            for step in reversed(range(length)):
-                backwards.append(place // n)
-                if step:
-                    place = int(origins[step - 1][place // n, place % n])
-            paths.append(Path(backwards[::-1], score))
-        return paths
-
-    def _masked(self, never: float = -torch.inf) -> tuple[Tensor, Tensor, Tensor]:
+    def _masked(self, dtype: torch.dtype, never: float = -torch.inf) -> tuple[Tensor, Tensor, Tensor]:
         """Return starts, ends and transitions with `never` for what is not allowed."""
         return (
-            self.starts.masked_fill(~self.allowed_starts, never),
-            self.ends.masked_fill(~self.allowed_ends, never),
-            self.transitions.masked_fill(~self.allowed_transitions, never),
+            self.starts.to(dtype).masked_fill(~self.allowed_starts, never),
+            self.ends.to(dtype).masked_fill(~self.allowed_ends, never),
+            self.transitions.to(dtype).masked_fill(~self.allowed_transitions, never),
         )
 
-    def _check(self, emissions: Tensor, lengths: Tensor | None) -> Tensor:
+    def _check(self, emissions: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return emissions and lengths after checking them; sums in 16 bits would be too coarse."""
         if emissions.dim() != 3 or emissions.size(2) != self.num_tags or not len(emissions):
             said = f"emissions must be [T, B, {self.num_tags}] with T at least 1, got {list(emissions.shape)}"
             raise ShapeError(said)
         steps, batch = emissions.shape[:2]
+        wide = torch.promote_types(torch.promote_types(emissions.dtype, self.starts.dtype), torch.float32)
+        emissions = emissions.to(wide)
         if lengths is None:
-            return torch.full((batch,), steps, dtype=torch.int64, device=emissions.device)
+            return emissions, torch.full((batch,), steps, dtype=torch.int64, device=emissions.device)
         if lengths.shape != (batch,):
             raise ShapeError(f"lengths must be [{batch}], got {list(lengths.shape)}")
         if batch and (int(lengths.min()) < 1 or int(lengths.max()) > steps):
             raise ShapeError(f"lengths must be from 1 to {steps}, got {lengths.tolist()}")
-        return lengths.to(emissions.device, torch.int64)
+        return emissions, lengths.to(emissions.device, torch.int64)
 
 
-def _inside(steps: int, lengths: Tensor) -> Tensor:
-    """Return which steps are within the lengths, `[T, B]`."""
-    return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
+def _path(score: float, place: int, back: Any, row: int, length: int, n: int) -> TagPath:
+    """Follow the origins of the end of a path, `place` among K·n, back to its start."""
+    tags = [place // n]
+    for step in reversed(range(length - 1)):
+        place = int(back[step, row, place // n, place % n])
+        tags.append(place // n)
+    return TagPath(tags[::-1], score)

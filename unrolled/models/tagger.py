@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from unrolled.layers import Recurrent
 from unrolled.layers.dropout import Dropout
-from unrolled.models.crf import CRF, Allowed, Path
-from unrolled.models.parts import named_cell
+from unrolled.models.crf import CRF, Allowed, TagPath
+from unrolled.models.encoder import Encoder
+from unrolled.unroll.padding import steps_inside
 
 
-class Sentences(Protocol):
-    """A batch of sentences of T words at most.
+class TaggerInput(Protocol):
+    """A batch of B sentences of at most T words.
 
     words: the tokens of the words, `[T, B]`. lengths: `[B]`.
     spellings: the distinct words of the batch as characters, `[C, U]`, with `spelling_lengths [U]`.
@@ -65,44 +65,38 @@ class Tagger(nn.Module):
         allowed: Allowed | None = None,
     ) -> None:
         super().__init__()
-        make, options, equal = named_cell(cell, forget_bias)
         self.embedding = nn.Embedding(words, embedding_size)
         width = embedding_size
         self.characters: nn.Embedding | None = None
         if character_size:
             self.characters = nn.Embedding(characters, character_size)
-            self.speller = Recurrent(
-                make, character_size, character_hidden_size, bidirectional=True, input_projection=equal, **options
-            )
+            self.speller = Encoder(cell, character_size, character_hidden_size, forget_bias=forget_bias)
             width += self.speller.output_size
-        self.recurrent = Recurrent(
-            make,
+        self.recurrent = Encoder(
+            cell,
             width,
             hidden_size,
             num_layers,
             bidirectional=bidirectional,
             dropout=dropout,
-            input_projection=equal,
-            **options,
+            forget_bias=forget_bias,
         )
         self.dropout = Dropout(dropout)
         self.readout = nn.Linear(self.recurrent.output_size, tags)
         self.crf = CRF(tags, allowed) if crf else None
 
-    def forward(self, batch: Sentences) -> Tensor:
+    def forward(self, batch: TaggerInput) -> Tensor:
         """Return the score of every tag for every word, `[T, B, K]`."""
         inputs = self.embedding(batch.words)
         if self.characters is not None:
-            read, _ = self.speller.run(self.characters(batch.spellings), lengths=batch.spelling_lengths)
-            half = read.size(2) // 2
-            last = (batch.spelling_lengths - 1).clamp_min(0)
-            ends = torch.cat([read[last, torch.arange(read.size(1), device=read.device), :half], read[0, :, half:]], 1)
+            _, states = self.speller.run(self.characters(batch.spellings), lengths=batch.spelling_lengths)
+            ends = torch.cat([state[0] for state in states], 1)  # of both directions
             inputs = torch.cat([inputs, ends[batch.forms]], 2)
         outputs, _ = self.recurrent.run(self.dropout(inputs), lengths=batch.lengths)
         emissions: Tensor = self.readout(self.dropout(outputs))
         return emissions
 
-    def loss(self, batch: Sentences, targets: Tensor) -> Tensor:
+    def loss(self, batch: TaggerInput, targets: Tensor) -> Tensor:
         """Return the negative log-likelihood of the tags `targets [T, B]`, summed over all words, in nats.
 
         Targets below 0 are not counted: of a softmax those words, of a CRF the sentences that have one.
@@ -110,14 +104,14 @@ class Tagger(nn.Module):
         emissions = self(batch)
         if self.crf is None:
             return cross_entropy(emissions.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=-1)
-        after = torch.arange(len(targets), device=targets.device).unsqueeze(1) >= batch.lengths
-        counted = ((targets >= 0) | after).all(0)
+        inside = steps_inside(len(targets), batch.lengths).squeeze(2)
+        counted = ((targets >= 0) | ~inside).all(0)
         losses = self.crf(emissions, targets.clamp_min(0), batch.lengths)
         total: Tensor = losses.where(counted, 0).sum()
         return total
 
     @torch.no_grad()
-    def decode(self, batch: Sentences) -> list[list[int]]:
+    def decode(self, batch: TaggerInput) -> list[list[int]]:
         """Return the best tags of each sentence."""
         emissions = self(batch)
         if self.crf is not None:
@@ -126,7 +120,7 @@ class Tagger(nn.Module):
         return [tags[:length] for tags, length in zip(best, batch.lengths.tolist(), strict=True)]
 
     @torch.no_grad()
-    def best(self, batch: Sentences, n: int = 1) -> list[list[Path]]:
+    def best(self, batch: TaggerInput, n: int = 1) -> list[list[TagPath]]:
         """Return the `n` best sequences of tags of each sentence, with their log-probabilities."""
         emissions = self(batch)
         crf = self.crf
@@ -134,16 +128,14 @@ class Tagger(nn.Module):
             crf = CRF(emissions.size(2)).to(emissions)
         total = crf.log_partition(emissions, batch.lengths).tolist()
         found = crf.best(emissions, batch.lengths, n)
-        return [
-            [Path(path.tags, path.score - whole) for path in paths] for paths, whole in zip(found, total, strict=True)
-        ]
+        pairs = zip(found, total, strict=True)
+        return [[TagPath(path.tags, path.score - whole) for path in paths] for paths, whole in pairs]
 
     @torch.no_grad()
-    def marginals(self, batch: Sentences) -> Tensor:
+    def marginals(self, batch: TaggerInput) -> Tensor:
         """Return the probability of every tag for every word, `[T, B, K]`; zeros after a sentence's end."""
         emissions = self(batch)
         if self.crf is not None:
             return self.crf.marginals(emissions, batch.lengths)
-        inside = torch.arange(len(emissions), device=emissions.device).unsqueeze(1) < batch.lengths
-        found: Tensor = emissions.softmax(2) * inside.unsqueeze(2)
+        found: Tensor = emissions.softmax(2) * steps_inside(len(emissions), batch.lengths)
         return found

@@ -59,7 +59,7 @@ class Start:
         for name, weight in ours.items():
             memory = (weight.data_ptr(), weight.shape, weight.stride())
             if memory not in done:  # a matrix that several names share is copied once
-                self._copy(name, weight, theirs[name].to(weight.device), *along.get(name, (0, None)))
+                self._copy(name, weight, theirs[name].to(weight.device), *along.get(name, ([], None)))
             if weight.numel():
                 done.add(memory)
 
@@ -73,29 +73,30 @@ class Start:
         trainer = Trainer(task, task.config.training, task.run, Console(quiet=True), processes=Processes())
         trainer.save_beginning()
 
-    def _token_axes(self, task: Task) -> dict[str, tuple[int, Common]]:
-        """Return the weights with an axis of tokens, if the tokens differ: for each the axis and the common tokens."""
-        found: dict[str, tuple[int, Common]] = {}
+    def _token_axes(self, task: Task) -> dict[str, tuple[list[int], Common]]:
+        """Return the weights with axes of tokens, if the tokens differ: for each the axes and the common tokens."""
+        found: dict[str, tuple[list[int], Common]] = {}
         theirs = self.task.token_keys()
         for what, keys in task.token_keys().items():
             common = Common.of(keys, theirs.get(what, ()))
             self.notes.append(f"{what}: {common.note(self.origin.run)}")
             if list(keys) != list(theirs.get(what, ())):
-                found |= {name: (axis, common) for name, axis in token_axes(task, what).items()}
+                found |= {name: (axes, common) for name, axes in token_axes(task, what).items()}
         return found
 
-    def _copy(self, name: str, ours: Tensor, theirs: Tensor, axis: int, common: Common | None) -> None:
-        """Copy a weight, or, if it has an axis of tokens, its entries for the common tokens."""
+    def _copy(self, name: str, ours: Tensor, theirs: Tensor, axes: list[int], common: Common | None) -> None:
+        """Copy a weight, or, if it has axes of tokens, its entries for the common tokens."""
         shape = list(ours.shape)
-        if common is not None:
-            shape[axis] = common.their_size
+        for axis in axes:
+            shape[axis] = common.their_size if common else shape[axis]
         if list(theirs.shape) != shape:
             raise self._misfit(f"its weight {name} is {list(theirs.shape)}, the new model's {list(ours.shape)}")
         if common is None:
             ours.copy_(theirs)
         else:
-            known = theirs.index_select(axis, torch.tensor(common.theirs, device=ours.device))
-            ours.index_copy_(axis, torch.tensor(common.ours, device=ours.device), known)
+            for axis in axes:
+                theirs = theirs.index_select(axis, torch.tensor(common.theirs, device=ours.device))
+            _fill(ours, theirs, axes, torch.tensor(common.ours, device=ours.device))
 
     def _misfit(self, reason: str) -> RunError:
         said = f"{self.origin.run}: {reason}; `init_from` needs a run with the same model"
@@ -126,26 +127,24 @@ class Common:
         return f"{len(self.ours):,} of {self.our_size:,} tokens are known to {run}; {fresh}"
 
 
-def token_axes(task: Task, tokens: str) -> dict[str, int]:
-    """Return the weights that grow by one entry with an additional token of `tokens`, each with the axis that grows.
-
-    Raises RunError if a weight has several such axes, as the transitions of a CRF have.
-    """
+def token_axes(task: Task, tokens: str) -> dict[str, list[int]]:
+    """Return the weights that grow by one entry with an additional token of `tokens`, each with the axes that grow."""
     before = random_state(torch.device("cpu"))
     with cells_of(task.run):
         grown = task.grown(tokens).state_dict()
     set_random_state(before, torch.device("cpu"))
-    axes: dict[str, int] = {}
-    for name, weight in task.model.state_dict().items():
-        growing = [
-            axis for axis, (size, more) in enumerate(zip(weight.shape, grown[name].shape, strict=True)) if more > size
-        ]
-        if len(growing) > 1:
-            raise RunError(
-                f"the {tokens} must be those of the other run, and in its order: the weight {name} has several axes of "
-                "them",
-                setting="init_from",
-            )
-        if growing:
-            axes[name] = growing[0]
-    return axes
+    return {
+        name: axes
+        for name, weight in task.model.state_dict().items()
+        if (axes := [axis for axis, size in enumerate(weight.shape) if grown[name].size(axis) > size])
+    }
+
+
+def _fill(ours: Tensor, known: Tensor, axes: Sequence[int], places: Tensor) -> None:
+    """Copy `known` to the `places` along each of the axes of `ours`."""
+    axis, *others = axes
+    if others:
+        block = ours.index_select(axis, places)
+        _fill(block, known, others, places)
+        known = block
+    ours.index_copy_(axis, places, known)

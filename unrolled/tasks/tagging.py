@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -13,17 +14,16 @@ from torch import Tensor
 
 from unrolled.data.lines import read_json
 from unrolled.data.tag_batches import (
-    UNKNOWN,
-    Encoder,
     Index,
     TagBatch,
     TagBatches,
+    TagEncoder,
+    as_json,
     count_tags,
-    from_json,
-    normal,
-    to_json,
+    normalise,
+    sentences_of,
 )
-from unrolled.data.tagged import TaggedSentence, read_tagged, retagged
+from unrolled.data.tagged import TaggedSentence, format_of, read_tagged, retagged
 from unrolled.data.tokens import Progress
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.metrics.report import Report, Value
@@ -35,7 +35,9 @@ from unrolled.tasks.tagging_settings import SentencesConfig, TagEvaluation, Tagg
 from unrolled.training import Run
 
 WORDS, CHARACTERS, TAGS = "vocabulary-words.json", "vocabulary-characters.json", "vocabulary-tags.json"
-SENTENCES_FILE = "sentences.json"
+SENTENCES_FILE, TAGS_FILE = "sentences.json", "tags.json"
+#: Characters that occur less often are unknown, so that the unknown character is trained.
+_MIN_CHARACTERS = 2
 #: The most words that are tagged at once.
 _WORDS_AT_ONCE = 4096
 
@@ -48,26 +50,54 @@ def prepare(run: Run, config: SentencesConfig) -> None:
     if not config.dev:
         cut = len(train) - int(len(train) * config.val_fraction)
         train, dev = train[:cut], train[cut:]
-    notes = []
-    scheme = scheme_of(count_tags(train))
+    if not train:
+        said = f"{config.data}: no sentences are left to train on; lower `val_fraction`"
+        raise DataError(said, setting="val_fraction")
+    tags = count_tags(train)
+    scheme, notes = scheme_of(tags), []
     broken = 0 if scheme is None else sum(not is_valid(one.tags, scheme) for one in train)
     if scheme == "iob2" and broken:
-        notes.append(f"{broken:,} sentences have an I- tag that starts a span (IOB1); all are converted to IOB2")
+        notes.append(f"IOB1 was converted to IOB2: {_many(broken, 'sentence')} had an I- tag that starts a span")
         train, dev = ([retagged(one, from_iob1(one.tags)) for one in part] for part in (train, dev))
+        tags = count_tags(train)
     elif scheme and broken:
-        notes.append(f"{broken:,} sentences break the scheme {scheme.upper()}; it is not enforced")
-    tags = count_tags(train)
-    if foreign := Counter({tag: count for tag, count in count_tags(dev).items() if tag not in tags}):
-        notes.append(
-            f"{len(foreign):,} tags of the dev part are not in training ({', '.join(sorted(foreign)[:5])}): their "
-            f"{foreign.total():,} words count as errors"
-        )
-    Index.learn(Counter(normal(word) for one in train for word in one.words), config.min_count).save(run.path / WORDS)
+        notes.append(f"the scheme {scheme.upper()} is not enforced: {_many(broken, 'sentence')} of training break it")
+    if scheme is None and (odd := _odd_tags(tags)):
+        notes.append(f"the tags look like spans, but are neither IOB2 nor BIOES, so spans are not scored: {odd}")
+    if len(tags) == 1:
+        notes.append(f"all words of training have the same tag, {next(iter(tags))!r}: is it the right `column`?")
+    notes += _unknown_tags(tags, dev, "the dev part")
+    words = Counter(normalise(word) for one in train for word in one.words)
+    Index.learn(words, config.min_count).save(run.path / WORDS)
     letters = Counter(chain.from_iterable(word for one in train for word in one.words))
-    Index.learn(letters).save(run.path / CHARACTERS)
+    Index.learn(letters, _MIN_CHARACTERS).save(run.path / CHARACTERS)
     Index(sorted(tags, key=lambda tag: (tag != "O", tag))).save(run.path / TAGS)
-    stored = {"train": to_json(train), "dev": to_json(dev), "notes": notes}
+    stored = {"train": as_json(train), "dev": as_json(dev)}
     (run.path / SENTENCES_FILE).write_text(json.dumps(stored, ensure_ascii=False), encoding="utf-8")
+    enforced = scheme is not None and (scheme == "iob2" or not broken)
+    kept = {"enforced": enforced, "notes": notes}
+    (run.path / TAGS_FILE).write_text(json.dumps(kept, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _odd_tags(tags: Iterable[str]) -> str:
+    """Return some tags that keep the others from being a scheme; empty if few of the tags look like spans."""
+    marked = [tag for tag in tags if tag[:2] in ("B-", "I-") and tag[2:]]
+    odd = sorted(tag for tag in tags if tag != "O" and tag not in marked)
+    return ", ".join(odd[:5]) if len(marked) > len(odd) else ""
+
+
+def _unknown_tags(known: Container[str], sentences: Sequence[TaggedSentence], where: str) -> list[str]:
+    """Return a note on the tags that training lacks, in a list that is empty if there are none."""
+    unknown = Counter({tag: count for tag, count in count_tags(sentences).items() if tag not in known})
+    if not unknown:
+        return []
+    names = ", ".join(sorted(unknown)[:5])
+    lacking, errors = _many(len(unknown), "tag"), _many(unknown.total(), "error")
+    return [f"{where} has {lacking} that training lacks ({names}): {errors}"]
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _read(path: str, config: SentencesConfig) -> list[TaggedSentence]:
@@ -88,45 +118,63 @@ class TaggingTask(TaggingInfo, Task):
         prepare(run, settings.sentences)
 
     def read(self) -> None:
-        path = self.run.path / SENTENCES_FILE
         self.words = Index.load(self.run.path / WORDS)
         self.characters = Index.load(self.run.path / CHARACTERS)
         self.tags = Index.load(self.run.path / TAGS)
+        path = self.run.path / TAGS_FILE
         try:
             stored = read_json(path)
-            self.train, self.dev = from_json(stored["train"]), from_json(stored["dev"])
-            self.notes = [str(note) for note in stored["notes"]]
+            self.enforced, self.notes = bool(stored["enforced"]), [str(note) for note in stored["notes"]]
         except (ValueError, KeyError, TypeError, DataError) as error:
             raise RunError(f"{path}: missing or damaged ({error})") from error
-        self.encoder = Encoder(self.words, self.characters, self.tags)
+        self.encoder = TagEncoder(self.words, self.characters, self.tags)
         #: How the tags mark spans; None if they do not.
         self.scheme: Scheme | None = scheme_of(self.tags.strings)
+
+    @cached_property
+    def sentences(self) -> dict[str, list[TaggedSentence]]:
+        """The sentences of the run: "train" and "dev"."""
+        path = self.run.path / SENTENCES_FILE
+        try:
+            stored = read_json(path)
+            return {name: sentences_of(stored[name]) for name in ("train", "dev")}
+        except (ValueError, KeyError, TypeError, DataError) as error:
+            raise RunError(f"{path}: missing or damaged ({error})") from error
+
+    @property
+    def train(self) -> list[TaggedSentence]:
+        """The sentences to train on."""
+        return self.sentences["train"]
+
+    @property
+    def dev(self) -> list[TaggedSentence]:
+        """The sentences held out."""
+        return self.sentences["dev"]
+
+    @property
+    def crf(self) -> bool:
+        """Whether a CRF scores sequences of tags."""
+        return self.scheme is not None if self.config.model.crf is None else self.config.model.crf
 
     def build(self) -> Tagger:
         return self._model(len(self.words), len(self.characters))
 
     def _model(self, words: int, characters: int) -> Tagger:
-        config, allowed = self.config.model, None
-        crf = self.scheme is not None if config.crf is None else config.crf
-        if crf and self.scheme and all(is_valid(one.tags, self.scheme) for one in self.train):
-            allowed = allowed_tags(self.tags.strings, self.scheme)
-        return config.build(words, characters, len(self.tags), crf, allowed)
+        allowed = allowed_tags(self.tags.strings, self.scheme) if self.scheme and self.enforced else None
+        return self.config.model.build(words, characters, len(self.tags), self.crf, allowed if self.crf else None)
 
     def token_keys(self) -> dict[str, Sequence[Hashable]]:
         return {"words": self.words.strings, "characters": self.characters.strings, "tags": self.tags.strings}
 
     def grown(self, tokens: str) -> Tagger:
-        model = self._model(len(self.words) + (tokens == "words"), len(self.characters) + (tokens == "characters"))
         if tokens == "tags":
-            crf = model.crf is not None
-            return self.config.model.build(len(self.words), len(self.characters), len(self.tags) + 1, crf, None)
-        return model
+            return self.config.model.build(len(self.words), len(self.characters), len(self.tags) + 1, self.crf, None)
+        return self._model(len(self.words) + (tokens == "words"), len(self.characters) + (tokens == "characters"))
 
-    def check(self) -> None:
-        """Raise DataError if there is nothing to train on."""
-        if not self.train:
-            raise DataError(f"{self.config.sentences.data}: no sentences are left to train on")
-        self.epoch(0).batch(0)
+    def facts(self) -> list[tuple[str, str]]:
+        scores = "a CRF" if self.crf else "a softmax"
+        enforced = f", {(self.scheme or '').upper()} enforced" if self.crf and self.enforced else ""
+        return [*super().facts(), ("tags", f"scored by {scores}{enforced}"), *(("note", note) for note in self.notes)]
 
     def verify(self) -> None:
         """Raise RunError if a training sentence has a tag that has no number."""
@@ -138,7 +186,8 @@ class TaggingTask(TaggingInfo, Task):
 
     def epoch(self, number: int) -> TagBatches:
         training = self.config.training
-        return TagBatches(self.encoder, self.train, training.batch_size, (training.seed, number))
+        seed = training.seed, number
+        return TagBatches(self.encoder, self.train, training.batch_size, seed, training.word_dropout)
 
     def loss(self, batch: TagBatch, state: None = None) -> tuple[Tensor, None]:
         """Return the negative log-likelihood of the tags, summed over the words, in nats."""
@@ -147,14 +196,17 @@ class TaggingTask(TaggingInfo, Task):
     @torch.no_grad()
     def validate(self, step: int | None = None) -> float | None:
         """Return the loss per word of the dev part, over the sentences whose tags the model can give."""
-        known = [one for one in self.dev if self._can_give(one)]
+        return self._mean_loss(self.dev)
+
+    def _mean_loss(self, sentences: Sequence[TaggedSentence]) -> float | None:
+        known = sorted((one for one in sentences if self._can_give(one)), key=lambda one: len(one.words))
         total = sum(float(self.loss(batch.to(self.device))[0]) for batch in self._batches(known))
         return total / sum(len(one.words) for one in known) if known else None
 
     def _can_give(self, sentence: TaggedSentence) -> bool:
         if not set(sentence.tags) <= self.tags.number.keys():
             return False
-        return self.model.crf is None or self.scheme is None or is_valid(sentence.tags, self.scheme)
+        return not (self.crf and self.enforced and self.scheme) or is_valid(sentence.tags, self.scheme)
 
     def _batches(self, sentences: Sequence[TaggedSentence]) -> Iterable[TagBatch]:
         """Iterate over batches in the order of the sentences, which should be sorted by length."""
@@ -182,9 +234,8 @@ class TaggingTask(TaggingInfo, Task):
         return {"train": len(self.train), "dev": len(self.dev), **sizes}
 
     def closing(self) -> list[str]:
-        """Return the score of the best checkpoint on the dev part, and what was noticed in the data."""
-        lines = self.load("best").evaluate(TagEvaluation()).lines() if self.dev else []
-        return [*lines, *(f"note: {note}" for note in self.notes)]
+        """Return the score of the best checkpoint on the dev part."""
+        return self.load("best").evaluate(TagEvaluation()).lines() if self.dev else []
 
     # -- use -----------------------------------------------------------------------------------------------------
 
@@ -209,35 +260,58 @@ class TaggingTask(TaggingInfo, Task):
 
     def evaluate(self, asked: TagEvaluation) -> Report:
         """Report accuracy and, if the tags mark spans, precision, recall and F1 over `asked.data` or the dev part."""
-        data, sentences = "dev", self.dev
-        if asked.data:
-            column = asked.column or self.config.sentences.column
-            data, sentences = asked.data, list(read_tagged(asked.data, column, form=asked.format))
+        data = asked.data or "dev"
+        sentences, notes = self._asked(asked) if asked.data else (self.dev, [])
         if not sentences:
             where = f"{data}: there are no sentences in it" if asked.data else f"{self.run.path}: nothing was held out"
             raise DataError(f"{where}; give `data`", setting="data")
+        with torch.no_grad():
+            loss = self._mean_loss(sentences)
+        if loss is not None:
+            self.require_number(loss, data)
         wanted = [one.tags for one in sentences]
-        if self.scheme == "iob2" and not all(is_valid(tags, "iob2") for tags in wanted):
-            wanted = [tuple(from_iob1(tags)) for tags in wanted]
         found = self.tag(sentences)
         pairs = list(zip(chain.from_iterable(wanted), chain.from_iterable(found), strict=True))
         words = list(chain.from_iterable(one.words for one in sentences))
-        new = [pair for word, pair in zip(words, pairs, strict=True) if self.words[normal(word)] == 0]
+        new = [pair for word, pair in zip(words, pairs, strict=True) if self.words[normalise(word)] == 0]
         accuracy, unseen = _share(pairs), _share(new)
         values = [Value("words", len(pairs)), Value("sentences", len(sentences))]
         shown = f"{accuracy:.2%} of {len(pairs):,} words"
         if new:
-            shown += f"; {unseen:.2%} of the {len(new):,} that are {UNKNOWN}"
+            shown += f"; {unseen:.2%} of the {len(new):,} without an embedding of their own"
         of_words = [Value("accuracy", accuracy, "accuracy", shown), Value("accuracy_unknown", unseen if new else None)]
+        of_words.append(Value("loss", loss))
         if self.scheme:
             total, each = score_spans(wanted, found, self.scheme)
             values.append(Value("f1", total.f1, "F1 of spans", _described(total), signature=f"strict {self.scheme}"))
             values += of_words
             for kind, score in each.items():
-                values += [Value(f"types.{kind}.f1", score.f1, kind, _described(score))]
+                name = kind.replace(".", ":")  # a dot in a name makes a group
+                values += [Value(f"types.{name}.f1", score.f1, kind, _described(score))]
         else:
             values += of_words
-        return Report(data, f"{data}: {len(sentences):,} sentences, {len(pairs):,} words", tuple(values))
+        heading = f"{data}: {_many(len(sentences), 'sentence')}, {_many(len(pairs), 'word')}"
+        return Report(data, heading, tuple(values), tuple(notes))
+
+    def _asked(self, asked: TagEvaluation) -> tuple[list[TaggedSentence], list[str]]:
+        """Return the sentences of a file, as the run has them, and notes about them."""
+        form, column = self.form_and_column(asked.data, asked.format, asked.column)
+        sentences = list(read_tagged(asked.data, column, form=form))
+        notes = []
+        if self.scheme == "iob2" and not all(is_valid(one.tags, "iob2") for one in sentences):
+            if scheme_of(count_tags(sentences)) == "iob2":
+                sentences = [retagged(one, from_iob1(one.tags)) for one in sentences]
+                notes.append("IOB1 was converted to IOB2")
+            else:
+                notes.append("its tags are not IOB2, as those of training are")
+        return sentences, [*notes, *_unknown_tags(self.tags.number, sentences, asked.data)]
+
+    def form_and_column(self, path: str, form: str = "", column: str = "") -> tuple[str, str]:
+        """Return the format of a file and the column of its tags: those of training if nothing else is said."""
+        config = self.config.sentences
+        trained = config.format or format_of(config.data)
+        form = form or format_of(path, trained)
+        return form, column or (config.column if form == trained else "")
 
 
 def allowed_tags(tags: Sequence[str], scheme: Scheme) -> Allowed:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
 
 from tyro.conf import arg
 
 from unrolled.cells import CELL_NAMES, cell_label, require_cell
+from unrolled.data.tagged import Format
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require, require_choice
 from unrolled.tasks.info import TaskInfo
+from unrolled.tasks.pairs import short_name
 from unrolled.training import TrainingConfig
 
 if TYPE_CHECKING:
     from unrolled.models.crf import Allowed
     from unrolled.models.tagger import Tagger
-
-#: What `format` may be; the empty one stands for what the file's name says.
-FORMATS = ("", "conll", "conllu", "jsonl")
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,12 @@ class SentencesConfig:
     """Column of the tags: in CoNLL-U its name (upos), in columns its number from 1, or from the end (-1, the last), in
     JSON its key (tags)."""
     format: str = ""
-    """conll, conllu or jsonl, if the file's name does not say it."""
+    """Format of the files: conll, conllu or jsonl (as their names say, or conll)."""
     min_count: int = 2
     """Words that occur less often in training share one embedding; their letters are read all the same."""
 
     def __post_init__(self) -> None:
-        require_choice("format", self.format, FORMATS)
+        require_choice("format", self.format, get_args(Format))
         require(self.min_count >= 1, "min_count", "at least 1", self.min_count)
         require(0 <= self.val_fraction < 1, "val_fraction", "from 0 to below 1", self.val_fraction)
 
@@ -118,8 +116,14 @@ class TagTraining(TrainingConfig):
     """Updates between two validations, each of which writes a checkpoint."""
     sample_every: int = 400
     """Updates between two samples; 0: no samples."""
+    word_dropout: float = 0.0
+    """Probability that training treats a word as unknown, so that it has only its letters."""
     clip_norm: float = 5.0
     """Rescale gradients whose norm is above this; 0: never."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.word_dropout < 1, "word_dropout", "from 0 to below 1", self.word_dropout)
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,12 @@ class TagEvaluation:
     data: Annotated[str, arg(metavar="FILE")] = ""
     """For taggers: a file of tagged sentences; none: the run's dev part."""
     column: Annotated[str, arg(metavar="NAME")] = ""
-    """For taggers: the column of the tags (as in training)."""
+    """For taggers: column of the tags (as in training, if the format is the same)."""
     format: str = ""
-    """For taggers: conll, conllu or jsonl, if the file's name does not say it."""
+    """For taggers: format of the file: conll, conllu or jsonl (as its name says, or as in training)."""
 
     def __post_init__(self) -> None:
-        require_choice("format", self.format, FORMATS)
+        require_choice("format", self.format, get_args(Format))
         if not self.data and (self.column or self.format):
             raise ConfigurationError("`column` and `format` describe a file: name it with `data`", setting="data")
 
@@ -154,7 +158,11 @@ class TaggingInfo(TaskInfo):
     name, kind = "tag", "tagger"
     Settings = TaggingConfig
     Evaluation = TagEvaluation
-    inherited: ClassVar[dict[str, str]] = {"model": "fixed", "model.dropout": "default", "model.crf": "default"}
+    inherited: ClassVar[dict[str, str]] = {
+        "model": "fixed",
+        **{f"model.{name}": "default" for name in ("dropout", "crf")},
+        **{f"sentences.{name}": "default" for name in ("column", "format", "min_count")},
+    }
     unit, counted = "sentences", "words"
     numbers = ("train", "dev", "words", "characters", "tags", "parameters")
 
@@ -162,8 +170,7 @@ class TaggingInfo(TaskInfo):
 
     @classmethod
     def run_name(cls, settings: TaggingConfig) -> str:
-        stem = Path(settings.sentences.data or "tags").name.split(".")[0] or "tags"
-        return f"{stem}-{cell_label(settings.model.cell)}"
+        return f"{short_name(settings.sentences.data or 'tags')}-{cell_label(settings.model.cell)}"
 
     def facts(self) -> list[tuple[str, str]]:
         model, counts = self.config.model, self.counts

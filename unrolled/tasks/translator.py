@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from unrolled.training import Run
 
 #: The maximum numbers of hypotheses and of sentences in a batch; fewer hypotheses if a source has more words.
 _ROWS, _SENTENCES, _WORDS = 1024, 64, 128
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -281,9 +282,9 @@ def evaluate(
     return TranslationScore(len(sources), *found, perplexity(nats), seconds)
 
 
-def in_blocks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+def in_blocks(lines: Iterable[T], size: int) -> Iterator[list[T]]:
     """Iterate over the lines in lists of `size`; the last list may be shorter."""
-    block: list[str] = []
+    block: list[T] = []
     for line in lines:
         block.append(line)
         if len(block) == size:
