@@ -181,7 +181,7 @@ def test_the_column_of_training_is_that_of_files_of_its_format(tmp_path):
     assert task.score(str(tmp_path / "three.conll")).json()["sentences"] == 1
     bioes = write(tmp_path / "b.conll", sentences(5, 2, "bioes"))
     report = task.score(bioes, column="2")
-    assert any("not IOB2" in note for note in report.notes)
+    assert any("not IOB2, as those of training" in note for note in report.notes)
     assert any("training lacks" in note for note in report.notes)
 
 

@@ -297,13 +297,12 @@ class TaggingTask(TaggingInfo, Task):
         """Return the sentences of a file, as the run has them, and notes about them."""
         form, column = self.form_and_column(asked.data, asked.format, asked.column)
         sentences = list(read_tagged(asked.data, column, form=form))
-        notes = []
-        if self.scheme == "iob2" and not all(is_valid(one.tags, "iob2") for one in sentences):
-            if scheme_of(count_tags(sentences)) == "iob2":
-                sentences = [retagged(one, from_iob1(one.tags)) for one in sentences]
-                notes.append("IOB1 was converted to IOB2")
-            else:
-                notes.append("its tags are not IOB2, as those of training are")
+        notes, tags = [], count_tags(sentences)
+        if self.scheme and set(tags) - {"O"} and scheme_of(tags) != self.scheme:
+            notes.append(f"its tags are not {self.scheme.upper()}, as those of training are")
+        elif self.scheme == "iob2" and not all(is_valid(one.tags, "iob2") for one in sentences):
+            sentences = [retagged(one, from_iob1(one.tags)) for one in sentences]
+            notes.append("IOB1 was converted to IOB2")
         return sentences, [*notes, *_unknown_tags(self.tags.number, sentences, asked.data)]
 
     def form_and_column(self, path: str, form: str = "", column: str = "") -> tuple[str, str]:
