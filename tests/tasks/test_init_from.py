@@ -336,7 +336,7 @@ def test_weights_of_the_other_run_are_not_the_best_of_this_one(folder):
     assert checkpoints.find("best").step == 2
 
 
-@pytest.mark.parametrize("name", ["lm", "translate", "reply", "tree"])
+@pytest.mark.parametrize("name", ["lm", "translate", "reply", "tree", "tag"])
 def test_the_help_of_every_task_shows_it(name, capsys):
     with pytest.raises(SystemExit) as ending:
         main(["train", name, "--init-from", "nowhere", "--help"])

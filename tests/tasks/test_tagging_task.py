@@ -2,11 +2,13 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.tasks.test_translation_task import gradients
+from unrolled.data.tag_batches import Index, TagBatches, TagEncoder
 from unrolled.data.tagged import TaggedSentence, write_tagged
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.tasks import load
@@ -159,6 +161,30 @@ def test_tags_that_training_lacks_are_errors_and_named(tmp_path):
         rel=1e-5,
     )
     assert task.score().json()["types"]["ORG"]["f1"] == 0
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
+    """Also with words dropped at random, and a pass that was left in the middle."""
+    settings = config(tmp_path, dropout=0.3)
+    training = replace(settings.training, lr_schedule="constant", eval_every=2, max_steps=7, word_dropout=0.3)
+    ends = []
+    for name, stops in (("whole", [7]), ("parts", [4, 7])):
+        for stop in stops:
+            now = replace(settings, training=replace(training, max_steps=stop))
+            resume = stop == 7 and len(stops) > 1
+            task = TaggingTask(open_run(tmp_path / name)) if resume else create_run(tmp_path / name, now)
+            Trainer(task, now.training, task.run, resume=resume).train()
+        ends.append(load(tmp_path / name, "last").model.state_dict())
+    assert all(torch.equal(one, ends[1][name]) for name, one in ends[0].items())
+
+
+def test_dropped_words_are_those_of_the_seed():
+    found = [TaggedSentence(("a",) * 9, ("X",) * 9)] * 40
+    encoder = TagEncoder(Index(["<unk>", "a"]), Index(["<unk>"]), Index(["X"]))
+    one, same, other = (TagBatches(encoder, found, 40, (seed, 0), 0.25).batch(0).words for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert 0.15 < (one == 0).double().mean() < 0.35
 
 
 def test_odd_tags_are_named(tmp_path):
