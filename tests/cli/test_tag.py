@@ -75,6 +75,23 @@ def test_stdin_in_columns_and_words_with_spaces_between(folder, capsys, monkeypa
 
 
 @pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        ([], {"crf": None, "bidirectional": True}),
+        (["--crf", "--bidirectional"], {"crf": True, "bidirectional": True}),
+        (["--no-crf", "--no-bidirectional"], {"crf": False, "bidirectional": False}),
+        (["--crf", "None"], {"crf": None}),
+    ],
+)
+def test_flags_with_two_and_with_three_values(folder, capsys, words, settings):
+    out = folder / "-".join(["flags", *words])
+    command = ["train", "tag", "--data", folder / "dev.conll", *SMALL, "--max-steps", "1", "--out", out, *words]
+    said(capsys, *command)
+    stored = json.loads((out / "config.json").read_text())["config"]["model"]
+    assert {name: stored[name] for name in settings} == settings
+
+
+@pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["train", "tag"], "--data is missing"),

@@ -8,7 +8,7 @@ import io
 import os
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -37,7 +37,7 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Argum
 
     Raise ConfigurationError if the words cannot be parsed.
     """
-    words = _spelt_out(words)
+    words = _spelt_out(words, _three_valued(kind))
     _check_words(words)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     start = tyro.MISSING_NONPROP if default is None else default
@@ -74,13 +74,27 @@ def _sections(kind: type) -> dict[str, type]:
     return {name: hint for name, hint in hints.items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)}
 
 
-def _spelt_out(words: Sequence[str]) -> list[str]:
-    """Add a value to --bidirectional, which has three; tyro offers `--x` and `--no-x` only for flags with two."""
-    made: list[str] = []
+def _three_valued(kind: type) -> set[str]:
+    """Return the flags of a dataclass, and of those in it, that are true, false or None."""
+    found, sections = set(), _sections(kind)
+    for name, hint in typing.get_type_hints(kind).items():
+        if name in sections:
+            found |= _three_valued(sections[name])
+        elif hint == bool | None:
+            found.add("--" + name.replace("_", "-"))
+    return found
+
+
+def _spelt_out(words: Sequence[str], flags: Container[str]) -> list[str]:
+    """Add a value to each of the flags with three values; tyro offers `--x` and `--no-x` only for those with two."""
+    full: list[str] = []
     for word, following in pairwise([*words, ""]):
-        flag = word == "--bidirectional" and following not in ("True", "False", "None")
-        made += ["--bidirectional", str(flag)] if flag or word == "--no-bidirectional" else [word]
-    return made
+        name = "--" + word.removeprefix("--no-") if word.startswith("--no-") else word
+        if name in flags and (name != word or following not in ("True", "False", "None")):
+            full += [name, str(name == word)]
+        else:
+            full.append(word)
+    return full
 
 
 def _check_words(words: Sequence[str]) -> None:

@@ -36,8 +36,7 @@ class Arguments:
     file: Annotated[str, Positional, arg(metavar="FILE")] = "-"
     """Text, or sentences in another format, plain or gzip; -: standard input."""
     format: Literal["", "text", "words", "conll", "conllu", "jsonl"] = ""
-    """Format of FILE: text; words, with spaces between; or those of training, whose tags are not read (text, unless the
-    name ends in .conll, .conllu, .jsonl or .tsv)."""
+    """Format of FILE; words: with spaces between. Tags in it are not read (by the name's ending, or text)."""
     to: Literal["", "conll", "conllu", "jsonl", "inline"] = ""
     """Format of the output; inline: word/TAG with spaces between (as FILE, or conll for text)."""
     column: str = ""

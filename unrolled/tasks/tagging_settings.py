@@ -25,15 +25,13 @@ class SentencesConfig:
     """Sentences."""
 
     data: Annotated[str, arg(metavar="FILE")] = ""
-    """Sentences to train on, plain or gzip: CoNLL columns, CoNLL-U (.conllu), or JSON lines with "words" and "tags"
-    (.jsonl)."""
+    """Sentences to train on, plain or gzip: CoNLL columns, CoNLL-U (.conllu), or JSON lines (.jsonl)."""
     dev: Annotated[str, arg(metavar="FILE")] = ""
     """Sentences for validation; none: the last `val_fraction` of `data`."""
     val_fraction: float = 0.1
     """Fraction of the sentences, at their end, for validation if no `dev` is given."""
     column: Annotated[str, arg(metavar="NAME")] = ""
-    """Column of the tags: in CoNLL-U its name (upos), in columns its number from 1, or from the end (-1, the last), in
-    JSON its key (tags)."""
+    """Column of the tags: a name in CoNLL-U (upos), a number in columns (-1, the last), a key in JSON (tags)."""
     format: str = ""
     """Format of the files: conll, conllu or jsonl (as their names say, or conll)."""
     min_count: int = 2
