@@ -35,7 +35,7 @@ def test_training_says_how_good_it_is(folder, capsys):
     assert f"unrolled tag {folder / 'other'} < TEXT" in out
     info = said(capsys, "info", folder / "run").out
     assert "120 to train on, 30 to validate" in info
-    assert "5 tags" in info
+    assert "5, scored by a CRF that enforces IOB2" in info
     report = json.loads(said(capsys, "eval", folder / "run", "--json").out)
     assert report["f1"] > 0.9
     assert "F1 of spans" in said(capsys, "runs", folder).out

@@ -131,7 +131,7 @@ def test_padding_changes_nothing(tmp_path, crf):
 def test_iob1_is_converted_and_said(tmp_path):
     task = create_run(tmp_path / "run", config(tmp_path, scheme="iob1"))
     assert {tag[:2] for one in task.train for tag in one.tags} == {"O", "B-", "I-"}
-    assert any("IOB1" in note for note in task.notes)
+    assert any("IOB1" in note for note in task.noticed.notes)
     assert not task.model.crf.allowed_transitions.all()
     file = write(tmp_path / "test.conll", sentences(9, 3, "iob1"))
     assert task.score(file).json()["words"] == sum(len(one.words) for one in sentences(9, 3))
@@ -142,8 +142,10 @@ def test_tags_that_break_bioes_are_learned_without_its_rules(tmp_path):
     path = write(tmp_path / "a.conll", found)
     task = create_run(tmp_path / "run", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
     assert task.model.crf.allowed_transitions.all()
-    assert any("1 sentence of training" in note or "BIOES is not enforced: 1 sentence" in note for note in task.notes)
-    assert ("note", task.notes[0]) in task.facts()
+    assert any(
+        "1 sentence of training" in note or "BIOES is not enforced: 1 sentence" in note for note in task.noticed.notes
+    )
+    assert ("note", task.noticed.notes[0]) in task.facts()
     both = task.validate()
     assert both is not None
     assert both == pytest.approx(
@@ -155,7 +157,7 @@ def test_tags_that_break_bioes_are_learned_without_its_rules(tmp_path):
 def test_tags_that_training_lacks_are_errors_and_named(tmp_path):
     dev = [*sentences(3, 1), TaggedSentence(("so", "Bx"), ("O", "B-ORG"))]
     task = create_run(tmp_path / "run", config(tmp_path, dev=dev))
-    assert any("1 tag that training lacks (B-ORG): 1 error" in note for note in task.notes)
+    assert any("1 tag that training lacks (B-ORG): 1 error" in note for note in task.noticed.notes)
     assert task.validate() == pytest.approx(
         sum(float(task.loss(task.encoder.batch([one]))[0]) for one in dev[:3]) / sum(len(one.words) for one in dev[:3]),
         rel=1e-5,
@@ -191,10 +193,10 @@ def test_odd_tags_are_named(tmp_path):
     found = [TaggedSentence(("a", "b", "c"), ("B-X", "I-X", "x"))] * 5
     path = write(tmp_path / "a.conll", found)
     task = create_run(tmp_path / "run", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
-    assert any("neither IOB2 nor BIOES, so spans are not scored: x" in note for note in task.notes)
+    assert any("neither IOB2 nor BIOES, so spans are not scored: x" in note for note in task.noticed.notes)
     path = write(tmp_path / "b.conll", [TaggedSentence(("a", "b"), ("_", "_"))] * 5)
     task = create_run(tmp_path / "other", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
-    assert any("the same tag, '_'" in note for note in task.notes)
+    assert any("the same tag, '_'" in note for note in task.noticed.notes)
 
 
 def test_the_column_of_training_is_that_of_files_of_its_format(tmp_path):
@@ -266,7 +268,8 @@ def test_what_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        ("tags.json", "{}"),
+        ("tags.json", "["),
+        ("tags.json", '{"spans": 3}'),
         ("sentences.json", "{}"),
         ("sentences.json", json.dumps({"train": [[["a"], []]], "dev": []})),
         ("sentences.json", json.dumps({"train": [[[1], ["O"]]], "dev": []})),

@@ -30,12 +30,20 @@ from unrolled.metrics.report import Report, Value
 from unrolled.metrics.spans import Scheme, SpanScore, from_iob1, is_valid, may_follow, scheme_of, score_spans
 from unrolled.models.crf import Allowed
 from unrolled.models.tagger import Tagger
+from unrolled.settings import to_json
 from unrolled.tasks.base import Task
-from unrolled.tasks.tagging_settings import SentencesConfig, TagEvaluation, TaggingConfig, TaggingInfo
+from unrolled.tasks.tagging_settings import (
+    TAGS_FILE,
+    Noticed,
+    SentencesConfig,
+    TagEvaluation,
+    TaggingConfig,
+    TaggingInfo,
+)
 from unrolled.training import Run
 
 WORDS, CHARACTERS, TAGS = "vocabulary-words.json", "vocabulary-characters.json", "vocabulary-tags.json"
-SENTENCES_FILE, TAGS_FILE = "sentences.json", "tags.json"
+SENTENCES_FILE = "sentences.json"
 #: Characters that occur less often are unknown, so that the unknown character is trained.
 _MIN_CHARACTERS = 2
 #: The most words that are tagged at once.
@@ -75,8 +83,9 @@ def prepare(run: Run, config: SentencesConfig) -> None:
     stored = {"train": as_json(train), "dev": as_json(dev)}
     (run.path / SENTENCES_FILE).write_text(json.dumps(stored, ensure_ascii=False), encoding="utf-8")
     enforced = scheme is not None and (scheme == "iob2" or not broken)
-    kept = {"enforced": enforced, "notes": notes}
-    (run.path / TAGS_FILE).write_text(json.dumps(kept, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    noticed = Noticed(scheme is not None, scheme or "" if enforced else "", tuple(notes))
+    text = json.dumps(to_json(noticed), ensure_ascii=False, indent=2) + "\n"
+    (run.path / TAGS_FILE).write_text(text, encoding="utf-8")
 
 
 def _odd_tags(tags: Iterable[str]) -> str:
@@ -121,12 +130,6 @@ class TaggingTask(TaggingInfo, Task):
         self.words = Index.load(self.run.path / WORDS)
         self.characters = Index.load(self.run.path / CHARACTERS)
         self.tags = Index.load(self.run.path / TAGS)
-        path = self.run.path / TAGS_FILE
-        try:
-            stored = read_json(path)
-            self.enforced, self.notes = bool(stored["enforced"]), [str(note) for note in stored["notes"]]
-        except (ValueError, KeyError, TypeError, DataError) as error:
-            raise RunError(f"{path}: missing or damaged ({error})") from error
         self.encoder = TagEncoder(self.words, self.characters, self.tags)
         #: How the tags mark spans; None if they do not.
         self.scheme: Scheme | None = scheme_of(self.tags.strings)
@@ -151,16 +154,12 @@ class TaggingTask(TaggingInfo, Task):
         """The sentences held out."""
         return self.sentences["dev"]
 
-    @property
-    def crf(self) -> bool:
-        """Whether a CRF scores sequences of tags."""
-        return self.scheme is not None if self.config.model.crf is None else self.config.model.crf
-
     def build(self) -> Tagger:
         return self._model(len(self.words), len(self.characters))
 
     def _model(self, words: int, characters: int) -> Tagger:
-        allowed = allowed_tags(self.tags.strings, self.scheme) if self.scheme and self.enforced else None
+        enforced = self.scheme if self.noticed.scheme else None
+        allowed = allowed_tags(self.tags.strings, enforced) if enforced else None
         return self.config.model.build(words, characters, len(self.tags), self.crf, allowed if self.crf else None)
 
     def token_keys(self) -> dict[str, Sequence[Hashable]]:
@@ -170,11 +169,6 @@ class TaggingTask(TaggingInfo, Task):
         if tokens == "tags":
             return self.config.model.build(len(self.words), len(self.characters), len(self.tags) + 1, self.crf, None)
         return self._model(len(self.words) + (tokens == "words"), len(self.characters) + (tokens == "characters"))
-
-    def facts(self) -> list[tuple[str, str]]:
-        scores = "a CRF" if self.crf else "a softmax"
-        enforced = f", {(self.scheme or '').upper()} enforced" if self.crf and self.enforced else ""
-        return [*super().facts(), ("tags", f"scored by {scores}{enforced}"), *(("note", note) for note in self.notes)]
 
     def verify(self) -> None:
         """Raise RunError if a training sentence has a tag that has no number."""
@@ -206,7 +200,7 @@ class TaggingTask(TaggingInfo, Task):
     def _can_give(self, sentence: TaggedSentence) -> bool:
         if not set(sentence.tags) <= self.tags.number.keys():
             return False
-        return not (self.crf and self.enforced and self.scheme) or is_valid(sentence.tags, self.scheme)
+        return not (self.crf and self.noticed.scheme and self.scheme) or is_valid(sentence.tags, self.scheme)
 
     def _batches(self, sentences: Sequence[TaggedSentence]) -> Iterable[TagBatch]:
         """Iterate over batches in the order of the sentences, which should be sorted by length."""

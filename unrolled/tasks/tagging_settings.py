@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
 
 from tyro.conf import arg
 
 from unrolled.cells import CELL_NAMES, cell_label, require_cell
+from unrolled.data.lines import read_json
 from unrolled.data.tagged import Format
-from unrolled.errors import ConfigurationError
-from unrolled.settings import require, require_choice
+from unrolled.errors import ConfigurationError, DataError, RunError
+from unrolled.settings import from_json, require, require_choice
 from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.pairs import short_name
 from unrolled.training import TrainingConfig
@@ -18,6 +20,9 @@ from unrolled.training import TrainingConfig
 if TYPE_CHECKING:
     from unrolled.models.crf import Allowed
     from unrolled.models.tagger import Tagger
+
+#: What was noticed of the tags, in a run's directory.
+TAGS_FILE = "tags.json"
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,18 @@ class TaggingConfig:
 
 
 @dataclass(frozen=True)
+class Noticed:
+    """What was noticed of the tags in training.
+
+    spans: whether they mark spans. scheme: the scheme that a CRF enforces; empty if it enforces none.
+    """
+
+    spans: bool = False
+    scheme: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TagEvaluation:
     """The sentences to score a tagger on."""
 
@@ -176,13 +193,35 @@ class TaggingInfo(TaskInfo):
         letters = f", letters in {model.character_hidden_size} units" if model.character_size else ""
         return [
             ("sentences", f"{counts['train']:,} to train on, {counts['dev']:,} to validate"),
-            ("words", f"{counts['words']:,} words and {counts['characters']:,} characters, {counts['tags']:,} tags"),
+            ("words", f"{counts['words']:,} words and {counts['characters']:,} characters"),
+            ("tags", f"{counts['tags']:,}, {self._how_scored()}"),
             (
                 "model",
                 f"{model.cell}, {model.num_layers} × {model.hidden_size} units {directions}{letters}; "
                 f"{counts['parameters']:,} parameters, on {self.device}",
             ),
+            *(("note", note) for note in self.noticed.notes),
         ]
 
+    def _how_scored(self) -> str:
+        if not self.crf:
+            return "scored by a softmax"
+        return f"scored by a CRF{f' that enforces {self.noticed.scheme.upper()}' if self.noticed.scheme else ''}"
+
+    @property
+    def crf(self) -> bool:
+        """Whether a CRF scores sequences of tags."""
+        return self.noticed.spans if self.config.model.crf is None else self.config.model.crf
+
+    @cached_property
+    def noticed(self) -> Noticed:
+        """What was noticed of the tags when the run was created; RunError if it is missing or damaged."""
+        path = self.run.path / TAGS_FILE
+        try:
+            noticed: Noticed = from_json(Noticed, read_json(path), str(path))
+        except DataError as error:
+            raise RunError(f"{error}") from error
+        return noticed
+
     def uses(self) -> list[tuple[str, str]]:
-        return [("tag", "unrolled tag {run} < TEXT"), ("score", "unrolled eval {run}")]
+        return [("tag", "unrolled tag {run} < TEXT")]
