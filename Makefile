@@ -29,7 +29,7 @@ demo: .venv/installed
 	@echo
 	@echo "What to try next:"
 	@echo "  $(BIN)/unrolled sample $(DEMO_RUN) --prime 'class ' --temperature 1.0 --count 3"
-	@echo "  $(BIN)/unrolled train lm --resume $(DEMO_RUN) --max-time 10m       # go on learning"
+	@echo "  $(BIN)/unrolled train lm --resume $(DEMO_RUN) --max-time 10m       # continue training"
 	@echo "  $(BIN)/unrolled train lm --data YOUR.txt --cell gru --max-time 5m  # your text, another cell"
 	@echo "  $(BIN)/unrolled info $(DEMO_RUN)"
 

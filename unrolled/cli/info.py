@@ -70,5 +70,5 @@ def _facts(info: TaskInfo, path: str) -> list[tuple[str, str]]:
     for _, command in info.uses():
         facts.append((command.split()[1], command.format(run=quote(str(path)))))
     if info.resumable:
-        facts.append(("go on", f"unrolled train {info.name} --resume {quote(str(path))}"))
+        facts.append(("resume", f"unrolled train {info.name} --resume {quote(str(path))}"))
     return facts
