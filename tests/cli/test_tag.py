@@ -58,6 +58,9 @@ def test_forms_of_input_and_output(folder, capsys):
     entry = json.loads(said(capsys, "tag", folder / "run", folder / "lines.jsonl").out)
     assert entry["words"] == ["so", "Kari x"]
     assert len(entry["tags"]) == 2
+    (folder / "empty.jsonl").write_text('{"words": []}\n{"words": ["so"]}\n')
+    entries = said(capsys, "tag", folder / "run", folder / "empty.jsonl").out.splitlines()
+    assert [len(json.loads(line)["tags"]) for line in entries] == [0, 1]
     (folder / "a.conllu").write_text("# x\n" + "\t".join(["1", "Kari", *"_" * 8]) + "\n\n")
     out = said(capsys, "tag", folder / "run", folder / "a.conllu").out
     assert out.startswith("# x\n1\tKari\t_\tB-LOC\t_")

@@ -72,6 +72,9 @@ def test_json_lines(tmp_path):
     (sentence,) = read_tagged(path)
     written = write(tmp_path / "b.jsonl", write_tagged(sentence, "jsonl"))
     assert read(written) == read(path)
+    other = TaggedSentence(sentence.words, ("P", "Q"), entry=sentence.entry)
+    written = write(tmp_path / "c.jsonl", write_tagged(other, "jsonl", "ner"))
+    assert (read(written)[0][1], read(written, "ner")[0][1]) == (("X", "Y"), ("P", "Q"))
 
 
 @pytest.mark.parametrize("form", ["conll", "conllu", "jsonl"])
@@ -99,6 +102,8 @@ def test_what_is_written_is_read_again(tmp_path, form):
         ("a.jsonl", "[" * 100_000, "", "line 1 is not JSON"),
         ("a.jsonl", '{"words": ["\\ud800"], "tags": ["X"]}', "", "line 1 has half a surrogate pair"),
         ("a.conll", "El\tO\nClub\t\n", "", "line 2 has an empty tag"),
+        ("a.jsonl", '{"words": [""], "tags": ["X"]}', "", "line 1 has an empty word"),
+        ("a.jsonl", '{"words": ["a"], "tags": [""]}', "", "line 1 has an empty tag"),
         ("a.conll", b"\xff\xfe", "", "line 1 is not UTF-8"),
     ],
 )

@@ -122,16 +122,29 @@ def test_a_sequence_that_breaks_the_rules():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_sums_of_16_bits_are_computed_in_32(dtype):
+def test_values_of_16_bits_are_summed_in_64(dtype):
     crf, emissions, lengths = drawn(5, 5, 3, 4, 0.7, 8.0)
     labels = torch.zeros(5, 3, dtype=torch.int64)
     emissions = emissions.to(dtype)
-    expected = crf.float()(emissions.float(), labels, lengths)
-    assert torch.equal(crf(emissions, labels, lengths), expected)
+    expected = crf(emissions.double(), labels, lengths)
+    torch.testing.assert_close(crf(emissions, labels, lengths), expected.float())
     weights = crf.to(dtype)
     assert weights(emissions, labels, lengths).dtype == torch.float32
     assert (weights(emissions, labels, lengths) >= 0).all()
     assert weights.decode(emissions, lengths)
+
+
+def test_long_sequences_in_float32():
+    """Sums of ten thousand in float32 would make the probabilities wrong by percents."""
+    torch.manual_seed(2)
+    crf, emissions = CRF(5), 5 * torch.randn(3000, 1, 5)
+    torch.nn.init.normal_(crf.transitions)
+    marginals = crf.marginals(emissions)
+    assert marginals.dtype == torch.float32
+    torch.testing.assert_close(marginals.sum(2), torch.ones(3000, 1))
+    with pytest.raises(ConfigurationError, match="NaN"):
+        crf.decode(emissions * torch.nan)
+    assert crf.decode(emissions[:4], [2]) == crf.decode(emissions[:2])
 
 
 def test_marginals_in_inference_mode_and_rules_that_allow_nothing():
@@ -168,6 +181,8 @@ def test_a_net_trains_through_it():
         (lambda crf: crf.decode(torch.zeros(2, 2, 3), torch.tensor([1, 3])), ShapeError, "from 1 to 2"),
         (lambda crf: crf.decode(torch.zeros(2, 2, 3), torch.tensor([1])), ShapeError, r"lengths must be \[2\]"),
         (lambda crf: crf(torch.zeros(2, 2, 3), torch.zeros(2, 1)), ShapeError, r"tags must be \[2, 2\]"),
+        (lambda crf: crf(torch.zeros(1, 2, 3), torch.tensor([[0, 3]])), ShapeError, "tags must be from 0 to 2"),
+        (lambda crf: crf(torch.zeros(1, 2, 3), torch.tensor([[0, -1]])), ShapeError, "tags must be from 0 to 2"),
         (lambda crf: crf.best(torch.zeros(2, 2, 3), n=0), ConfigurationError, "n must be at least 1"),
         (lambda crf: CRF(0), ConfigurationError, "num_tags must be at least 1"),
         (lambda crf: CRF(2, Allowed(*[torch.ones(2, 2)] * 3)), ShapeError, r"allowed.starts must be \[2\] Booleans"),

@@ -194,6 +194,10 @@ def test_odd_tags_are_named(tmp_path):
     path = write(tmp_path / "a.conll", found)
     task = create_run(tmp_path / "run", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
     assert any("neither IOB2 nor BIOES, so spans are not scored: x" in note for note in task.noticed.notes)
+    bilou = TaggedSentence(("a", "b", "c", "d"), ("B-X", "L-X", "U-X", "O"))
+    path = write(tmp_path / "bilou.conll", [bilou] * 5)
+    task = create_run(tmp_path / "third", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
+    assert any("spans are not scored: L-X, U-X" in note for note in task.noticed.notes)
     path = write(tmp_path / "b.conll", [TaggedSentence(("a", "b"), ("_", "_"))] * 5)
     task = create_run(tmp_path / "other", TaggingConfig(SentencesConfig(path, path), TaggerConfig(**SMALL)))
     assert any("the same tag, '_'" in note for note in task.noticed.notes)
@@ -259,6 +263,8 @@ def test_what_is_refused(tmp_path):
     task = create_run(tmp_path / "run", config(tmp_path))
     with pytest.raises(ConfigurationError, match="a list of words, not one string"):
         task.tag(["so Kari"])
+    with pytest.raises(ConfigurationError, match="must be strings"):
+        task.marginals([None])
     with pytest.raises(DataError, match="there are no sentences"):
         task.score(str(tmp_path / "empty.conll"))
     with pytest.raises(ConfigurationError, match="describe a file"):
@@ -269,7 +275,8 @@ def test_what_is_refused(tmp_path):
     ("file", "content"),
     [
         ("tags.json", "["),
-        ("tags.json", '{"spans": 3}'),
+        ("tags.json", "{}"),
+        ("tags.json", '{"spans": 3, "scheme": "", "notes": []}'),
         ("sentences.json", "{}"),
         ("sentences.json", json.dumps({"train": [[["a"], []]], "dev": []})),
         ("sentences.json", json.dumps({"train": [[[1], ["O"]]], "dev": []})),

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
 from unrolled.data.lines import open_lines
-from unrolled.data.tagged import TaggedSentence, format_of, read_tagged, retagged, write_tagged
+from unrolled.data.tagged import TaggedSentence, format_of, in_one_column, read_tagged, retagged, write_tagged
 from unrolled.errors import ConfigurationError
 from unrolled.tasks import open_task
 
@@ -40,7 +40,7 @@ class Arguments:
     to: Literal["", "conll", "conllu", "jsonl", "inline"] = ""
     """Format of the output; inline: word/TAG with spaces between (as FILE, or conll for text)."""
     column: str = ""
-    """Column of CoNLL-U to write the tags to (as in training, or upos)."""
+    """Column of CoNLL-U, or key of JSON, to write the tags to (as in training, or upos and tags)."""
     marginals: bool = False
     """Add the probability of each tag that is written, as a third column."""
     checkpoint: Literal["best", "last"] = "best"
@@ -56,14 +56,14 @@ def main(words: Sequence[str], prog: str) -> int:
     to = arguments.to or (form if form in ("conllu", "jsonl") else "conll")
     if arguments.marginals and to != "conll":
         raise ConfigurationError("--marginals needs --to conll", setting="marginals")
-    if arguments.column and to != "conllu":
-        raise ConfigurationError("--column is a column of CoNLL-U: it needs --to conllu", setting="column")
+    if arguments.column and to not in ("conllu", "jsonl"):
+        raise ConfigurationError("--column needs --to conllu or --to jsonl", setting="column")
     from unrolled.tasks.tagging import TaggingTask
 
     task = open_task(arguments.run, arguments.device, arguments.checkpoint, TaggingTask, trust=arguments.trust)
     from unrolled.tasks.translator import in_blocks
 
-    _, column = task.form_and_column("", "conllu", arguments.column)
+    _, column = task.form_and_column("", to, arguments.column)
     block = 1 if arguments.file == "-" and sys.stdin is not None and sys.stdin.isatty() else _BLOCK
     for sentences in in_blocks(_read(arguments.file, form), block):
         for sentence, tags in zip(sentences, task.tag(sentences), strict=True):
@@ -87,11 +87,11 @@ def _read(file: str, form: str) -> Iterator[TaggedSentence]:
 
 
 def _written(task: TaggingTask, sentence: TaggedSentence, to: str, column: str, marginals: bool) -> str:
-    if not sentence.words:  # an empty line of text, which separates nothing in columns
+    if not sentence.words and to != "jsonl":  # an empty line of text, which separates nothing in columns
         return "\n" if to == "inline" else ""
     pairs = zip(sentence.words, sentence.tags, strict=True)
     if to == "inline":
-        return " ".join(f"{word}/{tag}" for word, tag in pairs) + "\n"
+        return " ".join(f"{in_one_column(word)}/{tag}" for word, tag in pairs) + "\n"
     if marginals:
         chances = task.marginals(sentence.words)
         lines = [f"{word}\t{tag}\t{each[tag]:.4f}\n" for (word, tag), each in zip(pairs, chances, strict=True)]

@@ -23,12 +23,13 @@ _DOCUMENT = "-DOCSTART-"
 class TaggedSentence:
     """The words of a sentence and their tags, as many as words, or none if the file has no tags.
 
-    lines: in CoNLL-U the lines of the sentence, so that it can be written again with other tags.
+    lines: the lines of the sentence in CoNLL-U. entry: its line in JSON. They let it be written again with other tags.
     """
 
     words: tuple[str, ...]
     tags: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+    entry: str = ""
 
 
 def format_of(path: str | Path, other: str = "conll") -> str:
@@ -162,8 +163,10 @@ def _read_json(path: str | Path, key: str, with_tags: bool) -> Iterator[TaggedSe
         tags = _strings(path, number, entry, key) if with_tags else ()
         if with_tags and len(tags) != len(words):
             raise DataError(f"{path}: line {number:,} has {len(words)} words and {len(tags)} {key}")
-        if words:
-            yield TaggedSentence(words, tags)
+        if "" in words or "" in tags:
+            raise DataError(f"{path}: line {number:,} has an empty {'word' if '' in words else 'tag'}")
+        if words or not with_tags:  # an output line for each line of input
+            yield TaggedSentence(words, tags, entry=line)
 
 
 def _strings(path: str | Path, number: int, entry: Any, key: str) -> tuple[str, ...]:
@@ -178,13 +181,15 @@ def _strings(path: str | Path, number: int, entry: Any, key: str) -> tuple[str, 
 def write_tagged(sentence: TaggedSentence, form: str, column: str = "") -> str:
     """Return a sentence as "jsonl", "conll" or "conllu", with a line end, and an empty line after columns.
 
-    column: for CoNLL-U, as in `read_tagged`; a sentence that was read from it keeps its other columns and comments.
+    column: for CoNLL-U and JSON, as in `read_tagged`. A sentence keeps the other columns and comments, or the other
+        keys, with which it was read.
     """
     if form == "jsonl":
-        return json.dumps({"words": sentence.words, "tags": sentence.tags}, ensure_ascii=False) + "\n"
+        entry = json.loads(sentence.entry) if sentence.entry else {"words": sentence.words}
+        return json.dumps({**entry, column or "tags": sentence.tags}, ensure_ascii=False) + "\n"
     if form == "conll":
         pairs = zip(sentence.words, sentence.tags, strict=True)
-        return "".join(f"{_in_one_column(word)}\t{tag}\n" for word, tag in pairs) + "\n"
+        return "".join(f"{in_one_column(word)}\t{tag}\n" for word, tag in pairs) + "\n"
     place, tags = _column_number("CoNLL-U", form, column), iter(sentence.tags)
     if not 2 <= place < len(CONLLU_COLUMNS):
         raise DataError(f"`column` {column!r}: tags cannot be written there", setting="column")
@@ -198,10 +203,10 @@ def write_tagged(sentence: TaggedSentence, form: str, column: str = "") -> str:
 
 
 def _plain_conllu(words: Sequence[str]) -> list[str]:
-    return ["\t".join([str(number), _in_one_column(word), *["_"] * 8]) for number, word in enumerate(words, 1)]
+    return ["\t".join([str(number), in_one_column(word), *["_"] * 8]) for number, word in enumerate(words, 1)]
 
 
-def _in_one_column(word: str) -> str:
+def in_one_column(word: str) -> str:
     """Return a word from JSON without the characters that end a column or a line."""
     return word.replace("\t", " ").replace("\n", " ")
 

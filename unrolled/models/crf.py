@@ -73,16 +73,19 @@ class CRF(nn.Module):
 
     def forward(self, emissions: Tensor, tags: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the negative log-likelihood of each sequence of tags, `[B]`; infinity if it is not allowed."""
-        return self.log_partition(emissions, lengths) - self.score(emissions, tags, lengths)
+        loss = self.log_partition(emissions, lengths) - self.score(emissions, tags, lengths)
+        return loss.to(torch.promote_types(emissions.dtype, torch.float32))
 
     def score(self, emissions: Tensor, tags: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return the score of each sequence of tags, `[B]`; minus infinity if it is not allowed."""
+        """Return the score of each sequence of tags, `[B]`, float64; minus infinity if it is not allowed."""
         emissions, lengths = self._check(emissions, lengths)
         if tags.shape != emissions.shape[:2]:
             raise ShapeError(f"tags must be {list(emissions.shape[:2])}, got {list(tags.shape)}")
         starts, ends, transitions = self._masked(emissions.dtype)
         inside = steps_inside(len(emissions), lengths).squeeze(2)
         tags = tags.where(inside, 0)
+        if tags.device.type == "cpu" and tags.numel() and not 0 <= int(tags.min()) <= int(tags.max()) < self.num_tags:
+            raise ShapeError(f"tags must be from 0 to {self.num_tags - 1} within the lengths")
         last = tags.gather(0, (lengths - 1).unsqueeze(0)).squeeze(0)
         single = emissions.gather(2, tags.unsqueeze(2)).squeeze(2)
         pairs = transitions[tags[:-1], tags[1:]]
@@ -91,7 +94,7 @@ class CRF(nn.Module):
         return starts[tags[0]] + single.sum(0) + pairs.sum(0) + ends[last]
 
     def log_partition(self, emissions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return the logarithm of the sum of `exp(score)` over all sequences of tags, `[B]`."""
+        """Return the logarithm of the sum of `exp(score)` over all sequences of tags, `[B]`, float64."""
         emissions, lengths = self._check(emissions, lengths)
         starts, ends, transitions = self._masked(emissions.dtype, _NEVER)
         inside = steps_inside(len(emissions), lengths)
@@ -109,19 +112,20 @@ class CRF(nn.Module):
         They are the gradient of the log-partition with respect to the emissions. They carry no gradient themselves.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            emissions = emissions.detach().clone().requires_grad_()
-            (found,) = torch.autograd.grad(self.log_partition(emissions, lengths).sum(), emissions)
-        return found
+            wide = emissions.detach().clone().to(_wide(emissions)).requires_grad_()
+            (found,) = torch.autograd.grad(self.log_partition(wide, lengths).sum(), wide)
+        return found.to(torch.promote_types(emissions.dtype, torch.float32))
 
     @torch.no_grad()
     def decode(self, emissions: Tensor, lengths: Tensor | None = None) -> list[list[int]]:
         """Return the best sequence of tags for each of the B sequences, by the algorithm of Viterbi.
 
-        Raises ConfigurationError if no sequence is allowed.
+        Raises ConfigurationError if no sequence is allowed or emissions are NaN.
         """
         found = self.best(emissions, lengths)
         if not all(found):
-            raise ConfigurationError("the rules of the CRF allow no sequence of this length")
+            nan = bool(emissions.isnan().any())
+            raise ConfigurationError("emissions are NaN" if nan else "the CRF's rules allow no sequence of this length")
         return [paths[0].tags for paths in found]
 
     @torch.no_grad()
@@ -164,20 +168,28 @@ class CRF(nn.Module):
         )
 
     def _check(self, emissions: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return emissions and lengths after checking them; sums in 16 bits would be too coarse."""
+        """Return emissions and lengths after checking them.
+
+        Sums over thousands of steps in float32 would make probabilities wrong by percents.
+        """
         if emissions.dim() != 3 or emissions.size(2) != self.num_tags or not len(emissions):
             said = f"emissions must be [T, B, {self.num_tags}] with T at least 1, got {list(emissions.shape)}"
             raise ShapeError(said)
         steps, batch = emissions.shape[:2]
-        wide = torch.promote_types(torch.promote_types(emissions.dtype, self.starts.dtype), torch.float32)
-        emissions = emissions.to(wide)
+        emissions = emissions.to(_wide(emissions))
         if lengths is None:
             return emissions, torch.full((batch,), steps, dtype=torch.int64, device=emissions.device)
+        lengths = torch.as_tensor(lengths)
         if lengths.shape != (batch,):
             raise ShapeError(f"lengths must be [{batch}], got {list(lengths.shape)}")
         if batch and (int(lengths.min()) < 1 or int(lengths.max()) > steps):
             raise ShapeError(f"lengths must be from 1 to {steps}, got {lengths.tolist()}")
         return emissions, lengths.to(emissions.device, torch.int64)
+
+
+def _wide(emissions: Tensor) -> torch.dtype:
+    """Return the type to compute sums in: float64, where the device has it."""
+    return torch.float32 if emissions.device.type == "mps" else torch.float64
 
 
 def _path(score: float, place: int, back: Any, row: int, length: int, n: int) -> TagPath:

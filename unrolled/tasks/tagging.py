@@ -89,10 +89,10 @@ def prepare(run: Run, config: SentencesConfig) -> None:
 
 
 def _odd_tags(tags: Iterable[str]) -> str:
-    """Return some tags that keep the others from being a scheme; empty if few of the tags look like spans."""
+    """Return some tags that keep the others from being a scheme; empty if no tag looks like a part of a span."""
     marked = [tag for tag in tags if tag[:2] in ("B-", "I-") and tag[2:]]
     odd = sorted(tag for tag in tags if tag != "O" and tag not in marked)
-    return ", ".join(odd[:5]) if len(marked) > len(odd) else ""
+    return ", ".join(odd[:5]) if marked else ""
 
 
 def _unknown_tags(known: Container[str], sentences: Sequence[TaggedSentence], where: str) -> list[str]:
@@ -319,6 +319,8 @@ def allowed_tags(tags: Sequence[str], scheme: Scheme) -> Allowed:
 def _sentence(words: Sequence[str]) -> TaggedSentence:
     if isinstance(words, str):
         raise ConfigurationError("a sentence must be a list of words, not one string", setting="sentences")
+    if not all(isinstance(word, str) for word in words):
+        raise ConfigurationError("the words of a sentence must be strings", setting="sentences")
     return TaggedSentence(tuple(words))
 
 

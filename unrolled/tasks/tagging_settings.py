@@ -43,7 +43,7 @@ class SentencesConfig:
     """Words that occur less often in training share one embedding; their letters are read all the same."""
 
     def __post_init__(self) -> None:
-        require_choice("format", self.format, get_args(Format))
+        require_choice("format", self.format or "conll", get_args(Format)[1:])
         require(self.min_count >= 1, "min_count", "at least 1", self.min_count)
         require(0 <= self.val_fraction < 1, "val_fraction", "from 0 to below 1", self.val_fraction)
 
@@ -162,7 +162,7 @@ class TagEvaluation:
     """For taggers: format of the file: conll, conllu or jsonl (as its name says, or as in training)."""
 
     def __post_init__(self) -> None:
-        require_choice("format", self.format, get_args(Format))
+        require_choice("format", self.format or "conll", get_args(Format)[1:])
         if not self.data and (self.column or self.format):
             raise ConfigurationError("`column` and `format` describe a file: name it with `data`", setting="data")
 
@@ -218,7 +218,10 @@ class TaggingInfo(TaskInfo):
         """What was noticed of the tags when the run was created; RunError if it is missing or damaged."""
         path = self.run.path / TAGS_FILE
         try:
-            noticed: Noticed = from_json(Noticed, read_json(path), str(path))
+            stored = read_json(path)
+            if isinstance(stored, dict) and stored.keys() < {"spans", "scheme", "notes"}:
+                raise DataError(f"{path}: damaged, it lacks an entry")
+            noticed: Noticed = from_json(Noticed, stored, str(path))
         except DataError as error:
             raise RunError(f"{error}") from error
         return noticed
