@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +72,7 @@ def main(words: Sequence[str], prog: str) -> int:
         require(getattr(arguments, name) >= 0, name, "0 (off) or above", getattr(arguments, name))
     if arguments.run is not None and arguments.radius:
         raise ConfigurationError("--radius uses a random net; leave out RUN")
-    fresh = [each.name for each in fields(Arguments) if each.name in ("cells", "keep_bias", "hidden_size", "seed")]
+    fresh = ("cells", "hidden_size", "keep_bias", "seed")
     changed = [name for name in fresh if getattr(arguments, name) != getattr(Arguments, name)]
     if arguments.run is not None and changed:
         raise ConfigurationError(f"`{changed[0]}` is about fresh cells; leave it out, or RUN", setting=changed[0])

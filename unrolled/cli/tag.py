@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
-from unrolled.data.lines import open_lines
+from unrolled.data.lines import in_blocks, open_lines
 from unrolled.data.tagged import TaggedSentence, format_of, in_one_column, read_tagged, retagged, write_tagged
 from unrolled.errors import ConfigurationError
 from unrolled.tasks import open_task
@@ -52,7 +52,7 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    form = arguments.format or _form_of(arguments.file)
+    form = arguments.format or format_of(arguments.file, "text")
     to = arguments.to or (form if form in ("conllu", "jsonl") else "conll")
     if arguments.marginals and to != "conll":
         raise ConfigurationError("--marginals needs --to conll", setting="marginals")
@@ -61,8 +61,6 @@ def main(words: Sequence[str], prog: str) -> int:
     from unrolled.tasks.tagging import TaggingTask
 
     task = open_task(arguments.run, arguments.device, arguments.checkpoint, TaggingTask, trust=arguments.trust)
-    from unrolled.tasks.translator import in_blocks
-
     _, column = task.form_and_column("", to, arguments.column)
     block = 1 if arguments.file == "-" and sys.stdin is not None and sys.stdin.isatty() else _BLOCK
     for sentences in in_blocks(_read(arguments.file, form), block):
@@ -70,10 +68,6 @@ def main(words: Sequence[str], prog: str) -> int:
             sys.stdout.write(_written(task, retagged(sentence, tags), to, column, arguments.marginals))
         sys.stdout.flush()
     return 0
-
-
-def _form_of(file: str) -> str:
-    return "conll" if file.removesuffix(".gz").endswith(".tsv") else format_of(file, "text")
 
 
 def _read(file: str, form: str) -> Iterator[TaggedSentence]:
@@ -94,6 +88,6 @@ def _written(task: TaggingTask, sentence: TaggedSentence, to: str, column: str, 
         return " ".join(f"{in_one_column(word)}/{tag}" for word, tag in pairs) + "\n"
     if marginals:
         chances = task.marginals(sentence.words)
-        lines = [f"{word}\t{tag}\t{each[tag]:.4f}\n" for (word, tag), each in zip(pairs, chances, strict=True)]
-        return "".join(lines) + "\n"
+        rows = zip(pairs, chances, strict=True)
+        return "".join(f"{in_one_column(word)}\t{tag}\t{each[tag]:.4f}\n" for (word, tag), each in rows) + "\n"
     return write_tagged(sentence, to, column)

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
-from unrolled.data.lines import open_lines
+from unrolled.data.lines import in_blocks, open_lines
 from unrolled.errors import ConfigurationError, DataError, DecodingError
 from unrolled.tasks import open_task
 from unrolled.tasks.pairs import Which
@@ -63,7 +63,7 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    from unrolled.tasks.translator import at_line, in_blocks, search_for
+    from unrolled.tasks.translator import at_line, search_for
 
     how = search_for(
         beam=arguments.beam,

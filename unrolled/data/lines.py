@@ -12,13 +12,14 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from unrolled.errors import DataError
 
+T = TypeVar("T")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -89,6 +90,18 @@ class _Rejoined:
 def split_lines(text: str) -> list[str]:
     """Return the lines of a text with their line ends, split at the same places as in `open_lines`."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def in_blocks(lines: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Iterate over the lines in lists of `size`; the last list may be shorter."""
+    block: list[T] = []
+    for line in lines:
+        block.append(line)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block
 
 
 def split_blanks(line: str) -> list[str]:

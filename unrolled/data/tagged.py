@@ -35,7 +35,8 @@ class TaggedSentence:
 def format_of(path: str | Path, other: str = "conll") -> str:
     """Return the format that a file's name stands for, or `other` if the name says nothing."""
     suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
-    return {".conllu": "conllu", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll"}.get(suffix, other)
+    known = {".conllu": "conllu", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conll": "conll", ".tsv": "conll"}
+    return known.get(suffix, other)
 
 
 def read_tagged(

@@ -73,8 +73,9 @@ class CRF(nn.Module):
 
     def forward(self, emissions: Tensor, tags: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the negative log-likelihood of each sequence of tags, `[B]`; infinity if it is not allowed."""
-        loss = self.log_partition(emissions, lengths) - self.score(emissions, tags, lengths)
-        return loss.to(torch.promote_types(emissions.dtype, torch.float32))
+        dtype = torch.promote_types(emissions.dtype, torch.float32)
+        emissions, lengths = self._check(emissions, lengths)  # once for both
+        return (self.log_partition(emissions, lengths) - self.score(emissions, tags, lengths)).to(dtype)
 
     def score(self, emissions: Tensor, tags: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the score of each sequence of tags, `[B]`, float64; minus infinity if it is not allowed."""

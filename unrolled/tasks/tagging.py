@@ -82,8 +82,8 @@ def prepare(run: Run, config: SentencesConfig) -> None:
     Index(sorted(tags, key=lambda tag: (tag != "O", tag))).save(run.path / TAGS)
     stored = {"train": as_json(train), "dev": as_json(dev)}
     (run.path / SENTENCES_FILE).write_text(json.dumps(stored, ensure_ascii=False), encoding="utf-8")
-    enforced = scheme is not None and (scheme == "iob2" or not broken)
-    noticed = Noticed(scheme is not None, scheme or "" if enforced else "", tuple(notes))
+    enforced = "" if scheme is None or (scheme == "bioes" and broken) else scheme
+    noticed = Noticed(scheme is not None, enforced, tuple(notes))
     text = json.dumps(to_json(noticed), ensure_ascii=False, indent=2) + "\n"
     (run.path / TAGS_FILE).write_text(text, encoding="utf-8")
 
@@ -133,6 +133,8 @@ class TaggingTask(TaggingInfo, Task):
         self.encoder = TagEncoder(self.words, self.characters, self.tags)
         #: How the tags mark spans; None if they do not.
         self.scheme: Scheme | None = scheme_of(self.tags.strings)
+        #: The scheme that a CRF enforces, if it does.
+        self.enforced: Scheme | None = self.scheme if self.crf and self.noticed.scheme else None
 
     @cached_property
     def sentences(self) -> dict[str, list[TaggedSentence]]:
@@ -158,9 +160,8 @@ class TaggingTask(TaggingInfo, Task):
         return self._model(len(self.words), len(self.characters))
 
     def _model(self, words: int, characters: int) -> Tagger:
-        enforced = self.scheme if self.noticed.scheme else None
-        allowed = allowed_tags(self.tags.strings, enforced) if enforced else None
-        return self.config.model.build(words, characters, len(self.tags), self.crf, allowed if self.crf else None)
+        allowed = allowed_tags(self.tags.strings, self.enforced) if self.enforced else None
+        return self.config.model.build(words, characters, len(self.tags), self.crf, allowed)
 
     def token_keys(self) -> dict[str, Sequence[Hashable]]:
         return {"words": self.words.strings, "characters": self.characters.strings, "tags": self.tags.strings}
@@ -200,7 +201,7 @@ class TaggingTask(TaggingInfo, Task):
     def _can_give(self, sentence: TaggedSentence) -> bool:
         if not set(sentence.tags) <= self.tags.number.keys():
             return False
-        return not (self.crf and self.noticed.scheme and self.scheme) or is_valid(sentence.tags, self.scheme)
+        return self.enforced is None or is_valid(sentence.tags, self.enforced)
 
     def _batches(self, sentences: Sequence[TaggedSentence]) -> Iterable[TagBatch]:
         """Iterate over batches in the order of the sentences, which should be sorted by length."""

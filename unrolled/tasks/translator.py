@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ from unrolled.training import Run
 
 #: The maximum numbers of hypotheses and of sentences in a batch; fewer hypotheses if a source has more words.
 _ROWS, _SENTENCES, _WORDS = 1024, 64, 128
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -280,18 +279,6 @@ def evaluate(
     nats = task.total_nats(pairs) / (len(pairs.target.tokens) + len(pairs))
     found = bleu(outputs, references, resamples), chrf(outputs, references, resamples)
     return TranslationScore(len(sources), *found, perplexity(nats), seconds)
-
-
-def in_blocks(lines: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Iterate over the lines in lists of `size`; the last list may be shorter."""
-    block: list[T] = []
-    for line in lines:
-        block.append(line)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
-        yield block
 
 
 def at_line(error: DecodingError, source: str, before: int = 0) -> DivergenceError:
