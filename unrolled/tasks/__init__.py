@@ -75,6 +75,10 @@ TASKS = (
         *("tag", "tagger", "train a tagger: a label for every word"),
         *("tagging_settings:TaggingInfo", "tagging:TaggingTask"),
     ),
+    Entry(
+        *("transcribe", "transcriber", "train a transcriber: speech or printed lines to text"),
+        *("transcribing_settings:TranscribingInfo", "transcribing:TranscribingTask"),
+    ),
 )
 _registered: dict[str, type[Task]] = {}
 #: Tasks that were imported by their entry points.
