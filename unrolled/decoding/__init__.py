@@ -6,6 +6,9 @@ Also decoding of CTC frame scores: the best path, and prefix beam search.
 from unrolled.decoding.beam import BeamSearch, Hypothesis, SearchStep
 from unrolled.decoding.combine import Ensemble, forced_log_probs
 from unrolled.decoding.ctc import BestPath, best_path
+from unrolled.decoding.ctc_beam import CTCBeam, CTCHypothesis
+from unrolled.decoding.label_scorer import LabelScorer, ModelScorer, label_tokens
+from unrolled.decoding.lexicon import Lexicon
 from unrolled.decoding.sampling import Sampling, generate
 from unrolled.decoding.text import TextStream
 from unrolled.decoding.tree import search_trees, tree_json
@@ -14,8 +17,13 @@ from unrolled.models.contract import StepModel
 __all__ = [
     "BeamSearch",
     "BestPath",
+    "CTCBeam",
+    "CTCHypothesis",
     "Ensemble",
     "Hypothesis",
+    "LabelScorer",
+    "Lexicon",
+    "ModelScorer",
     "Sampling",
     "SearchStep",
     "StepModel",
@@ -23,6 +31,7 @@ __all__ = [
     "best_path",
     "forced_log_probs",
     "generate",
+    "label_tokens",
     "search_trees",
     "tree_json",
 ]
