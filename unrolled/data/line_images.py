@@ -84,8 +84,9 @@ def distort(columns: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     if draw.random() < 0.3:
         values = values * draw.uniform(0.6, 1.1)
     if draw.random() < 0.5:
-        values = values + draw.normal(0, draw.uniform(0, 30), values.shape)
-    return np.clip(values, 0, 255).astype(np.uint8)
+        values += draw.normal(0, draw.uniform(0, 30), values.shape).astype(np.float32)
+    changed: np.ndarray = np.clip(values, 0, 255).astype(np.uint8)
+    return changed
 
 
 def installed_fonts() -> list[str]:

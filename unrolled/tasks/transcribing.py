@@ -33,6 +33,7 @@ from unrolled.tasks.transcribing_settings import (
     TranscribingInfo,
     TranscriptEvaluation,
 )
+from unrolled.tasks.transcribing_stream import TranscriptStream
 from unrolled.training import Run
 
 #: The most frames that are read at once in use.
@@ -201,14 +202,24 @@ class TranscribingTask(TranscribingInfo, Task):
         """Return the inputs of the model for a file, or for features `[T, D]`; DataError if it cannot be read."""
         path = source if isinstance(source, np.ndarray) else Path(source)
         name = "features" if isinstance(path, np.ndarray) else str(source)
-        found = self.reader.read(Item(name, "", path))[0]
-        if found.shape[1] != self.signal.width:
-            raise DataError(f"{name}: its frames have {found.shape[1]} values, those of training {self.signal.width}")
-        return self.normalise(found)
+        return self.inputs_of(Item(name, "", path))
 
-    def decoder(self, decoding: DecodingConfig | None = None) -> Decoder:
-        """Return a function from the scores of a sequence to its transcript."""
-        return Decoder(self.labels.strings, decoding or DecodingConfig(), self.seconds_per_step, self.device)
+    def inputs_of(self, item: Item) -> np.ndarray:
+        """Return the inputs of the model for an item; DataError if it cannot be read."""
+        found = self.reader.read(item)[0]
+        if found.shape[1] != self.signal.width:
+            raise DataError(
+                f"{item.name}: its frames have {found.shape[1]} values, those of training {self.signal.width}"
+            )
+        return self.normalise(found.astype(self.reader.dtype))  # rounded as the frames of training are
+
+    def decoder(self, decoding: DecodingConfig | None = None, trust: bool = False) -> Decoder:
+        """Return the decoder that a configuration describes. trust: see `open_task`, for the language model's run."""
+        return Decoder(self.labels.strings, decoding or DecodingConfig(), self.seconds_per_step, self.device, trust)
+
+    def stream(self, decoding: DecodingConfig | None = None) -> TranscriptStream:
+        """Return a transcript that grows as samples or features are fed to it."""
+        return TranscriptStream(self, self.decoder(decoding))
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -245,12 +256,13 @@ class TranscribingTask(TranscribingInfo, Task):
 
     def evaluate(self, asked: TranscriptEvaluation) -> Report:
         """Report the error rates of characters and words over `asked.data` or the dev part, and the confusions."""
-        decoder, notes = self.decoder(asked), []
+        decoder = self.decoder(asked)
+        notes = list(decoder.notes)
         if asked.data:
             items, texts, inputs = read_items(asked.data), [], []
             for item in items:
                 try:
-                    inputs.append(self.normalise(self.reader.read(item)[0]))
+                    inputs.append(self.inputs_of(item))
                     texts.append(item.text)
                 except DataError as error:
                     notes.append(f"left out: {error}")
