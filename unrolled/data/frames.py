@@ -32,7 +32,8 @@ class FrameWriter:
         self.width = self.width or frames.shape[1]
         if frames.shape[1] != self.width:
             raise DataError(f"{name}: its frames have {frames.shape[1]} values, those before it {self.width}")
-        values = frames.astype(self.dtype, copy=False)
+        with np.errstate(over="ignore"):  # an overflow becomes infinite, and is the error below
+            values = frames.astype(self.dtype, copy=False)
         if self.dtype == "float16" and not np.isfinite(values).all():
             raise DataError(f"{name}: some features are above 65,504; scale them")
         self.file.write(np.ascontiguousarray(values).tobytes())

@@ -7,5 +7,6 @@ from unrolled.models.encoder import Encoder
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.language import LanguageModel
 from unrolled.models.tagger import Tagger
+from unrolled.models.transcriber import Transcriber
 
-__all__ = ["CRF", "Context", "Decodable", "Decoder", "Encoder", "EncoderDecoder", "LanguageModel", "Tagger"]
+__all__ = ["CRF", "Context", "Decodable", "Decoder", "Encoder", "EncoderDecoder", "LanguageModel", "Tagger", "Transcriber"]
