@@ -43,7 +43,7 @@ def read_audio(path: str | Path) -> Recording:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except (RuntimeError, TypeError, ValueError) as error:  # LibsndfileError is a RuntimeError
-        raise DataError(f"{path}: cannot be read as a recording ({str(error).strip().rstrip('.')})") from error
+        raise _unreadable(path, error) from error
     if not len(samples):
         raise DataError(f"{path}: the recording is empty")
     if not np.isfinite(samples).all():
@@ -57,7 +57,12 @@ def audio_rate(path: str | Path) -> int:
     try:
         return int(soundfile.info(str(path)).samplerate)
     except (RuntimeError, OSError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as a recording ({str(error).strip().rstrip('.')})") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: Exception) -> DataError:
+    reason = getattr(error, "error_string", str(error)).strip().rstrip(".")  # without the repr of the file
+    return DataError(f"{path}: cannot be read as a recording ({reason})")
 
 
 def resample(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:

@@ -9,4 +9,14 @@ from unrolled.models.language import LanguageModel
 from unrolled.models.tagger import Tagger
 from unrolled.models.transcriber import Transcriber
 
-__all__ = ["CRF", "Context", "Decodable", "Decoder", "Encoder", "EncoderDecoder", "LanguageModel", "Tagger", "Transcriber"]
+__all__ = [
+    "CRF",
+    "Context",
+    "Decodable",
+    "Decoder",
+    "Encoder",
+    "EncoderDecoder",
+    "LanguageModel",
+    "Tagger",
+    "Transcriber",
+]

@@ -47,6 +47,8 @@ def prepare(run: Run, settings: TranscribingConfig, progress: Progress) -> None:
                     parts[part].append(len(names))
                     names.append(item.name)
                     texts.append(item.text)
+                if not item.text:
+                    account.add("with an empty transcript", item.name)
             except DataError as error:
                 reason = str(error).removeprefix(f"{item.source}: ").removeprefix(f"{item.name}: ")
                 account.add("left out, because they cannot be read", f"{item.name} ({reason})")
@@ -67,9 +69,6 @@ def prepare(run: Run, settings: TranscribingConfig, progress: Progress) -> None:
         notes.append(
             f"the dev part has {lacking} that training lacks, {many(unknown.total(), 'error', 'errors')}: {shown}"
         )
-    empty = sum(not texts[k] for k in parts["train"])
-    if empty:
-        notes.append(f"{many(empty, 'transcript', 'transcripts')} to train on are empty, which CTC learns as silence")
     mean, deviation = store.moments(parts["train"])
     _write(run, MOMENTS_FILE, {"mean": mean.tolist(), "deviation": deviation.tolist()})
     _write(run, ITEMS_FILE, {"names": names, "texts": texts, **parts})
