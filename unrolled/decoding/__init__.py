@@ -12,6 +12,7 @@ from unrolled.decoding.lexicon import Lexicon
 from unrolled.decoding.sampling import Sampling, generate
 from unrolled.decoding.text import TextStream
 from unrolled.decoding.tree import search_trees, tree_json
+from unrolled.decoding.word_scorer import KenLMScorer
 from unrolled.models.contract import StepModel
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "CTCHypothesis",
     "Ensemble",
     "Hypothesis",
+    "KenLMScorer",
     "LabelScorer",
     "Lexicon",
     "ModelScorer",

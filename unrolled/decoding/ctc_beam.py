@@ -174,9 +174,11 @@ class CTCBeam:
         log_probs: log-probabilities of the labels in each frame, `[T, B, K]`.
         lengths: the number of frames of each sequence, `[B]`. Default: T.
 
-        Raises the errors of `feed`. A DecodingError also has the sequence as its sentence.
+        Raises the errors of `feed`, and ShapeError if the lengths do not fit. A DecodingError also has the sequence as
+        its sentence.
         """
         every = checked_lengths(log_probs, lengths, self.blank).tolist()
+        log_probs = log_probs.detach().cpu()
         found = []
         for row, length in enumerate(every):
             try:

@@ -14,11 +14,12 @@ class Prefixes:
 
     def __init__(self) -> None:
         self.parents, self.labels = [-1], [-1]
-        self.children: dict[tuple[int, int], int] = {}
+        self.children: dict[int, int] = {}
 
     def child(self, parent: int, label: int) -> int:
         """Return the number of a prefix with one more label."""
-        found = self.children.setdefault((parent, label), len(self.parents))
+        key = parent << 32 | label  # an integer, because many tuples keep the garbage collector busy
+        found = self.children.setdefault(key, len(self.parents))
         if found == len(self.parents):
             self.parents.append(parent)
             self.labels.append(label)
