@@ -22,6 +22,7 @@ from unrolled.tasks.transcribing_settings import (
     TranscriptEvaluation,
     TranscriptsConfig,
 )
+from unrolled.tasks.transcribing_stream import TranscriptStream
 from unrolled.training import Trainer, open_run
 
 soundfile = pytest.importorskip("soundfile")
@@ -75,13 +76,16 @@ def test_a_stream_says_what_the_whole_recording_says(forwards):
     samples = tones("cabac")
     (whole,) = forwards.decode([forwards.inputs_of(item_of(forwards, samples))], forwards.best_path)
     for decoding in (None, DecodingConfig(beam=8)):
-        stream = forwards.stream(decoding)
+        stream = TranscriptStream(forwards, forwards.decoder(decoding))
         seen = [stream.feed(samples[first : first + 333]).text for first in range(0, len(samples), 333)]
         found = stream.finish()
         assert found.text == "cabac"
         assert len(set(seen)) >= 5
         if decoding is None:
-            assert found.characters == whole.characters
+            assert [(one.text, one.first, one.last) for one in found.characters] == [
+                (one.text, one.first, one.last) for one in whole.characters
+            ]
+            assert found.confidence == pytest.approx(whole.confidence)
             assert found.log_prob == pytest.approx(whole.log_prob)
 
 
@@ -96,10 +100,10 @@ def item_of(task, samples):
 def test_only_models_that_read_forwards_stream(folder, tmp_path):
     both = create_run(tmp_path / "both", config(folder))
     with pytest.raises(ConfigurationError, match="reads both ways"):
-        both.stream()
+        TranscriptStream(both)
     each = create_run(tmp_path / "each", config(folder, model={"bidirectional": False}, normalise="sequence"))
     with pytest.raises(ConfigurationError, match="normalises each recording as a whole"):
-        each.stream()
+        TranscriptStream(each)
 
 
 def test_a_beam_with_a_language_model_and_a_lexicon(forwards, tmp_path):
@@ -162,7 +166,7 @@ def test_what_is_wrong_with_data_is_counted_and_named(folder, tmp_path):
     assert "3 recordings left out, because they cannot be read: 000.wav (cannot be read as a recording" in notes
     assert "006.wav (shorter than a window of 25 ms)" in notes
     assert "1 recording not trained on, with fewer steps than characters and repeats: 002.wav (" in notes
-    assert "1 recording with several channels, of which the mean is used: 004.wav" in notes
+    assert "1 recording with several channels, whose mean is used: 004.wav" in notes
     assert "1 recording resampled to 8,000 Hz: 005.wav" in notes
     assert "1 recording with an empty transcript: 003.wav" in notes
     assert "the dev part has 1 character that training lacks, 1 error: 'x'" in notes

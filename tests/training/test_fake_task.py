@@ -62,6 +62,8 @@ class FakeTask:
     def describe(self, loss):
         return f"loss {loss:.4f}"
 
+    describe_validation = describe
+
 
 def trained(folder, task=None, resume=False, processes=None, **settings):
     settings = {

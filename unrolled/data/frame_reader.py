@@ -80,7 +80,7 @@ class FrameReader:
         assert isinstance(item.source, Path)
         recording = read_audio(item.source)
         if recording.channels > 1:
-            account.add("with several channels, of which the mean is used", item.name)
+            account.add("with several channels, whose mean is used", item.name)
         if recording.rate != self.audio.rate:
             account.add(f"resampled to {self.audio.rate:,} Hz", item.name)
         samples = [recording.samples, *(at_speed(recording.samples, speed) for speed in speeds if speed != 1)]

@@ -97,9 +97,9 @@ def _in_folder(folder: Path) -> Iterator[Item]:
         if path.suffix.lower() not in (*AUDIO_SUFFIXES, *IMAGE_SUFFIXES, ".npy") or path.name.startswith("."):
             continue
         for suffix in _TEXT_SUFFIXES:
-            beside = path.with_name(path.name.removesuffix(path.suffix) + suffix)
-            if beside.is_file():
-                yield Item(str(path.relative_to(folder)), plain_text(" ".join(open_lines(beside))), path)
+            transcript = path.with_name(path.name.removesuffix(path.suffix) + suffix)
+            if transcript.is_file():
+                yield Item(str(path.relative_to(folder)), plain_text(" ".join(open_lines(transcript))), path)
                 break
 
 

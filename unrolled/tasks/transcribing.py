@@ -33,7 +33,6 @@ from unrolled.tasks.transcribing_settings import (
     TranscribingInfo,
     TranscriptEvaluation,
 )
-from unrolled.tasks.transcribing_stream import TranscriptStream
 from unrolled.training import Run
 
 #: The most frames that are read at once in use.
@@ -216,10 +215,6 @@ class TranscribingTask(TranscribingInfo, Task):
     def decoder(self, decoding: DecodingConfig | None = None, trust: bool = False) -> Decoder:
         """Return the decoder that a configuration describes. trust: see `open_task`, for the language model's run."""
         return Decoder(self.labels.strings, decoding or DecodingConfig(), self.seconds_per_step, self.device, trust)
-
-    def stream(self, decoding: DecodingConfig | None = None) -> TranscriptStream:
-        """Return a transcript that grows as samples or features are fed to it."""
-        return TranscriptStream(self, self.decoder(decoding))
 
     @property
     def seconds_per_step(self) -> float | None:

@@ -148,13 +148,13 @@ class Decoder:
 
 
 def _language_model(labels: Sequence[str], path: str, device: str, trust: bool) -> ModelScorer:
-    """Return a run of `train lm --level char` as a scorer of labels. Lines of its text are transcripts."""
+    """Return a language model of characters, whose text has a transcript per line, as a scorer of labels."""
     from unrolled.tasks.language import LanguageTask
 
     task = open_task(path, device, "best", LanguageTask, trust=trust)
     ends = [int(token) for token in task.vocabulary.encode("\n")]
     if len(ends) != 1:
-        said = f"{path}: its vocabulary has no token for a line end; train it on transcripts, one a line"
+        said = f"{path}: its vocabulary has no token for a line end; train it on one transcript per line"
         raise ConfigurationError(said, setting="lm")
     try:
         tokens = label_tokens(labels, task.vocabulary)

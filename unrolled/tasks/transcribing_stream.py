@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,10 +12,8 @@ from unrolled.cells import State
 from unrolled.data.audio import AudioStream
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.models.transcriber import BLANK
+from unrolled.tasks.transcribing import TranscribingTask
 from unrolled.tasks.transcribing_decoding import Decoder, Transcript
-
-if TYPE_CHECKING:
-    from unrolled.tasks.transcribing import TranscribingTask
 
 
 class TranscriptStream:
