@@ -49,8 +49,8 @@ class Arguments:
     """Transcribe sound as it comes, and print the text whenever it changes. The model must read forwards."""
     beam: int = 0
     """Hypotheses of the prefix beam; 0: the best path (16 with `lm` or `lexicon`)."""
-    lm: Annotated[str, arg(metavar="RUN")] = ""
-    """A run of `unrolled train lm --level char` whose probabilities join the beam's."""
+    lm: Annotated[str, arg(metavar="RUN|FILE")] = ""
+    """A language model for the beam: a run of `unrolled train lm --level char`, or a file of KenLM."""
     lm_weight: float = 0.5
     """Weight of the language model's log-probabilities."""
     length_bonus: float = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from unrolled.data.transcripts import plain_text
 from unrolled.decoding.ctc import best_path
 from unrolled.decoding.ctc_beam import CTCBeam
 from unrolled.decoding.ctc_state import CTCState
-from unrolled.decoding.label_scorer import ModelScorer, label_tokens
+from unrolled.decoding.label_scorer import LabelScorer, ModelScorer, label_tokens
 from unrolled.decoding.lexicon import Lexicon
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.tasks import open_task
@@ -84,12 +85,23 @@ class Decoder:
         self.notes: list[str] = []
         self.beam: CTCBeam | None = None
         if config.width:
-            model = _language_model(self.labels, config.lm, str(device), trust) if config.lm else None
+            model = self._language_model(config.lm, str(device), trust) if config.lm else None
             lexicon = self._lexicon(config.lexicon) if config.lexicon else None
             bonus = config.length_bonus if model else 0.0
             self.beam = CTCBeam(
                 config.width, language_model=model, lm_weight=config.lm_weight, length_bonus=bonus, lexicon=lexicon
             )
+
+    def _language_model(self, path: str, device: str, trust: bool) -> LabelScorer:
+        """Return a language model: a file of KenLM, or a run of `train lm` on characters."""
+        if not Path(path).is_file():
+            return _model_of_characters(self.labels, path, device, trust)
+        from unrolled.decoding.word_scorer import KenLMScorer
+
+        if " " not in self._number:
+            said = f"{path}: KenLM scores words, and the transcripts in training had no spaces"
+            raise ConfigurationError(said, setting="lm")
+        return KenLMScorer(path, self.labels, self._number[" "])
 
     def _lexicon(self, path: str) -> Lexicon:
         words = {word for line in open_lines(path) for word in plain_text(line).split()}
@@ -147,7 +159,7 @@ class Decoder:
         return Transcript("".join(each.text for each in characters), characters, log_prob, self.seconds_per_step)
 
 
-def _language_model(labels: Sequence[str], path: str, device: str, trust: bool) -> ModelScorer:
+def _model_of_characters(labels: Sequence[str], path: str, device: str, trust: bool) -> ModelScorer:
     """Return a language model of characters, whose text has a transcript per line, as a scorer of labels."""
     from unrolled.tasks.language import LanguageTask
 

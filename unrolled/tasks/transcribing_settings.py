@@ -192,8 +192,8 @@ class DecodingConfig:
 
     beam: int = 0
     """For transcribers: hypotheses of the prefix beam; 0: the best path (16 with `lm` or `lexicon`)."""
-    lm: Annotated[str, arg(metavar="RUN")] = ""
-    """For transcribers: a run of `unrolled train lm` with `level=char`, whose probabilities join the beam's."""
+    lm: Annotated[str, arg(metavar="RUN|FILE")] = ""
+    """For transcribers: a language model for the beam: a run of `train lm` on characters, or a file of KenLM."""
     lm_weight: float = 0.5
     """For transcribers: weight of the language model's log-probabilities."""
     length_bonus: float = 1.0
