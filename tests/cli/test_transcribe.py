@@ -83,6 +83,23 @@ def test_sound_as_it_comes(folder, capsys, monkeypatch):
     assert json.loads(lines[0])["seconds"] > 0
 
 
+def test_a_figure_of_where_characters_are_written(folder, tmp_path, capsys):
+    words = ["inspect", "transcript", folder / "run", folder / "new" / "000.wav", "--out", tmp_path / "figure"]
+    assert "000.wav: abcab" in said(capsys, *words, "--character", "2").out
+    svg = (tmp_path / "figure.svg").read_text()
+    assert "log P('b')" in svg
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert "exists; choose another --out" in error_of(words, capsys)
+    assert "--character must be from 1 to 5" in error_of([*words, "--overwrite", "--character", "6"], capsys)
+    assert "(its transcript)" in said(capsys, "inspect", "transcript", folder / "run", "--out", tmp_path / "other").out
+
+
+def test_transcripts_for_a_language_model(folder, capsys):
+    lines = said(capsys, "data", "transcripts", folder / "run").out.splitlines()
+    assert len(lines) == 54
+    assert set("".join(lines)) == set("abc")
+
+
 def test_mistakes(folder, capsys):
     both = folder / "both"
     words = ["train", "transcribe", "--data", folder / "data", *SMALL, "--max-steps", "1", "--out", both]

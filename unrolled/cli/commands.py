@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "inspect codes": ("inspect_codes", "compare local and distributed codes on objects left out of training"),
     "inspect words": ("inspect_words", "show nearest neighbours, analogies and a map of word vectors"),
+    "inspect transcript": (
+        "inspect_transcript",
+        "show where a transcriber writes each character, and from what",
+    ),
     "inspect": ("inspect", "write an HTML page about the inside of a trained model"),
     "info": ("info", "show what a run is, how good it is, and how to use it"),
 }
