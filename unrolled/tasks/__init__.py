@@ -76,6 +76,10 @@ TASKS = (
         *("tagging_settings:TaggingInfo", "tagging:TaggingTask"),
     ),
     Entry(
+        *("segment", "segmenter", "train a segmenter: a label for every frame of video or sensors"),
+        *("segmenting_settings:SegmentingInfo", "segmenting:SegmentingTask"),
+    ),
+    Entry(
         *("transcribe", "transcriber", "train a transcriber: speech or printed lines to text"),
         *("transcribing_settings:TranscribingInfo", "transcribing:TranscribingTask"),
     ),
