@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rescore": ("rescore", "rerank the outputs of another translator"),
     "reply": ("reply", "suggest short answers to a mail"),
     "tag": ("tag", "label every word of a text"),
+    "classify": ("classify", "give every text its class"),
     "sample": ("sample", "generate text from a run"),
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity; BLEU, chrF"),
     "explain": ("explain", "show how a cell is compiled"),

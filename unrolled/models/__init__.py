@@ -1,5 +1,6 @@
 """Models composed of layers. Each can be trained and decoded by itself."""
 
+from unrolled.models.classifier import Classifier
 from unrolled.models.contract import Decodable
 from unrolled.models.crf import CRF
 from unrolled.models.decoder import Context, Decoder
@@ -8,4 +9,14 @@ from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.language import LanguageModel
 from unrolled.models.tagger import Tagger
 
-__all__ = ["CRF", "Context", "Decodable", "Decoder", "Encoder", "EncoderDecoder", "LanguageModel", "Tagger"]
+__all__ = [
+    "CRF",
+    "Classifier",
+    "Context",
+    "Decodable",
+    "Decoder",
+    "Encoder",
+    "EncoderDecoder",
+    "LanguageModel",
+    "Tagger",
+]

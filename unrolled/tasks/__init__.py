@@ -75,6 +75,10 @@ TASKS = (
         *("tag", "tagger", "train a tagger: a label for every word"),
         *("tagging_settings:TaggingInfo", "tagging:TaggingTask"),
     ),
+    Entry(
+        *("classify", "classifier", "train a classifier: a class for every text"),
+        *("classifying_settings:ClassifyingInfo", "classifying:ClassifyingTask"),
+    ),
 )
 _registered: dict[str, type[Task]] = {}
 #: Tasks that were imported by their entry points.
