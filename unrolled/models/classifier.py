@@ -77,6 +77,13 @@ class Classifier(nn.Module):
         self.readout = nn.Linear(self.pooling.output_size, classes)
         self.register_buffer("class_weights", class_weights, persistent=False)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Return the parameters in groups from the input to the output: embedding, each recurrent layer, readout."""
+        recurrent = zip(self.recurrent.projections, self.recurrent.cells, strict=True)
+        groups = [[*before.parameters(), *cells.parameters()] for before, cells in recurrent]
+        first = [] if self.embedding is None else [[*self.embedding.parameters()]]
+        return [*first, *groups, [*self.pooling.parameters(), *self.readout.parameters()]]
+
     def forward(self, batch: ClassifierInput) -> Tensor:
         """Return the scores (logits) of the classes, `[B, K]`."""
         return self.judge(self.read(batch), batch.lengths)

@@ -39,8 +39,10 @@ from unrolled.tasks.classifying_settings import (
     ClassifyingConfig,
     ClassifyingInfo,
 )
+from unrolled.tasks.language import LanguageTask
 from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Run
+from unrolled.training.layers import LayerGroup
 
 VOCABULARY_FILE, TEXTS_FILE = "vocabulary.json", "texts.safetensors"
 #: The most steps, padding included, that are read at once outside training.
@@ -157,7 +159,16 @@ class ClassifyingTask(ClassifyingInfo, Task):
     @classmethod
     def prepare(cls, run: Run, settings: ClassifyingConfig, progress: Progress = lambda what, share: None) -> None:
         """Read the texts and write them as numbers into a new run's directory."""
-        prepare(run, settings, progress)
+        cls._prepare(run, settings, progress, None)
+
+    @classmethod
+    def prepare_from(cls, source: Task, run: Run, settings: ClassifyingConfig, progress: Progress) -> None:
+        """Do what `prepare` does; from a language model take its vocabulary, too, so that its tokens stay the same."""
+        cls._prepare(run, settings, progress, source.vocabulary if isinstance(source, LanguageTask) else None)
+
+    @classmethod
+    def _prepare(cls, run: Run, settings: ClassifyingConfig, progress: Progress, vocabulary: Vocabulary | None) -> None:
+        prepare(run, settings, progress, vocabulary)
         if settings.model.vectors is not None:
             if settings.texts.level != "word":
                 said = (
@@ -215,6 +226,25 @@ class ClassifyingTask(ClassifyingInfo, Task):
 
     def token_keys(self) -> Mapping[str, Sequence[Hashable]]:
         return {"vocabulary": self.vocabulary.keys(), "classes": self.classes.names}
+
+    def weights_from(self, source: Task) -> Mapping[str, str]:
+        """From a language model come the embedding and the recurrent layers."""
+        if not isinstance(source, LanguageTask):
+            return super().weights_from(source)
+        names = self.model.state_dict()
+        return {name: name for name in names if name.startswith(("embedding.", "recurrent."))}
+
+    def layer_groups(self) -> list[LayerGroup]:
+        """Return the layers with their rates (discriminative fine-tuning) and starts (gradual unfreezing).
+
+        Source: Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification".
+        """
+        training, layers = self.config.training, self.model.layers()
+        depths = range(len(layers) - 1, -1, -1)
+        return [
+            LayerGroup(layer, training.layer_decay**-depth, training.unfreeze_every * depth)
+            for layer, depth in zip(layers, depths, strict=True)
+        ]
 
     def grown(self, tokens: str) -> Classifier:
         return self._model(len(self.vocabulary) + (tokens == "vocabulary"), len(self._number) + (tokens == "classes"))

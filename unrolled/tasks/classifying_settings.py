@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
 from tyro.conf import arg
 
@@ -15,6 +16,7 @@ from unrolled.data.lines import read_json
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.settings import from_json, require, require_choice
 from unrolled.tasks.info import TaskInfo
+from unrolled.tasks.language_settings import LanguageConfig, LanguageInfo
 from unrolled.tasks.pairs import short_name
 from unrolled.training import TrainingConfig
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unrolled.models.classifier import Classifier
+    from unrolled.training import Run
 
 #: The classes, and what was noticed of the texts, in a run's directory.
 CLASSES_FILE = "classes.json"
@@ -148,6 +151,10 @@ class ClassTraining(TrainingConfig):
     """Updates between two samples; 0: no samples."""
     word_dropout: float = 0.0
     """Probability that training leaves a token out of its text."""
+    layer_decay: float = 1.0
+    """Divide the learning rate by this from each layer to the one below it, from the readout down to the embedding."""
+    unfreeze_every: int = 0
+    """Train the readout alone at first, and one more layer, from the top, after each N updates; 0: all at once."""
     class_weights: str = "none"
     """none; balanced: errors count more for rare classes, so that all classes have the same weight in total."""
 
@@ -157,6 +164,8 @@ class ClassTraining(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.word_dropout < 1, "word_dropout", "from 0 to below 1", self.word_dropout)
+        require(1 <= self.layer_decay <= 1000, "layer_decay", "from 1 to 1000", self.layer_decay)
+        require(self.unfreeze_every >= 0, "unfreeze_every", "0 (all at once) or above", self.unfreeze_every)
         require_choice("class_weights", self.class_weights, ("none", "balanced"))
 
 
@@ -205,6 +214,14 @@ class ClassEvaluation:
             raise ConfigurationError(said, setting=("data", "text_column", "label_column", "format"))
 
 
+#: What a run takes from the language model that it starts from; see `TaskInfo.inherited`.
+_FROM_LANGUAGE_MODEL = {
+    **{f"model.{name}": "fixed" for name in ("cell", "hidden_size", "num_layers", "bidirectional", "embedding_size")},
+    "model.forget_bias": "fixed",
+    **{f"texts.{name}": "fixed" for name in ("level", "vocab_size", "min_count")},
+}
+
+
 class ClassifyingInfo(TaskInfo):
     """Train a classifier: a class for every text, or several, from texts that are labelled."""
 
@@ -225,6 +242,26 @@ class ClassifyingInfo(TaskInfo):
     numbers = ("train", "dev", "tokens", "vocabulary", "parameters")
 
     config: ClassifyingConfig
+
+    @classmethod
+    def settings_from(cls, run: Run) -> tuple[Any, Mapping[str, str]]:
+        """A classifier can also start from a language model: from its vocabulary, its embedding and its layers."""
+        if run.task != LanguageInfo.kind:
+            return super().settings_from(run)
+        stored: LanguageConfig = LanguageInfo.settings_of(run)
+        if not stored.model.embedding_width:
+            raise RunError(f"{run.path}: a language model with one-hot input has no embedding to start from")
+        model = ClassifierConfig(
+            cell=stored.model.cell,
+            hidden_size=tuple(stored.model.widths),
+            bidirectional=False,
+            embedding_size=stored.model.embedding_width,
+            forget_bias=stored.model.forget_bias,
+        )
+        texts = LabelledConfig(
+            level=stored.text.level, vocab_size=stored.text.vocab_size, min_count=stored.text.min_count
+        )
+        return ClassifyingConfig(texts, model), _FROM_LANGUAGE_MODEL
 
     @classmethod
     def run_name(cls, settings: ClassifyingConfig) -> str:
