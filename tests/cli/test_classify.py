@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -76,6 +77,35 @@ def test_several_labels(folder, capsys):
     assert set(entry["labels"]) <= {"good", "bad", "odd"}
 
 
+def test_what_each_word_adds(folder, capsys, monkeypatch):
+    lines = said(capsys, "classify", folder / "run", "an awful film", "--words").out.splitlines()
+    found = {line.split("\t")[0]: float(line.split("\t")[1]) for line in lines[1:]}
+    assert list(found) == ["an", "awful", "film"]
+    assert max(found, key=found.get) == "awful"
+    entry = json.loads(said(capsys, "classify", folder / "run", "an awful film", "--words", "--json").out)
+    assert [word for word, _ in entry["words"]] == ["an", " awful", " film"]
+    reading = said(capsys, "classify", folder / "run", "an awful film", "--words", "--way", "reading").out
+    assert reading.splitlines()[1:] != lines[1:]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    coloured = said(capsys, "classify", folder / "run", "an awful film", "--words").out
+    assert "\x1b[" in coloured
+    assert "awful" in coloured
+
+
+def test_a_page_of_words_in_colours(folder, capsys, tmp_path):
+    words = ["inspect", "classes", folder / "run", "--data", folder / "dev.jsonl", "--count", "5"]
+    assert "page" in said(capsys, *words, "--out", tmp_path / "page.html").out
+    page = (tmp_path / "page.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
+    assert len(data["texts"]) == 5
+    assert data["classes"] == ["bad", "good", "odd"]
+    worst = [text["probabilities"][data["classes"].index(text["given"][0])] for text in data["texts"][:2]]
+    assert worst == sorted(worst)
+    assert "exists; choose another --out" in error_of([*words, "--out", tmp_path / "page.html"], capsys)
+    assert "must end in .html" in error_of([*words, "--out", "page.txt"], capsys)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -89,6 +119,8 @@ def test_several_labels(folder, capsys):
         (["classify", "{folder}/run", "--file", "none.txt"], "none.txt: No such file"),
         (["classify", "{folder}/run", "text", "--file", "none.txt"], "give either TEXT or them"),
         (["classify", "{folder}/run", "text", "--top", "-1"], "--top must be 0 or above"),
+        (["classify", "{folder}/run", "text", "--way", "reading"], "--way is about --words"),
+        (["inspect", "classes", "{folder}/run"], "--data is missing"),
         (["classify", "{folder}"], "not a run directory"),
         (["eval", "{folder}/run", "--label-column", "2"], "describe a file: name it with --data"),
         (["tag", "{folder}/run"], "a classifier run, not a tagger run"),

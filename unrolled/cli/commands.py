@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "show how long the first input affects nets, trained or with gates set by hand",
     ),
     "inspect codes": ("inspect_codes", "compare local and distributed codes on objects left out of training"),
+    "inspect classes": ("inspect_classes", "write an HTML page of texts coloured by what each word adds to a class"),
     "inspect words": ("inspect_words", "show nearest neighbours, analogies and a map of word vectors"),
     "inspect": ("inspect", "write an HTML page about the inside of a trained model"),
     "info": ("info", "show what a run is, how good it is, and how to use it"),

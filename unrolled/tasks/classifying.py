@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -20,21 +19,18 @@ from unrolled.data.class_batches import (
     batches_by_length,
     cut,
     load_texts,
-    save_texts,
-    stratified,
 )
-from unrolled.data.labelled import LabelledText, LabelledTexts, count_labels, format_of, read_labelled, repeats
+from unrolled.data.labelled import LabelledTexts, count_labels, format_of, read_labelled
 from unrolled.data.lines import readable
-from unrolled.data.tokens import Progress, learn_vocabulary
+from unrolled.data.text_parts import Part, parts_of
+from unrolled.data.tokens import Progress
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.metrics.classes import ClassScore, ClassScores, score_classes
 from unrolled.metrics.report import Report, Value
 from unrolled.models.classifier import Classifier
-from unrolled.settings import to_json
 from unrolled.tasks.base import Task
+from unrolled.tasks.classifying_data import TEXTS_FILE, VOCABULARY_FILE, encode, many, prepare, targets_of, unseen_note
 from unrolled.tasks.classifying_settings import (
-    CLASSES_FILE,
-    Classes,
     ClassEvaluation,
     ClassifyingConfig,
     ClassifyingInfo,
@@ -44,111 +40,10 @@ from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Run
 from unrolled.training.layers import LayerGroup
 
-VOCABULARY_FILE, TEXTS_FILE = "vocabulary.json", "texts.safetensors"
 #: The most steps, padding included, that are read at once outside training.
 _STEPS_AT_ONCE = 16_384
 #: The probability from which a text has a class, if it may have several.
 THRESHOLD = 0.5
-
-
-def prepare(run: Run, settings: ClassifyingConfig, progress: Progress, vocabulary: Vocabulary | None = None) -> None:
-    """Read the texts, learn the vocabulary unless one is given, and write both into a new run's directory."""
-    config = settings.texts
-    if not config.data:
-        said = "`data` is missing: a file of labelled texts, or a folder with a sub-folder for every class"
-        raise ConfigurationError(said, setting="data")
-    train, dev, notes = _parts(settings)
-    counts, multi = count_labels(train), any(one.multi for one in train)
-    if len(counts) < 2 and not multi:
-        same = repr(next(iter(counts)))
-        said = f"{config.data}: all texts of training have the same label, {same}; is it the right `label_column`?"
-        raise DataError(said, setting="label_column")
-    if not counts:
-        raise DataError(f"{config.data}: no text of training has a label")
-    names = sorted(counts)
-    unseen = count_labels(dev)
-    unseen.subtract(dict.fromkeys(names, unseen.total()))
-    unseen = +unseen
-    notes += repeats(train, dev) + _unseen_note(unseen, "the dev part")
-    if vocabulary is None:
-        texts = [one.text for one in train]
-        vocabulary = learn_vocabulary(
-            config.level, lambda: iter(texts), size=config.vocab_size, min_count=config.min_count
-        )
-    vocabulary.save(run.path / VOCABULARY_FILE)
-    known, parts, shortened = [*names, *sorted(unseen)], {}, 0
-    for name, part in (("train", train), ("dev", dev)):
-        tokens = []
-        for number, one in enumerate(part):
-            tokens.append(encode(vocabulary, one.text))
-            if number % 1000 == 0:
-                progress(f"encoding the texts of {name}", number / len(part))
-        kept = [cut(one, config.max_length, config.keep) for one in tokens]
-        shortened += sum(map(len, tokens)) - sum(map(len, kept))
-        longer = sum(len(one) < len(whole) for one, whole in zip(kept, tokens, strict=True))
-        if longer:
-            left = sum(map(len, kept)) / sum(map(len, tokens))
-            notes.append(
-                f"{_many(longer, 'text')} of the {name} part {'is' if longer == 1 else 'are'} longer than "
-                f"{config.max_length:,} tokens and cut; {left:.0%} of all tokens are read"
-            )
-        parts[name] = EncodedTexts(kept, _targets(part, known, multi))
-    save_texts(run.path / TEXTS_FILE, parts)
-    classes = Classes(tuple(names), tuple(sorted(unseen)), multi, tuple(counts[name] for name in names), tuple(notes))
-    text = json.dumps(to_json(classes), ensure_ascii=False, indent=2) + "\n"
-    (run.path / CLASSES_FILE).write_text(text, encoding="utf-8")
-
-
-def _parts(settings: ClassifyingConfig) -> tuple[list[LabelledText], list[LabelledText], list[str]]:
-    """Return the texts to train on, those held out, and notes."""
-    config = settings.texts
-    whole = _read(config.data, settings)
-    if config.dev:
-        held_out = _read(config.dev, settings)
-        if whole.multi != held_out.multi:
-            kinds = ["one label each", "lists of labels"]
-            if whole.multi:
-                kinds.reverse()
-            raise DataError(f"{config.data}: its texts have {kinds[0]}, those of {config.dev} have {kinds[1]}")
-        return whole.texts, held_out.texts, [*whole.notes, *held_out.notes]
-    ours, theirs = stratified([one.labels for one in whole.texts], config.val_fraction, settings.training.seed)
-    if not ours:
-        raise DataError(f"{config.data}: no texts are left to train on; lower `val_fraction`", setting="val_fraction")
-    return [whole.texts[k] for k in ours], [whole.texts[k] for k in theirs], whole.notes
-
-
-def _read(path: str, settings: ClassifyingConfig) -> LabelledTexts:
-    config = settings.texts
-    return read_labelled(path, config.text_column, config.label_column, form=config.format)
-
-
-def encode(vocabulary: Vocabulary, text: str) -> np.ndarray:
-    """Return a text as tokens: at least one, which is the first of the vocabulary if it knows nothing of the text."""
-    tokens = vocabulary.encode(text)
-    return tokens if len(tokens) else np.zeros(1, dtype=np.int64)
-
-
-def _targets(texts: Sequence[LabelledText], names: Sequence[str], multi: bool) -> np.ndarray:
-    number = {name: k for k, name in enumerate(names)}
-    if not multi:
-        return np.array([number[one.labels[0]] for one in texts], np.int64)
-    targets = np.zeros((len(texts), len(names)), np.int64)
-    for row, one in enumerate(texts):
-        targets[row, [number[label] for label in one.labels]] = 1
-    return targets
-
-
-def _unseen_note(unseen: Counter[str], where: str) -> list[str]:
-    """Return a note on the labels that training lacks, in a list that is empty if there are none."""
-    if not unseen:
-        return []
-    names = ", ".join(sorted(unseen)[:5])
-    lacking = _many(len(unseen), "label")
-    return [f"{where} has {lacking} that training lacks ({names}): {_many(unseen.total(), 'error')}"]
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 class ClassifyingTask(ClassifyingInfo, Task):
@@ -330,6 +225,16 @@ class ClassifyingTask(ClassifyingInfo, Task):
         config = self.config.texts
         return cut(encode(self.vocabulary, readable(text)), config.max_length, config.keep)
 
+    def parts(self, text: str) -> tuple[Tensor, list[Part]]:
+        """Return the tokens that are read of a text, `[T]`, and its words with the number of tokens of each."""
+        config = self.config.texts
+        tokens = encode(self.vocabulary, readable(text))
+        kept = cut(np.arange(len(tokens)), config.max_length, config.keep)
+        parts = parts_of(self.vocabulary, readable(text), kept.tolist())
+        if not any(part.tokens for part in parts):  # nothing of it is in the vocabulary
+            parts = [Part(text, 1)]
+        return torch.from_numpy(tokens[kept]).to(self.device), parts
+
     def probabilities(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Return the probability of every class for each text, the most probable class first."""
         if isinstance(texts, str):
@@ -369,21 +274,25 @@ class ClassifyingTask(ClassifyingInfo, Task):
         found = [self.chosen(dict(zip(names, row, strict=True))) for row in chances.tolist()]
         scores = score_classes(wanted, found, self.classes.multi)
         return Report(
-            data, f"{data}: {_many(len(part), 'text')}", _values(scores, loss, self.classes.multi), tuple(notes)
+            data, f"{data}: {many(len(part), 'text')}", _values(scores, loss, self.classes.multi), tuple(notes)
         )
+
+    def labelled(self, asked: ClassEvaluation) -> LabelledTexts:
+        """Return the texts of a file or folder, with the columns of training unless `asked` names others."""
+        config = self.config.texts
+        text, label = asked.text_column or config.text_column, asked.label_column or config.label_column
+        found = read_labelled(asked.data, text, label, form=asked.format or format_of(asked.data, config.format))
+        if found.multi and not self.classes.multi:
+            raise DataError(f"{asked.data}: its texts have lists of labels, those of training have one label each")
+        return found
 
     def _asked(self, asked: ClassEvaluation) -> tuple[EncodedTexts, list[tuple[str, ...]], list[str]]:
         """Return the texts of a file or folder, their labels, and notes about them."""
-        config = self.config.texts
-        text, label = asked.text_column or config.text_column, asked.label_column or config.label_column
-        read = read_labelled(asked.data, text, label, form=asked.format or format_of(asked.data, config.format))
-        if read.multi and not self.classes.multi:
-            raise DataError(f"{asked.data}: its texts have lists of labels, those of training have one label each")
-        names = self.classes.names
+        read, names = self.labelled(asked), self.classes.names
         unseen = Counter({name: n for name, n in count_labels(read.texts).items() if name not in self._number})
-        targets = _targets(read.texts, [*names, *unseen], self.classes.multi)
+        targets = targets_of(read.texts, [*names, *unseen], self.classes.multi)
         part = EncodedTexts([self.tokens_of(one.text) for one in read.texts], targets)
-        return part, [one.labels for one in read.texts], [*read.notes, *_unseen_note(unseen, asked.data)]
+        return part, [one.labels for one in read.texts], [*read.notes, *unseen_note(unseen, asked.data)]
 
 
 def _values(scores: ClassScores, loss: float | None, multi: bool) -> tuple[Value, ...]:
