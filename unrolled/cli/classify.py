@@ -139,8 +139,8 @@ def _show_words(changes: Sequence[tuple[str, float, bool]]) -> None:
 
 def _style(share: float) -> str:
     """Return the style of a word whose change is this share of the largest one: a pale or a strong background."""
-    strength = abs(share) ** 0.5
-    if strength < 0.2:
+    strength = abs(share)
+    if strength < 0.05:
         return ""
     full = (40, 150, 80) if share > 0 else (215, 70, 55)
     red, green, blue = (round(255 - (255 - part) * strength) for part in full)
