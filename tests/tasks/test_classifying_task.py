@@ -189,6 +189,15 @@ def test_what_is_cut_and_repeated_is_counted(tmp_path):
     assert task.vocabulary.decode(task.train.tokens[0]) == "b c d" == task.vocabulary.decode(task.tokens_of("a b c d"))
 
 
+def test_lower_case(tmp_path):
+    data = write(tmp_path / "a.jsonl", [{"text": "So Dull", "label": "x"}, {"text": "SO fine", "label": "y"}] * 2)
+    config = LabelledConfig(data, data, lowercase=True)
+    task = create_run(tmp_path / "run", ClassifyingConfig(config, ClassifierConfig(**SMALL)))
+    assert set(task.vocabulary.words) == {"<unk>", "so", "dull", "fine"}
+    assert task.tokens_of("SO DULL").tolist() == task.train.tokens[0].tolist() == task.parts("So dulL")[0].tolist()
+    assert [part.text for part in task.parts("So dulL")[1]] == ["so", " dull"]
+
+
 def test_word_vectors(tmp_path):
     (tmp_path / "vectors.txt").write_text("fine 1 2\nunheard 3 4\n")
     model = {"embedding_size": 2, "vectors": str(tmp_path / "vectors.txt"), "fix_vectors": True}

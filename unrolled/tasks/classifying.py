@@ -21,7 +21,6 @@ from unrolled.data.class_batches import (
     load_texts,
 )
 from unrolled.data.labelled import LabelledTexts, count_labels, format_of, read_labelled
-from unrolled.data.lines import readable
 from unrolled.data.text_parts import Part, parts_of
 from unrolled.data.tokens import Progress
 from unrolled.errors import ConfigurationError, DataError, RunError
@@ -29,7 +28,16 @@ from unrolled.metrics.classes import ClassScore, ClassScores, score_classes
 from unrolled.metrics.report import Report, Value
 from unrolled.models.classifier import Classifier
 from unrolled.tasks.base import Task
-from unrolled.tasks.classifying_data import TEXTS_FILE, VOCABULARY_FILE, encode, many, prepare, targets_of, unseen_note
+from unrolled.tasks.classifying_data import (
+    TEXTS_FILE,
+    VOCABULARY_FILE,
+    as_read,
+    encode,
+    many,
+    prepare,
+    targets_of,
+    unseen_note,
+)
 from unrolled.tasks.classifying_settings import (
     ClassEvaluation,
     ClassifyingConfig,
@@ -223,14 +231,15 @@ class ClassifyingTask(ClassifyingInfo, Task):
         if not isinstance(text, str):
             raise ConfigurationError("a text must be a string", setting="texts")
         config = self.config.texts
-        return cut(encode(self.vocabulary, readable(text)), config.max_length, config.keep)
+        return cut(encode(self.vocabulary, as_read(text, config)), config.max_length, config.keep)
 
     def parts(self, text: str) -> tuple[Tensor, list[Part]]:
         """Return the tokens that are read of a text, `[T]`, and its words with the number of tokens of each."""
         config = self.config.texts
-        tokens = encode(self.vocabulary, readable(text))
+        text = as_read(text, config)
+        tokens = encode(self.vocabulary, text)
         kept = cut(np.arange(len(tokens)), config.max_length, config.keep)
-        parts = parts_of(self.vocabulary, readable(text), kept.tolist())
+        parts = parts_of(self.vocabulary, text, kept.tolist())
         if not any(part.tokens for part in parts):  # nothing of it is in the vocabulary
             parts = [Part(text, 1)]
         return torch.from_numpy(tokens[kept]).to(self.device), parts

@@ -11,10 +11,11 @@ import numpy as np
 from unrolled.data import Vocabulary
 from unrolled.data.class_batches import EncodedTexts, cut, save_texts, stratified
 from unrolled.data.labelled import LabelledText, LabelledTexts, count_labels, read_labelled, repeats
+from unrolled.data.lines import readable
 from unrolled.data.tokens import Progress, learn_vocabulary
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.settings import to_json
-from unrolled.tasks.classifying_settings import CLASSES_FILE, Classes, ClassifyingConfig
+from unrolled.tasks.classifying_settings import CLASSES_FILE, Classes, ClassifyingConfig, LabelledConfig
 from unrolled.training import Run
 
 VOCABULARY_FILE, TEXTS_FILE = "vocabulary.json", "texts.safetensors"
@@ -40,20 +41,19 @@ def prepare(run: Run, settings: ClassifyingConfig, progress: Progress, vocabular
     unseen = +unseen
     notes += repeats(train, dev) + unseen_note(unseen, "the dev part")
     if vocabulary is None:
-        texts = [one.text for one in train]
+        texts = [as_read(one.text, config) for one in train]
         vocabulary = learn_vocabulary(
             config.level, lambda: iter(texts), size=config.vocab_size, min_count=config.min_count
         )
     vocabulary.save(run.path / VOCABULARY_FILE)
-    known, parts, shortened = [*names, *sorted(unseen)], {}, 0
+    known, parts = [*names, *sorted(unseen)], {}
     for name, part in (("train", train), ("dev", dev)):
         tokens = []
         for number, one in enumerate(part):
-            tokens.append(encode(vocabulary, one.text))
+            tokens.append(encode(vocabulary, as_read(one.text, config)))
             if number % 1000 == 0:
                 progress(f"encoding the texts of {name}", number / len(part))
         kept = [cut(one, config.max_length, config.keep) for one in tokens]
-        shortened += sum(map(len, tokens)) - sum(map(len, kept))
         longer = sum(len(one) < len(whole) for one, whole in zip(kept, tokens, strict=True))
         if longer:
             left = sum(map(len, kept)) / sum(map(len, tokens))
@@ -89,6 +89,11 @@ def _parts(settings: ClassifyingConfig) -> tuple[list[LabelledText], list[Labell
 def _read(path: str, settings: ClassifyingConfig) -> LabelledTexts:
     config = settings.texts
     return read_labelled(path, config.text_column, config.label_column, form=config.format)
+
+
+def as_read(text: str, config: LabelledConfig) -> str:
+    """Return a text as the model reads it: in lower case if the settings say so."""
+    return readable(text).lower() if config.lowercase else readable(text)
 
 
 def encode(vocabulary: Vocabulary, text: str) -> np.ndarray:

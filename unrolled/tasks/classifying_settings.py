@@ -53,6 +53,8 @@ class LabelledConfig:
     """Maximum number of words (word: all), or size of the BPE vocabulary (2000)."""
     min_count: int = 2
     """Words that occur less often become <unk>."""
+    lowercase: bool = False
+    """Read the texts in lower case, as many files of word vectors need."""
     max_length: int = 400
     """Maximum number of tokens that are read of a text; 0: all."""
     keep: str = "start"
@@ -233,10 +235,8 @@ class ClassifyingInfo(TaskInfo):
         "model.dropout": "default",
         **{f"model.{name}": "new" for name in ("vectors", "fix_vectors")},
         "texts.level": "fixed",
-        **{
-            f"texts.{name}": "default"
-            for name in ("text_column", "label_column", "format", "vocab_size", "min_count", "max_length", "keep")
-        },
+        **{f"texts.{name}": "default" for name in ("text_column", "label_column", "format", "vocab_size", "min_count")},
+        **{f"texts.{name}": "default" for name in ("lowercase", "max_length", "keep")},
     }
     unit, counted = "texts", "texts"
     numbers = ("train", "dev", "tokens", "vocabulary", "parameters")
