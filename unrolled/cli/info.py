@@ -56,11 +56,9 @@ def _facts(info: TaskInfo, path: str) -> list[tuple[str, str]]:
         facts.append(("checkpoints", ", ".join(f"{which} at step {one.step:,}" for which, one in checkpoints.items())))
     validated = [r for r in records if "validation_loss" in r]
     if validated:
-        best = min(validated, key=lambda r: r["validation_loss"])
-        facts.append(("best score", f"step {best['step']:,}: {info.describe(best['validation_loss'])}"))
-        facts.append(
-            ("last score", f"step {validated[-1]['step']:,}: {info.describe(validated[-1]['validation_loss'])}")
-        )
+        best, last = min(validated, key=lambda r: r["validation_loss"]), validated[-1]
+        facts.append(("best score", f"step {best['step']:,}: {info.describe_validation(best['validation_loss'])}"))
+        facts.append(("last score", f"step {last['step']:,}: {info.describe_validation(last['validation_loss'])}"))
     for record in reports(run)[-1:]:
         facts.append(
             ("report", f"{record['headline']} on {record.get('data')}, of the {record.get('checkpoint')} weights")

@@ -227,7 +227,7 @@ class Training:
         at, path = outcome.position, task.run.path
         console.print(f"{outcome.reason} after {at.step:,} steps, {clock(at.seconds)}")
         if at.best_step:
-            console.print(f"best validation at step {at.best_step:,}: {task.describe(at.best_loss)}")
+            console.print(f"best validation at step {at.best_step:,}: {task.describe_validation(at.best_loss)}")
             for line in task.closing():
                 console.print(line)
         console.print(f"curve  {path / 'loss.png'}")

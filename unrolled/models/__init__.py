@@ -8,6 +8,7 @@ from unrolled.models.encoder import Encoder
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.language import LanguageModel
 from unrolled.models.tagger import Tagger
+from unrolled.models.transcriber import Transcriber
 
 __all__ = [
     "CRF",
@@ -19,4 +20,5 @@ __all__ = [
     "EncoderDecoder",
     "LanguageModel",
     "Tagger",
+    "Transcriber",
 ]

@@ -79,6 +79,10 @@ TASKS = (
         *("classify", "classifier", "train a classifier: a class for every text"),
         *("classifying_settings:ClassifyingInfo", "classifying:ClassifyingTask"),
     ),
+    Entry(
+        *("transcribe", "transcriber", "train a transcriber: speech or printed lines to text"),
+        *("transcribing_settings:TranscribingInfo", "transcribing:TranscribingTask"),
+    ),
 )
 _registered: dict[str, type[Task]] = {}
 #: Tasks that were imported by their entry points.

@@ -39,6 +39,7 @@ class TaskInfo:
     Evaluation: a dataclass of the flags that `eval` takes for its runs.
     checkpoints: the names of the checkpoints that can be loaded.
     unit, counted: what a batch consists of, and what its targets are called, in the plural.
+    validated: what `validate` returns.
     resumable: whether a stopped run can be resumed.
     inherited: which settings a run takes from the run whose weights it starts from, by section, or by setting as
         "section.name". "fixed": it must take the setting. "default": it takes it unless the user gives another value.
@@ -54,6 +55,7 @@ class TaskInfo:
     checkpoints: ClassVar[tuple[str, ...]] = ("best", "last")
     unit: ClassVar[str] = "sequences"
     counted: ClassVar[str] = "targets"
+    validated: ClassVar[str] = "loss"
     resumable: ClassVar[bool] = True
     inherited: ClassVar[Mapping[str, str]] = {"model": "fixed"}
     numbers: ClassVar[tuple[str, ...]] = ("parameters",)
@@ -127,6 +129,10 @@ class TaskInfo:
     def describe(self, loss: float) -> str:
         """Return a loss as text, in the units of the task."""
         return f"loss {loss:.4f}"
+
+    def describe_validation(self, value: float) -> str:
+        """Return a result of `validate` as text: that of `describe`, unless the task validates another value."""
+        return self.describe(value)
 
 
 def sections(settings: type) -> dict[str, Any]:

@@ -7,8 +7,11 @@ import io
 from unrolled.training.run import Run, write_atomically
 
 
-def draw_loss(run: Run) -> None:
-    """Plot training and validation loss over steps, from metrics.jsonl, into `RUN/loss.png`."""
+def draw_loss(run: Run, validated: str = "loss") -> None:
+    """Plot training and validation loss over steps, from metrics.jsonl, into `RUN/loss.png`.
+
+    validated: what was validated; if it is not the loss, it has an axis of its own on the right.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # needs no display and no global state of pyplot
     from matplotlib.figure import Figure
 
@@ -24,11 +27,16 @@ def draw_loss(run: Run) -> None:
         axes.plot(steps, _smoothed(losses), color="#3182bd", linewidth=1.6, label="training, smoothed")
     if valid:
         best = min(valid, key=lambda point: point[1])
-        axes.plot(*zip(*valid, strict=True), color="#e6550d", marker="o", markersize=3.5, label="validation")
-        axes.annotate(
+        side = axes if validated == "loss" else axes.twinx()
+        label = "validation" if side is axes else validated
+        lines = side.plot(*zip(*valid, strict=True), color="#e6550d", marker="o", markersize=3.5, label=label)
+        if side is not axes:
+            side.set(ylabel=validated, ylim=(0, None))
+            axes.plot([], [], color=lines[0].get_color(), marker="o", markersize=3.5, label=label)  # for the legend
+        side.annotate(
             f"best {best[1]:.3f}", best, textcoords="offset points", xytext=(0, -14), ha="center", color="#e6550d"
         )
-    ordered = sorted(value for _, value in train + valid)
+    ordered = sorted(value for _, value in (train + valid if validated == "loss" else train))
     if ordered:  # the high losses of the first steps would flatten the rest
         low, high = ordered[0], ordered[int(0.98 * (len(ordered) - 1))]
         axes.set_ylim(low - 0.08 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)

@@ -118,7 +118,7 @@ class Trainer:
                 self._started = time.monotonic() - self.position.seconds
                 reason = self._steps(line)
             if is_main:
-                draw_loss(self.run)
+                draw_loss(self.run, self.task.validated)
         except OSError as error:
             raise RunError(f"{self.run.path}: cannot be written to ({one_line(error)}); {self._last_good()}") from error
         except RuntimeError as error:
@@ -281,7 +281,8 @@ class Trainer:
                 at.plateaus += 1
             self._log(validation_loss=loss)
             mark = " (best so far)" if better else f" (best {at.best_loss:.4f} at step {at.best_step:,})"
-            line.say(f"step {at.step:,} · {clock(at.seconds)} · validation {self.task.describe(loss)}{mark}")
+            said = self.task.describe_validation(loss)
+            line.say(f"step {at.step:,} · {clock(at.seconds)} · validation {said}{mark}")
         self._save(best=better or loss is None)
 
     def _paused(self, work: Callable[[], Result]) -> Result:

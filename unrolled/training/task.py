@@ -69,7 +69,10 @@ class Trainable(Protocol):
         ...
 
     def validate(self, step: int | None = None) -> float | None:
-        """Return the mean loss on held-out data after `step` updates; None if nothing was held out."""
+        """Return the mean loss on held-out data after `step` updates, or another value of which less is better.
+
+        None if nothing was held out. The checkpoint with the least value is the best one.
+        """
         ...
 
     def preview(self, step: int) -> str:
@@ -78,4 +81,13 @@ class Trainable(Protocol):
 
     def describe(self, loss: float) -> str:
         """Return a loss as text, in the units of the task: `loss 1.520 · 2.19 bits/char`."""
+        ...
+
+    @property
+    def validated(self) -> str:
+        """What `validate` returns: "loss", or another value of which less is better."""
+        ...
+
+    def describe_validation(self, value: float) -> str:
+        """Return a result of `validate` as text."""
         ...

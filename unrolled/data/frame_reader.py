@@ -1,0 +1,142 @@
+"""Frames of recordings, pictures and features, and an account of what was wrong with them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from unrolled.data.audio import AudioFeatures, Recording, at_speed, audio_rate, read_audio
+from unrolled.data.line_images import Renderer, installed_fonts, read_line_image
+from unrolled.data.lines import open_lines
+from unrolled.data.transcripts import Item, Kind, as_features, plain_text
+from unrolled.errors import ConfigurationError, DataError
+
+#: How many names a note lists.
+_NAMED = 5
+#: What items of each kind are called.
+CALLED: dict[Kind, tuple[str, str]] = {
+    "audio": ("recording", "recordings"),
+    "pictures": ("picture", "pictures"),
+    "features": ("sequence", "sequences"),
+}
+
+
+@dataclass
+class Account:
+    """What was noticed of items, by what is said about it: the names of the items."""
+
+    names: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, what: str, name: str) -> None:
+        self.names[what].append(name)
+
+    def notes(self, kind: Kind) -> list[str]:
+        """Return a line for each thing that was noticed, with the number of items and the first names."""
+        return [f"{many(len(found), *CALLED[kind])} {what}: {named(found)}" for what, found in self.names.items()]
+
+
+def many(count: int, one: str, several: str) -> str:
+    """Return a count with its noun."""
+    return f"{count:,} {one if count == 1 else several}"
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first names of a list."""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+@dataclass(frozen=True)
+class FrameReader:
+    """Reads items of one kind as frames: sound by `audio`, pictures scaled to `height`."""
+
+    kind: Kind
+    audio: AudioFeatures
+    height: int
+
+    @property
+    def dtype(self) -> str:
+        """The type in which frames are stored."""
+        return "uint8" if self.kind == "pictures" else "float16"
+
+    def read(self, item: Item, account: Account | None = None, speeds: Sequence[float] = ()) -> list[np.ndarray]:
+        """Return the frames `[T, D]` of an item, and of a recording also those at each of the speeds.
+
+        Raises DataError if the item cannot be read. account: notes what else was noticed.
+        """
+        account = Account() if account is None else account
+        if item.kind != self.kind:
+            one, several = CALLED[self.kind]
+            raise DataError(f"{item.name}: not a {one}, as the {several} in training were")
+        if self.kind == "pictures":
+            found = item.source if isinstance(item.source, np.ndarray) else read_line_image(item.source, self.height)
+            return [found]
+        if self.kind == "features":
+            return [as_features(item)]
+        assert isinstance(item.source, Path)
+        recording = read_audio(item.source)
+        if recording.channels > 1:
+            account.add("with several channels, whose mean is used", item.name)
+        if recording.rate != self.audio.rate:
+            account.add(f"resampled to {self.audio.rate:,} Hz", item.name)
+        samples = [recording.samples, *(at_speed(recording.samples, speed) for speed in speeds if speed != 1)]
+        frames = [self.audio.of(Recording(one, recording.rate)) for one in samples]
+        if not len(frames[0]):
+            raise DataError(f"{item.name}: shorter than a window of 25 ms")
+        return frames
+
+
+def kind_of_items(items: Sequence[Item]) -> Kind:
+    """Return the one kind of all items; DataError if there are several."""
+    first = items[0].kind
+    for item in items:
+        if item.kind != first:
+            one, other = CALLED[first][1], CALLED[item.kind][1]
+            raise DataError(f"{items[0].name} and {item.name}: {one} and {other} cannot be mixed")
+    return first
+
+
+def usual_rate(items: Sequence[Item]) -> int:
+    """Return the rate of most of the recordings that can be read, at most 16,000."""
+    rates: list[int] = []
+    for item in items:
+        try:
+            rates.append(audio_rate(item.source))  # type: ignore[arg-type]
+        except DataError:
+            continue  # it is counted and named when it is read
+    return min(16_000, max(set(rates), key=rates.count)) if rates else 16_000
+
+
+def draw_lines(path: str, copies: int, fonts: Sequence[str], height: int, account: Account) -> Iterator[Item]:
+    """Iterate over pictures of the lines of a text, each line in `copies` fonts, chosen in turn."""
+    for font in fonts:
+        if not Path(font).is_file():
+            raise ConfigurationError(f"{font}: no such font file", setting="fonts")
+    renderer = Renderer(fonts or installed_fonts(), height)
+    drawn = 0
+    for number, line in enumerate(open_lines(path), 1):
+        text = plain_text(line)
+        if not text:
+            continue
+        usable = renderer.fonts_for(text)
+        if not usable:
+            account.add("left out, because no font has all of their characters", f"line {number:,}")
+            continue
+        for copy in range(copies):
+            font = usable[(drawn + copy) % len(usable)]
+            yield _Drawn(f"line {number} drawn {copy + 1}", text, renderer.draw(text, font))
+        drawn += copies
+    if not drawn:
+        raise DataError(f"{path}: there are no lines in it that can be drawn", setting="render")
+
+
+class _Drawn(Item):
+    """A picture that was drawn, as the columns that `read_line_image` returns."""
+
+    @property
+    def kind(self) -> Kind:
+        return "pictures"

@@ -1,0 +1,139 @@
+"""Pictures of lines of writing: read from files as people have them, drawn from fonts, and distorted for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps, UnidentifiedImageError
+
+from unrolled.errors import DataError
+
+#: The endings of the names of pictures.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".pbm")
+#: The widest picture that is read as a line, in multiples of its height.
+_LONGEST = 400
+
+
+def read_line_image(path: str | Path, height: int) -> np.ndarray:
+    """Return the columns of a picture of a line, `[W, height]` uint8, with 0 for paper and 255 for ink.
+
+    It is turned as its EXIF says, made grey, scaled to the height, and its contrast is stretched. 16 bits are scaled to
+    8, transparent parts are white, and light writing on a dark ground is inverted. Raises DataError if it cannot be
+    read.
+    """
+    try:
+        with Path(path).open("rb") as file, Image.open(file) as picture:
+            grey = _grey(ImageOps.exif_transpose(picture))
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: cannot be read as a picture") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as a picture ({error.strerror or error})") from error
+    except (ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as a picture ({error})") from error
+    if grey.width > _LONGEST * grey.height:
+        raise DataError(f"{path}: {grey.width} × {grey.height} is no line: it is more than {_LONGEST} times as wide")
+    return columns_of(grey, height)
+
+
+def _grey(picture: Image.Image) -> Image.Image:
+    """Return a picture in 8 bits of grey on white."""
+    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits, which Pillow would cut off at 255
+        values = np.asarray(picture, np.float64)
+        low, high = (0.0, 65535.0) if picture.mode != "F" else (float(values.min()), float(values.max()))
+        if picture.mode == "I" and values.max(initial=0) <= 255:
+            high = 255.0
+        values = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+        return Image.fromarray((values * 255).round().astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return picture.convert("L")
+
+
+def columns_of(grey: Image.Image, height: int) -> np.ndarray:
+    """Return a grey picture of a line as columns of ink, `[W, height]` uint8."""
+    if grey.height != height:
+        width = max(1, round(grey.width * height / grey.height))
+        grey = grey.resize((width, height), Image.Resampling.BILINEAR if grey.height < height else Image.Resampling.BOX)
+    values: np.ndarray = np.asarray(grey, np.float32)
+    paper = float(np.median(values))
+    ends = np.percentile(values, [0.5, 99.5])
+    if ends[1] - paper > paper - ends[0]:  # the rarer tone is the ink: here it is the light one
+        values, paper, ends = 255 - values, 255 - paper, 255 - ends[::-1]
+    ink = (paper - values) / max(paper - float(ends[0]), 16.0)  # 16: noise on blank paper is not stretched to ink
+    columns: np.ndarray = (np.clip(ink, 0, 1) * 255).round().astype(np.uint8).T
+    return columns.copy()
+
+
+def distort(columns: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Return a picture `[W, H]` uint8 as another scan of the line could be: sheared, stretched, blurred, with noise."""
+    width, height = columns.shape
+    picture = Image.fromarray(columns.T)
+    if draw.random() < 0.7:
+        shear, across, down = draw.uniform(-0.15, 0.15), draw.uniform(0.85, 1.18), draw.uniform(0.9, 1.1)
+        shift = height / 2 * (1 - 1 / down) + draw.uniform(-0.05, 0.05) * height
+        matrix = (1 / across, shear, -shear * height / 2, 0.0, 1 / down, shift)
+        size = (max(1, round(width * across)), height)
+        picture = picture.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    if draw.random() < 0.3:
+        picture = picture.filter(ImageFilter.GaussianBlur(draw.uniform(0.3, 1.0) * height / 40))
+    values: np.ndarray = np.asarray(picture, np.float32).T
+    if draw.random() < 0.3:
+        values = values * draw.uniform(0.6, 1.1)
+    if draw.random() < 0.5:
+        values += draw.normal(0, draw.uniform(0, 30), values.shape).astype(np.float32)
+    changed: np.ndarray = np.clip(values, 0, 255).astype(np.uint8)
+    return changed
+
+
+def installed_fonts() -> list[str]:
+    """Return the files of the installed scalable fonts, sorted; matplotlib brings some, so there are always a few."""
+    from matplotlib import font_manager, get_data_path
+
+    own = Path(get_data_path(), "fonts", "ttf").glob("DejaVu*.ttf")
+    found = {*map(str, own), *font_manager.findSystemFonts()}
+    usable = [path for path in found if Path(path).suffix.lower() in (".ttf", ".otf") and "Display" not in path]
+    return sorted(usable)
+
+
+class Renderer:
+    """Draws lines of text in fonts, each line in fonts that have all of its characters."""
+
+    def __init__(self, fonts: Sequence[str], height: int) -> None:
+        self.height = height
+        self._fonts = [font for font in map(self._load, fonts) if font is not None]
+        if not self._fonts:
+            raise DataError("there is no font to draw lines with; name font files with `fonts`", setting="fonts")
+        self._known = [_characters_of(font.path) for font in self._fonts]
+
+    def _load(self, path: str) -> Any:
+        try:
+            return ImageFont.truetype(path, round(0.72 * self.height))
+        except OSError:
+            return None  # a font that FreeType cannot scale; `fonts_left_out` counts them
+
+    def fonts_for(self, text: str) -> list[Any]:
+        """Return the fonts that have every character of a text."""
+        needed = {ord(character) for character in text if not character.isspace()}
+        return [font for font, known in zip(self._fonts, self._known, strict=True) if needed <= known]
+
+    def draw(self, text: str, font: Any) -> np.ndarray:
+        """Return the columns of a line, `[W, height]` uint8; see `read_line_image`."""
+        left, top, right, _ = font.getbbox(text, anchor="ls")
+        margin = self.height // 4
+        ascent, descent = font.getmetrics()
+        size = (max(1, int(right - left)) + 2 * margin, ascent + descent + self.height // 8)
+        picture = Image.new("L", size, 255)
+        baseline = max(ascent, -int(top)) + self.height // 16
+        ImageDraw.Draw(picture).text((margin - left, baseline), text, font=font, fill=0, anchor="ls")
+        return columns_of(picture, self.height)
+
+
+def _characters_of(path: str) -> set[int]:
+    """Return the code points that a font has a glyph for."""
+    from matplotlib.ft2font import FT2Font
+
+    return set(FT2Font(path).get_charmap())

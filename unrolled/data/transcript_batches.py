@@ -1,0 +1,135 @@
+"""Frames and their transcripts as batches, and what training changes in them at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.data.batch import Batch
+from unrolled.data.frames import FrameStore, mask, stretch
+from unrolled.data.line_images import distort
+from unrolled.settings import require
+
+
+@dataclass(frozen=True)
+class TranscriptBatch(Batch):
+    """Sequences of frames `[T, B, D]` with `lengths [B]`, and their labels, `targets [U, B]`, -1 after their end."""
+
+    frames: Tensor
+    lengths: Tensor
+    targets: Tensor
+
+    axes: ClassVar[dict[str, int]] = {"lengths": 0}
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training changes in every sequence at random.
+
+    tempo: the most by which frames are stretched or shrunk in time, as a fraction. time_masks, feature_masks: see
+    `mask`. distort: whether pictures are distorted. noise: the standard deviation of noise, in that of the features.
+    """
+
+    tempo: float = 0.0
+    time_masks: int = 0
+    feature_masks: int = 0
+    distort: bool = False
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.tempo < 1, "tempo", "from 0 to below 1", self.tempo)
+        require(0 <= self.noise < 100, "noise", "from 0 to below 100", self.noise)
+        for name in ("time_masks", "feature_masks"):
+            require(0 <= getattr(self, name) <= 100, name, "from 0 to 100", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How frames become inputs: pictures from 0 to 1, features with mean 0 and deviation 1.
+
+    moments: the mean and deviation of each feature in training; None: those of each sequence.
+    """
+
+    pictures: bool = False
+    moments: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Return frames `[T, D]` as inputs, float32."""
+        if self.pictures:
+            return frames.astype(np.float32) / 255
+        values = frames.astype(np.float32)
+        if self.moments is not None:
+            mean, deviation = self.moments
+        elif len(values):
+            mean, deviation = values.mean(0), values.std(0)
+        else:
+            return values
+        normalised: np.ndarray = (values - mean) / (deviation + 1e-5)
+        return normalised
+
+
+def collate(frames: Sequence[np.ndarray], targets: Sequence[Sequence[int]] | None = None) -> TranscriptBatch:
+    """Return a batch of inputs `[T, D]` and labels; without labels, for use."""
+    steps, width = max((len(one) for one in frames), default=0), frames[0].shape[1]
+    inputs = np.zeros((steps, len(frames), width), np.float32)
+    for row, one in enumerate(frames):
+        inputs[: len(one), row] = one
+    given = targets or [[] for _ in frames]
+    labels = np.full((max(map(len, given), default=0), len(frames)), -1, np.int64)
+    for row, label in enumerate(given):
+        labels[: len(label), row] = label
+    lengths = np.array([len(one) for one in frames], np.int64)
+    return TranscriptBatch(torch.from_numpy(inputs), torch.from_numpy(lengths), torch.from_numpy(labels))
+
+
+class TranscriptBatches:
+    """One pass over sequences: batches of similar lengths, in an order and with changes that depend only on `seed`."""
+
+    def __init__(
+        self,
+        store: FrameStore,
+        numbers: Sequence[int],
+        labels: Sequence[Sequence[int]],
+        normalise: Normalisation,
+        batch_size: int,
+        seed: Sequence[int],
+        augmentation: Augmentation,
+    ) -> None:
+        self.store, self.labels, self.normalise = store, labels, normalise
+        self.seed, self.augmentation = list(seed), augmentation
+        draw = np.random.default_rng(self.seed)
+        order = draw.permutation(np.asarray(numbers, np.int64))
+        pool = 8 * batch_size
+        cut = []
+        for first in range(0, len(order), pool):
+            some = order[first : first + pool]
+            some = some[np.argsort(store.lengths[some], kind="stable")]
+            cut += [some[k : k + batch_size] for k in range(0, len(some), batch_size)]
+        self.batches = [cut[k] for k in draw.permutation(len(cut))]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def batch(self, number: int) -> TranscriptBatch:
+        draw = np.random.default_rng([*self.seed, number])
+        chosen = self.batches[number]
+        frames = [self._changed(self.store[int(k)], draw) for k in chosen]
+        return collate(frames, [self.labels[int(k)] for k in chosen])
+
+    def _changed(self, frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        how = self.augmentation
+        if how.distort:
+            frames = distort(frames, draw)
+        values = self.normalise(frames)
+        if how.tempo:
+            values = stretch(values, 1 + draw.uniform(-how.tempo, how.tempo))
+        if how.noise:
+            values = values + draw.normal(0, how.noise, values.shape).astype(np.float32)
+        if (how.time_masks or how.feature_masks) and len(values):
+            values = mask(values, draw, how.time_masks, how.feature_masks)
+        return values

@@ -1,0 +1,233 @@
+"""Recordings and pictures of lines with their transcripts: lists, folders and arrays, as people have them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from unrolled.data.audio import AUDIO_SUFFIXES
+from unrolled.data.line_images import IMAGE_SUFFIXES
+from unrolled.data.lines import open_lines, readable
+from unrolled.errors import ConfigurationError, DataError
+
+Kind = Literal["audio", "pictures", "features"]
+
+#: The names of columns and keys that hold a file and its transcript, the usual ones first.
+FILE_KEYS = ("file", "path", "audio", "image", "filename", "file_name", "audio_filepath", "wav", "wav_filename")
+TEXT_KEYS = ("text", "transcript", "transcription", "sentence", "label")
+#: The endings of the files with the transcript of a file of the same name.
+_TEXT_SUFFIXES = (".gt.txt", ".txt")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A recording, a picture or an array of features, and its transcript, which may be empty.
+
+    source: the file, or the features themselves, `[T, D]`. name: how the user knows it.
+    """
+
+    name: str
+    text: str
+    source: Path | np.ndarray
+
+    @property
+    def kind(self) -> Kind:
+        """What the item is, as its file's name says; DataError if the name says nothing."""
+        if isinstance(self.source, np.ndarray):
+            return "features"
+        return kind_of(self.source)
+
+
+def kind_of(path: Path) -> Kind:
+    """Return what a file is, as its name says; DataError if the name says nothing."""
+    suffix = path.suffix.lower()
+    kinds: dict[Kind, tuple[str, ...]] = {"audio": AUDIO_SUFFIXES, "pictures": IMAGE_SUFFIXES, "features": (".npy",)}
+    for kind, suffixes in kinds.items():
+        if suffix in suffixes:
+            return kind
+    known = ", ".join((*AUDIO_SUFFIXES[:3], *IMAGE_SUFFIXES[:3], ".npy"))
+    raise DataError(f"{path}: neither a recording nor a picture nor features by its name ({known} and others)")
+
+
+def read_items(path: str | Path, file_column: str = "", text_column: str = "") -> list[Item]:
+    """Return the items of a folder, a list or an archive of features.
+
+    A folder holds files and next to each its transcript: `a.wav` and `a.txt`, `a.png` and `a.gt.txt`. A list is JSON
+    lines, CSV or TSV; its files are relative to it. In a table without a header the file is in the first column and the
+    transcript in the second. An archive `.npz` holds `frames [N, D]`, `offsets [items + 1]`, `text`, and maybe `names`.
+    Texts are put into Unicode's form NFC, with single spaces.
+
+    Raises DataError, with the line, if there is no such column, no item, or an item twice.
+    """
+    path = Path(path)
+    if path.is_dir():
+        items = list(_in_folder(path))
+    elif path.suffix.lower() == ".npz":
+        items = _in_archive(path)
+    elif path.suffix.lower() in (".jsonl", ".ndjson"):
+        items = list(_in_json(path, file_column, text_column))
+    else:
+        items = list(_in_table(path, file_column, text_column))
+    if not items:
+        raise DataError(f"{path}: there are no transcripts in it")
+    seen: set[str] = set()
+    for item in items:
+        if item.name in seen:
+            raise DataError(f"{path}: {item.name} is in it twice")
+        seen.add(item.name)
+    return items
+
+
+def plain_text(text: str) -> str:
+    """Return a transcript in Unicode's form NFC, with single spaces and none at its ends."""
+    return " ".join(unicodedata.normalize("NFC", readable(text)).split())
+
+
+def _in_folder(folder: Path) -> Iterator[Item]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in (*AUDIO_SUFFIXES, *IMAGE_SUFFIXES, ".npy") or path.name.startswith("."):
+            continue
+        for suffix in _TEXT_SUFFIXES:
+            transcript = path.with_name(path.name.removesuffix(path.suffix) + suffix)
+            if transcript.is_file():
+                yield Item(str(path.relative_to(folder)), plain_text(" ".join(open_lines(transcript))), path)
+                break
+
+
+def _in_archive(path: Path) -> list[Item]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read as arrays ({error})") from error
+    texts = found.get("text", found.get("texts"))
+    if texts is None or "frames" not in found or "offsets" not in found:
+        there = ", ".join(found) or "nothing"
+        raise DataError(f"{path}: it must hold `frames`, `offsets` and `text`, and holds {there}")
+    frames, offsets = found["frames"], found["offsets"]
+    names = found.get("names", np.array([f"{k}" for k in range(len(texts))]))
+    fits = frames.ndim == 2 and offsets.ndim == 1 and len(offsets) == len(texts) + 1 == len(names) + 1
+    if not fits or (np.diff(offsets) < 0).any() or offsets[0] < 0 or offsets[-1] > len(frames):
+        raise DataError(
+            f"{path}: `frames` {frames.shape}, `offsets` {offsets.shape} and `text` {texts.shape} do not fit together"
+        )
+    parts = (frames[int(first) : int(end)] for first, end in pairwise(offsets))
+    return [Item(str(name), plain_text(str(text)), part) for name, text, part in zip(names, texts, parts, strict=True)]
+
+
+def _in_json(path: Path, file_column: str, text_column: str) -> Iterator[Item]:
+    for number, line in enumerate(open_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: line {number:,} is not JSON ({error})") from error
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}: line {number:,} is no JSON object")
+        where = f"line {number:,}"
+        file = entry[_key(path, where, list(entry), file_column, FILE_KEYS, "file_column")]
+        text = entry[_key(path, where, list(entry), text_column, TEXT_KEYS, "text_column")]
+        if not isinstance(file, str) or not isinstance(text, str):
+            raise DataError(f"{path}: {where}: the file and its transcript must be strings")
+        yield _listed(path, file, text)
+
+
+def _in_table(path: Path, file_column: str, text_column: str) -> Iterator[Item]:
+    lines = open_lines(path)
+    first = next(lines, None)
+    if first is None:
+        return
+    options: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if "\t" in first else {}
+    read = csv.reader(chain([first], lines), **options)
+    header = [name.strip() for name in next(read)]
+    if len(header) < 2:
+        raise DataError(
+            f"{path}: line 1 has one column; a file and its transcript must be separated by a tab or a comma"
+        )
+    if file_column or text_column or (set(header) & set(FILE_KEYS) and set(header) & set(TEXT_KEYS)):
+        at_file = header.index(_key(path, "line 1", header, file_column, FILE_KEYS, "file_column"))
+        at_text = header.index(_key(path, "line 1", header, text_column, TEXT_KEYS, "text_column"))
+    else:
+        at_file, at_text = 0, 1
+        yield _listed(path, header[0], header[1])
+    for row in read:
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) != len(header):
+            raise DataError(f"{path}: line {read.line_num:,} has {len(row)} columns, the first line has {len(header)}")
+        yield _listed(path, row[at_file], row[at_text])
+
+
+def _key(path: Path, where: str, keys: Sequence[str], wanted: str, known: Sequence[str], setting: str) -> str:
+    """Return the name of a column: the one that the user named, or the first usual one."""
+    for name in [wanted] if wanted else known:
+        if name in keys:
+            return name
+    said = f"no {wanted!r}" if wanted else f"none of {', '.join(known[:4])}"
+    raise DataError(f"{path}: {where} has {said}, only {', '.join(keys)}; name it with `{setting}`", setting=setting)
+
+
+def _listed(path: Path, file: str, text: str) -> Item:
+    if not file.strip():
+        raise DataError(f"{path}: a line names no file")
+    return Item(file, plain_text(text), path.parent / file)
+
+
+def split_by_group(names: Sequence[str], pattern: str, fraction: float, seed: int) -> np.ndarray:
+    """Return which items are held out, `[N]` bool: about that fraction, and of each group all or none.
+
+    pattern: a regular expression whose first group, found in a name, is its group, such as the speaker; empty: each
+        item is a group of its own.
+    Raises ConfigurationError if it is not an expression with a group, or a name does not match it.
+    """
+    try:
+        compiled = re.compile(pattern or "(.*)", re.DOTALL)
+    except re.error as error:
+        raise ConfigurationError(
+            f"`group` {pattern!r} is not a regular expression ({error})", setting="group"
+        ) from error
+    if not compiled.groups:
+        said = f"`group` {pattern!r} must have a part in parentheses, which is the group: '_(.*)_'"
+        raise ConfigurationError(said, setting="group")
+    groups = []
+    for name in names:
+        found = compiled.search(name)
+        if found is None or found[1] is None:
+            raise DataError(f"{name}: `group` {pattern!r} does not match this name", setting="group")
+        groups.append(found[1])
+    if pattern and fraction and len(set(groups)) == 1:
+        raise DataError(f"all items are of one group, {groups[0]!r}, so none can be held out", setting="group")
+    order = sorted(set(groups))
+    np.random.default_rng([seed, 11]).shuffle(order)
+    held, count = set[str](), 0
+    for group in order[:-1]:
+        if count >= fraction * len(names):
+            break
+        held.add(group)
+        count += groups.count(group) if pattern else 1
+    return np.array([group in held for group in groups], bool)
+
+
+def as_features(item: Item) -> np.ndarray:
+    """Return the features of an item, `[T, D]`; DataError if they are not a matrix of finite numbers."""
+    values: Any = item.source
+    if isinstance(values, Path):
+        try:
+            values = np.load(values, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{item.name}: cannot be read as features ({error})") from error
+    if values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise DataError(f"{item.name}: features must be numbers [T, D], got {values.dtype} {list(values.shape)}")
+    if not np.isfinite(values).all():
+        raise DataError(f"{item.name}: some features are not finite numbers")
+    return np.asarray(values)

@@ -1,0 +1,309 @@
+"""Transcribing: recordings and pictures of lines to text, by CTC, with its error rates."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.data.audio import AudioFeatures
+from unrolled.data.frame_reader import FrameReader
+from unrolled.data.frames import FrameStore
+from unrolled.data.lines import read_json
+from unrolled.data.tag_batches import Index
+from unrolled.data.tokens import Progress
+from unrolled.data.transcript_batches import Augmentation, Normalisation, TranscriptBatch, TranscriptBatches, collate
+from unrolled.data.transcripts import Item, read_items
+from unrolled.errors import DataError, RunError
+from unrolled.metrics.report import Report, Value
+from unrolled.metrics.transcripts import EditCounts, TranscriptScore, score_transcripts
+from unrolled.models.transcriber import Transcriber
+from unrolled.tasks.base import Task
+from unrolled.tasks.transcribing_data import FRAMES_FILE, ITEMS_FILE, LABELS_FILE, MOMENTS_FILE, prepare
+from unrolled.tasks.transcribing_decoding import Decoder, Transcript
+from unrolled.tasks.transcribing_settings import (
+    DecodingConfig,
+    TranscribingConfig,
+    TranscribingInfo,
+    TranscriptEvaluation,
+)
+from unrolled.training import Run
+
+#: The most frames that are read at once in use.
+_FRAMES_AT_ONCE = 32_768
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of a run in the order of its frames: names, texts, and the numbers of those in each part."""
+
+    names: list[str]
+    texts: list[str]
+    train: list[int]
+    dev: list[int]
+
+
+class TranscribingTask(TranscribingInfo, Task):
+    """A transcriber with its frames and transcripts."""
+
+    model: Transcriber
+
+    @classmethod
+    def prepare(cls, run: Run, settings: TranscribingConfig, progress: Progress = lambda what, share: None) -> None:
+        """Read the recordings or pictures and their transcripts into a new run's directory."""
+        prepare(run, settings, progress)
+
+    def read(self) -> None:
+        self.labels = Index.load(self.run.path / LABELS_FILE)
+        config = self.config.transcripts
+        audio = AudioFeatures(config.features, config.bins, self.signal.rate or 16_000)
+        self.reader = FrameReader(self.signal.kind, audio, config.height)  # type: ignore[arg-type]
+        self.normalise = Normalisation(self.signal.kind == "pictures", self._moments())
+        #: The share of steps at which the last batches of training had a blank.
+        self._blanks = 0.0
+
+    def _moments(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the mean and the deviation of the training data's features, if they are normalised by these."""
+        if self.signal.kind == "pictures" or not self.normalises_by_training:
+            return None
+        path = self.run.path / MOMENTS_FILE
+        try:
+            stored = read_json(path)
+            found = tuple(np.array(stored[name], np.float32) for name in ("mean", "deviation"))
+            if any(each.shape != (self.signal.width,) or not np.isfinite(each).all() for each in found):
+                raise ValueError(f"it must hold {self.signal.width} finite numbers")
+        except (ValueError, KeyError, TypeError, DataError) as error:
+            raise RunError(f"{path}: missing or damaged ({error})") from error
+        return found[0], found[1]
+
+    @cached_property
+    def frames(self) -> FrameStore:
+        """The frames of all items of the run."""
+        return FrameStore(self.run.path / FRAMES_FILE)
+
+    @cached_property
+    def items(self) -> Items:
+        """The transcripts of the run, in the order of their frames."""
+        path = self.run.path / ITEMS_FILE
+        try:
+            stored = read_json(path)
+            items = Items(*(stored[name] for name in ("names", "texts", "train", "dev")))
+            if not all(isinstance(text, str) for text in (*items.names, *items.texts)):
+                raise TypeError("names and texts must be strings")
+            if not len(items.names) == len(items.texts) == len(self.frames):
+                raise ValueError("it has not as many items as there are sequences of frames")
+            numbers = [*items.train, *items.dev]
+            if not all(type(k) is int and 0 <= k < len(self.frames) for k in numbers):
+                raise ValueError("a number is outside of the items")
+        except (ValueError, KeyError, TypeError, DataError) as error:
+            raise RunError(f"{path}: missing or damaged ({error})") from error
+        return items
+
+    @cached_property
+    def _labels_of_items(self) -> list[list[int]]:
+        return [self.labels_of(text) for text in self.items.texts]
+
+    def labels_of(self, text: str) -> list[int]:
+        """Return the labels of a text; characters without a label are left out."""
+        return [self.labels.number[character] for character in text if character in self.labels.number]
+
+    def build(self) -> Transcriber:
+        return self.config.model.build(self.signal.width, len(self.labels), self.signal.kind)
+
+    def token_keys(self) -> dict[str, Sequence[Hashable]]:
+        return {"labels": self.labels.strings}
+
+    def grown(self, tokens: str) -> Transcriber:
+        return self.config.model.build(self.signal.width, len(self.labels) + 1, self.signal.kind)
+
+    # -- the loop's view -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """What training changes in the data at random."""
+        training = self.config.training
+        if not training.augment:
+            return Augmentation()
+        if self.signal.kind == "pictures":
+            return Augmentation(distort=training.distort)
+        return Augmentation(training.tempo, training.time_masks, training.feature_masks, False, training.noise)
+
+    def epoch(self, number: int) -> TranscriptBatches:
+        training = self.config.training
+        return TranscriptBatches(
+            self.frames,
+            self.items.train,
+            self._labels_of_items,
+            self.normalise,
+            training.batch_size,
+            (training.seed, number),
+            self.augmentation,
+        )
+
+    def loss(self, batch: TranscriptBatch, state: None = None) -> tuple[Tensor, None]:
+        """Return the negative log-likelihood of the transcripts, summed over the sequences, in nats."""
+        total, blanks = self.model.loss(batch, batch.targets)
+        self._blanks = 0.9 * self._blanks + 0.1 * float(blanks)
+        return total, None
+
+    def describe(self, loss: float) -> str:
+        """Return the loss per character, and the share of steps whose most probable label is the blank."""
+        return f"loss {loss:.3f}, {self._blanks:.0%} blanks"
+
+    def validate(self, step: int | None = None) -> float | None:
+        """Return the character error rate of the best paths on the dev part."""
+        return self._score_dev(self.best_path).cer if self.items.dev else None
+
+    def preview(self, step: int) -> str:
+        """Return a transcript of the dev part, or of training, with the model's."""
+        part = self.items.dev or self.items.train
+        number = part[(step // max(1, self.config.training.sample_every)) % len(part)]
+        found = self.best_path(self._scores([self.normalise(self.frames[number])]))[0].text
+        lines = [f"{self.items.names[number]}", f"  it says    {self.items.texts[number]}", f"  the model  {found}"]
+        if not found and self._blanks > 0.99:
+            lines.append(
+                "  Every step is a blank. Most runs begin so, until the loss falls below about 2.8; if it does not "
+                "fall for long, try another `learning_rate`."
+            )
+        return "\n".join(lines)
+
+    def count(self) -> dict[str, int]:
+        return {
+            "train": len(self.items.train),
+            "dev": len(self.items.dev),
+            "labels": len(self.labels),
+            "frames": int(self.frames.lengths[self.items.train].sum()),
+        }
+
+    def closing(self) -> list[str]:
+        """Return the error rates of the best checkpoint on the dev part."""
+        return self.load("best").evaluate(TranscriptEvaluation()).lines() if self.items.dev else []
+
+    # -- use -----------------------------------------------------------------------------------------------------
+
+    def transcribe(
+        self, sources: Sequence[str | Path | np.ndarray], decoding: DecodingConfig | None = None
+    ) -> list[Transcript]:
+        """Return the transcripts of files, or of features `[T, D]` before normalisation.
+
+        Raises DataError if one of them cannot be read.
+        """
+        frames = [self.frames_of(source) for source in sources]
+        return self.decode(frames, self.decoder(decoding))
+
+    def frames_of(self, source: str | Path | np.ndarray) -> np.ndarray:
+        """Return the inputs of the model for a file, or for features `[T, D]`; DataError if it cannot be read."""
+        path = source if isinstance(source, np.ndarray) else Path(source)
+        name = "features" if isinstance(path, np.ndarray) else str(source)
+        return self.inputs_of(Item(name, "", path))
+
+    def inputs_of(self, item: Item) -> np.ndarray:
+        """Return the inputs of the model for an item; DataError if it cannot be read."""
+        found = self.reader.read(item)[0]
+        if found.shape[1] != self.signal.width:
+            raise DataError(
+                f"{item.name}: its frames have {found.shape[1]} values, those of training {self.signal.width}"
+            )
+        return self.normalise(found.astype(self.reader.dtype))  # rounded as the frames of training are
+
+    def decoder(self, decoding: DecodingConfig | None = None, trust: bool = False) -> Decoder:
+        """Return the decoder that a configuration describes. trust: see `open_task`, for the language model's run."""
+        return Decoder(self.labels.strings, decoding or DecodingConfig(), self.seconds_per_step, self.device, trust)
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """The seconds of sound in a step; None if the data are not sound."""
+        model = self.config.model
+        stride = model.stride if model.front_for(self.signal.kind) == "join" else 4
+        return 0.01 * stride if self.signal.kind == "audio" else None
+
+    @cached_property
+    def best_path(self) -> Decoder:
+        """The decoder by the best path."""
+        return self.decoder()
+
+    def decode(self, inputs: Sequence[np.ndarray], decoder: Decoder) -> list[Transcript]:
+        """Return the transcripts of inputs `[T, D]`, in their order; batches hold inputs of similar lengths."""
+        order = sorted(range(len(inputs)), key=lambda k: len(inputs[k]))
+        found: list[Any] = [None] * len(inputs)
+        for some in _batches(order, [len(one) for one in inputs]):
+            for k, transcript in zip(some, decoder(self._scores([inputs[k] for k in some])), strict=True):
+                found[k] = transcript
+        return found
+
+    @torch.no_grad()
+    def _scores(self, inputs: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Return the log-probabilities `[S, B, K]` of the labels, and the lengths `[B]`."""
+        self.model.eval()
+        scores, lengths = self.model(collate(inputs).to(self.device))
+        return scores.cpu(), lengths.cpu()
+
+    def _score_dev(self, decoder: Decoder) -> TranscriptScore:
+        dev = self.items.dev
+        found = self.decode([self.normalise(self.frames[k]) for k in dev], decoder)
+        return score_transcripts([self.items.texts[k] for k in dev], [each.text for each in found])
+
+    def evaluate(self, asked: TranscriptEvaluation) -> Report:
+        """Report the error rates of characters and words over `asked.data` or the dev part, and the confusions."""
+        decoder = self.decoder(asked)
+        notes = list(decoder.notes)
+        if asked.data:
+            items, texts, inputs = read_items(asked.data), [], []
+            for item in items:
+                try:
+                    inputs.append(self.inputs_of(item))
+                    texts.append(item.text)
+                except DataError as error:
+                    notes.append(f"left out: {error}")
+            if not inputs:
+                raise DataError(f"{asked.data}: none of it can be read; the first: {notes[0]}", setting="data")
+            found = [each.text for each in self.decode(inputs, decoder)]
+            score, data = score_transcripts(texts, found), asked.data
+        elif self.items.dev:
+            score, data = self._score_dev(decoder), "dev"
+        else:
+            raise DataError(f"{self.run.path}: nothing was held out; give `data`", setting="data")
+        values = [
+            Value("cer", score.cer, "character error rate", _rate(score.characters, "characters")),
+            Value("wer", score.wer, "word error rate", _rate(score.words, "words")),
+            Value("right", score.right / max(1, score.count), "entirely right", f"{score.right:,} of {score.count:,}"),
+        ]
+        for name, counts in (("characters", score.characters), ("words", score.words)):
+            said = "; ".join(f"{_shown(a)} → {_shown(b)} {times:,}" for a, b, times in counts.commonest(8))
+            common = [[a, b, times] for a, b, times in counts.commonest(50)]
+            values.append(Value(f"confusions.{name}", common, f"confused {name}" if said else "", said))
+        return Report(data, f"{data}: {score.count:,} transcripts, {decoder}", tuple(values), tuple(notes))
+
+
+def _rate(counts: EditCounts, what: str) -> str:
+    return (
+        f"{counts.rate:.2%} of {counts.total:,} {what} ({counts.substitutions:,} substituted, {counts.deletions:,} "
+        f"left out, {counts.insertions:,} added)"
+    )
+
+
+def _shown(part: str) -> str:
+    return repr(part) if part.isspace() else part or "∅"
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterable[list[int]]:
+    """Iterate over the numbers in lists whose padded frames fit into memory; they are sorted by length."""
+    some: list[int] = []
+    for k in order:
+        if some and (len(some) + 1) * lengths[k] > _FRAMES_AT_ONCE:
+            yield some
+            some = []
+        some.append(k)
+    if some:
+        yield some
+
+
+def create_run(path: Path, config: TranscribingConfig) -> TranscribingTask:
+    """Create a run directory with its frames and transcripts; nothing remains of it after an error."""
+    return TranscribingTask.create(path, config)

@@ -1,0 +1,137 @@
+"""The data of a transcriber's run: read, split into training and dev, checked against CTC's needs, and stored."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from unrolled.data.audio import AudioFeatures
+from unrolled.data.frame_reader import CALLED, Account, FrameReader, draw_lines, kind_of_items, many, named, usual_rate
+from unrolled.data.frames import FrameStore
+from unrolled.data.tag_batches import Index
+from unrolled.data.tokens import Progress
+from unrolled.data.transcripts import Item, Kind, read_items, split_by_group
+from unrolled.errors import ConfigurationError, DataError
+from unrolled.settings import to_json
+from unrolled.tasks.transcribing_settings import SIGNAL_FILE, Signal, TranscribingConfig, TranscriptsConfig
+from unrolled.training import Run
+
+FRAMES_FILE, ITEMS_FILE, LABELS_FILE = "frames.bin", "transcripts.json", "vocabulary-labels.json"
+MOMENTS_FILE = "normalisation.json"
+#: How the blank is written in the file of labels; no character has several letters.
+BLANK_NAME = "<blank>"
+
+
+def prepare(run: Run, settings: TranscribingConfig, progress: Progress) -> None:
+    """Read the items, store their frames, and write everything that training needs into a new run's directory."""
+    config, account = settings.transcripts, Account()
+    train, dev = _items(config, settings.training.seed, account)
+    kind = kind_of_items([*train, *dev])
+    _check_settings(config, kind)
+    rate = (config.rate or usual_rate(train)) if kind == "audio" else 0
+    reader = FrameReader(kind, AudioFeatures(config.features, config.bins, rate or 16_000), config.height)
+    names: list[str] = []
+    texts: list[str] = []
+    parts: dict[str, list[int]] = {"train": [], "dev": []}
+    with FrameStore.write(run.path / FRAMES_FILE, reader.dtype) as writer:
+        for done, (part, item) in enumerate([*(("train", one) for one in train), *(("dev", one) for one in dev)], 1):
+            speeds = config.speeds if part == "train" else ()
+            try:
+                for frames in reader.read(item, account, speeds):
+                    writer.add(frames, item.name)
+                    parts[part].append(len(names))
+                    names.append(item.name)
+                    texts.append(item.text)
+                if not item.text:
+                    account.add("with an empty transcript", item.name)
+            except DataError as error:
+                reason = str(error).removeprefix(f"{item.source}: ").removeprefix(f"{item.name}: ")
+                account.add("left out, because they cannot be read", f"{item.name} ({reason})")
+            progress(f"reading the {CALLED[kind][1]}", done / (len(train) + len(dev)))
+    if not parts["train"]:
+        raise DataError(f"{config.data or config.render}: nothing of it can be read: {account.notes(kind)[0]}")
+    store = FrameStore(run.path / FRAMES_FILE)
+    _leave_out_unalignable(settings, kind, store, texts, names, parts, account)
+    notes = account.notes(kind)
+    letters = sorted({letter for k in parts["train"] for letter in texts[k]})
+    if not letters:
+        raise DataError(f"{config.data or config.render}: all transcripts to train on are empty")
+    Index([BLANK_NAME, *letters]).save(run.path / LABELS_FILE)
+    unknown = Counter(letter for k in parts["dev"] for letter in texts[k] if letter not in letters)
+    if unknown:
+        shown = named([repr(letter) for letter, _ in unknown.most_common()])
+        lacking = many(len(unknown), "character", "characters")
+        notes.append(
+            f"the dev part has {lacking} that training lacks, {many(unknown.total(), 'error', 'errors')}: {shown}"
+        )
+    mean, deviation = store.moments(parts["train"])
+    _write(run, MOMENTS_FILE, {"mean": mean.tolist(), "deviation": deviation.tolist()})
+    _write(run, ITEMS_FILE, {"names": names, "texts": texts, **parts})
+    _write(run, SIGNAL_FILE, to_json(Signal(kind, store.width, rate, tuple(notes))))
+
+
+def _write(run: Run, name: str, stored: object) -> None:
+    (run.path / name).write_text(json.dumps(stored, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _items(config: TranscriptsConfig, seed: int, account: Account) -> tuple[list[Item], list[Item]]:
+    """Return the items to train on and those to validate on."""
+    if not config.data and not config.render:
+        said = "`data` is missing: recordings or pictures with transcripts; or give `render`, a text to draw"
+        raise ConfigurationError(said, setting=("data", "render"))
+    found = read_items(config.data, config.file_column, config.text_column) if config.data else []
+    drawn: list[Item] = []
+    if config.render:
+        drawn = list(draw_lines(config.render, config.copies, config.fonts, config.height, account))
+    if config.dev:
+        return [*found, *drawn], read_items(config.dev, config.file_column, config.text_column)
+    held_of = found or drawn
+    if not config.val_fraction:
+        return [*found, *drawn], []
+    held = split_by_group([item.name for item in held_of], config.group, config.val_fraction, seed)
+    train = [item for item, out in zip(held_of, held, strict=True) if not out]
+    dev = [item for item, out in zip(held_of, held, strict=True) if out]
+    if not train:
+        raise DataError(f"{config.data}: nothing is left to train on; lower `val_fraction`", setting="val_fraction")
+    return [*train, *(drawn if found else [])], dev
+
+
+def _check_settings(config: TranscriptsConfig, kind: Kind) -> None:
+    """Raise ConfigurationError for a setting that has no use for this kind of data."""
+    if kind != "audio" and config.speeds:
+        raise ConfigurationError(
+            "`speeds` is for recordings; `tempo` stretches features in time", setting=("speeds", "tempo")
+        )
+
+
+def _leave_out_unalignable(
+    settings: TranscribingConfig,
+    kind: Kind,
+    store: FrameStore,
+    texts: Sequence[str],
+    names: Sequence[str],
+    parts: dict[str, list[int]],
+    account: Account,
+) -> None:
+    """Take the items out of training that CTC cannot align: they have fewer steps than characters and repeats."""
+    with torch.device("meta"):
+        front = settings.model.build(store.width, 2, kind).front
+    steps = front.steps(torch.from_numpy(store.lengths)).numpy()
+    needed = np.array([len(text) + sum(a == b for a, b in pairwise(text)) for text in texts], int)
+    impossible = [k for k in parts["train"] if steps[k] < needed[k]]
+    for k in impossible:
+        account.add(
+            "not trained on, with fewer steps than characters and repeats", f"{names[k]} ({steps[k]} < {needed[k]})"
+        )
+    parts["train"] = [k for k in parts["train"] if steps[k] >= needed[k]]
+    if not parts["train"]:
+        raise DataError(
+            f"{settings.transcripts.data}: no sequence has as many steps as its transcript has characters: lower "
+            "`stride`, or check that files and transcripts belong together",
+            setting="stride",
+        )
