@@ -132,7 +132,7 @@ def test_the_same_vocabulary_keeps_all_weights(level, tmp_path):
 def test_new_words_start_from_vectors_and_known_ones_from_the_run(tmp_path):
     (tmp_path / "vectors").write_text("Zoë 1 1 1 1 1\nwas 2 2 2 2 2\nkostet 3 3 3 3 3\n", encoding="utf-8")
     settings = language(tmp_path / "one", ONE, "word", vectors=str(tmp_path / "vectors"), fix_vectors=True)
-    before = inherited(LanguageTask, settings, LanguageTask.inherited)
+    before = inherited(LanguageTask, settings)
     assert (before.model.vectors, before.model.fix_vectors) == (None, False)
     other = language(tmp_path / "other", OTHER, "word", vectors=str(tmp_path / "vectors"))
     source, new, _, _ = begun(LanguageTask, tmp_path, settings, other)

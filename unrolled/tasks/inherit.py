@@ -9,11 +9,12 @@ from typing import Any
 from unrolled.tasks.info import TaskInfo
 
 
-def inherited(info: type[TaskInfo], stored: Any, fates: Mapping[str, str]) -> Any:
+def inherited(info: type[TaskInfo], stored: Any, fates: Mapping[str, str] | None = None) -> Any:
     """Return the default settings of a new run that starts from a run with the settings `stored`.
 
-    fates: what becomes of each setting; see `TaskInfo.inherited`.
+    fates: what becomes of each setting, a mapping like `TaskInfo.inherited`, which is the default.
     """
+    fates = info.inherited if fates is None else fates
     defaults = info.Settings()
     sections = {}
     for section in (each.name for each in dataclasses.fields(defaults)):
