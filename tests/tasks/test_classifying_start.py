@@ -1,12 +1,16 @@
 """A classifier that starts from a language model: what arrives, and which layers learn when, and how fast."""
 
 import json
+import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.cli.shared import error_of
+from tests.programs import completed
 from tests.tasks.test_classifying_task import SMALL, texts, write
 from tests.tasks.test_init_from import shaken
 from unrolled.cli import main
@@ -92,6 +96,21 @@ def test_a_stop_changes_nothing(tmp_path):
             Trainer(task, replace(task.config.training, max_steps=stop), task.run, resume=True).train()
         ends.append(load(folder / "run", "last").model.state_dict())
     assert all(torch.equal(one, ends[1][name]) for name, one in ends[0].items())
+
+
+@pytest.mark.slow
+def test_two_processes_freeze_the_same_layers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    language_model(tmp_path)
+    write(tmp_path / "train.jsonl", texts(60))
+    words = ["train", "classify", "--data", "train.jsonl", "--init-from", "lm", "--max-steps", "6", "--dropout", "0"]
+    words += ["--unfreeze-every", "2", "--log-every", "1", "--warmup-steps", "0", "--device", "cpu", "--out"]
+    assert main([*words, "one"]) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "unrolled"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    completed([*torchrun, *words, "two"], env=environment, check=True)
+    one, two = ([record["loss"] for record in open_run(run).metrics() if "loss" in record] for run in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_lower_layers_learn_more_slowly(tmp_path):

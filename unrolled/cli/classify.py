@@ -46,7 +46,7 @@ class Arguments:
     top: int = 0
     """Number of classes to show for each text, the most probable first (0: only those that it is given)."""
     words: bool = False
-    """Show what each word adds to the class: coloured text on a terminal, otherwise a word and a number per line."""
+    """Show what each word adds to the most probable class: coloured text on a terminal, otherwise a line per word."""
     way: Literal["", "reading", "leaving-out"] = ""
     """How --words finds that: by the change of the class's log-odds as each word is read, or by leaving each word out
     (reading for models that pool the last state and read forwards; otherwise leaving-out)."""
