@@ -13,7 +13,7 @@ from tests.tasks.test_classifying_task import texts, write
 from unrolled.cli import main
 
 SMALL = [
-    *("--hidden-size", "8", "--embedding-size", "6", "--dropout", "0", "--learning-rate", "0.02"),
+    *("--hidden-size", "8", "--embedding-size", "6", "--dropout", "0", "--learning-rate", "0.05"),
     *("--warmup-steps", "0", "--eval-every", "30", "--device", "cpu"),
 ]
 

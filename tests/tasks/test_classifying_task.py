@@ -46,7 +46,7 @@ def write(path, entries):
 
 
 def config(tmp_path, steps=60, multi=False, dev=None, training=None, level="word", **model):
-    options = {"learning_rate": 0.02, "warmup_steps": 0, "max_steps": steps, "eval_every": 30, "sample_every": 30}
+    options = {"learning_rate": 0.05, "warmup_steps": 0, "max_steps": steps, "eval_every": 30, "sample_every": 30}
     data = write(tmp_path / "train.jsonl", texts(150, 0, multi))
     dev = write(tmp_path / "dev.jsonl", texts(40, 1, multi) if dev is None else dev)
     return ClassifyingConfig(

@@ -14,6 +14,9 @@ from unrolled.models.encoder import Encoder
 from unrolled.models.poolings import POOLINGS, Pooling
 from unrolled.settings import require_choice
 
+#: The standard deviation of fresh embeddings. With PyTorch's 1, rare words, which stay as drawn, drown the others.
+_EMBEDDING_STD = 0.1
+
 
 class ClassifierInput(Protocol):
     """A batch of B sequences of at most T steps.
@@ -63,6 +66,8 @@ class Classifier(nn.Module):
         require_choice("pooling", pooling, POOLINGS)
         self.multi = multi
         self.embedding = nn.Embedding(inputs, embedding_size) if embedding_size else None
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, std=_EMBEDDING_STD)
         self.recurrent = Encoder(
             cell,
             embedding_size or inputs,
