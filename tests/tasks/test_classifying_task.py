@@ -205,6 +205,10 @@ def test_word_vectors(tmp_path):
     place = task.vocabulary.encode("fine")
     assert task.model.embedding.weight[place].tolist() == [[1.0, 2.0]]
     assert not task.model.embedding.weight.requires_grad
+    before = task.model.embedding.weight.clone()
+    Trainer(task, replace(task.config.training, max_steps=2), task.run).train()
+    assert torch.equal(task.model.embedding.weight, before)
+    assert not task.model.embedding.weight.requires_grad
     with pytest.raises(ConfigurationError, match="`vectors` need the level word"):
         create_run(tmp_path / "char", config(tmp_path, level="char", **model))
 
