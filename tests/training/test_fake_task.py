@@ -53,6 +53,9 @@ class FakeTask:
         found = [self.model(nn.functional.pad(row, (0, 4 - len(row)))) - row.sum() for row in rows]
         return torch.stack(found or [0 * self.model.weight.sum(1)]).square().sum(), before + 1
 
+    def layer_groups(self):
+        return ()
+
     def validate(self, step=None):
         return float((self.model.weight - 1).square().mean())
 

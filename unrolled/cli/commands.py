@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rescore": ("rescore", "rerank the outputs of another translator"),
     "reply": ("reply", "suggest short answers to a mail"),
     "tag": ("tag", "label every word of a text"),
+    "classify": ("classify", "give every text its class"),
     "segment": ("segment", "label every frame of video or of sensors"),
     "transcribe": ("transcribe", "write what recordings say, or what stands on pictures of lines"),
     "sample": ("sample", "generate text from a run"),
@@ -33,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "show how long the first input affects nets, trained or with gates set by hand",
     ),
     "inspect codes": ("inspect_codes", "compare local and distributed codes on objects left out of training"),
+    "inspect classes": ("inspect_classes", "write an HTML page of texts coloured by what each word adds to a class"),
     "inspect words": ("inspect_words", "show nearest neighbours, analogies and a map of word vectors"),
     "inspect confusions": ("inspect_confusions", "draw which labels a trained model takes for which"),
     "inspect transcript": (

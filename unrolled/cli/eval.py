@@ -30,8 +30,8 @@ class Arguments:
     """Score a run on the data that its training held out, or on other data.
 
     A language model is scored by nats, perplexity and bits per character; a translator by BLEU, chrF and perplexity; a
-    net on trees by its accuracy at roots and at all nodes. The report is stored in the run, and `unrolled runs` shows
-    it.
+    net on trees by its accuracy at roots and at all nodes; a classifier by accuracy and F1. The report is stored in the
+    run, and `unrolled runs` shows it.
     """
 
     run: Annotated[str, Positional, arg(metavar="RUN")]

@@ -136,13 +136,12 @@ class Training:
         if _value_of("--resume", words) is not None:
             raise ConfigurationError("--init-from starts a new run and --resume goes on with one; give one of them")
         run, _ = Run.read(path)
-        if run.task != self.info.kind:
-            raise RunError(f"{path}: a {run.task} run cannot start a run of train {self.info.name}")
-        before = inherited(self.info, self.info.settings_of(run))
+        stored, fates = self.info.settings_from(run)
+        before = inherited(self.info, stored, fates)
         given: Any = parse(
             self.kind, words, prog, default=self.kind(**{name: getattr(before, name) for name in self.names})
         )
-        if others := contradictions(self.info, before, given):
+        if others := contradictions(fates, before, given):
             needs = ", ".join(
                 f"{_typed(name, theirs)} (not {_typed(name, ours)})" for name, (theirs, ours) in others.items()
             )

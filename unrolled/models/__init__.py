@@ -1,5 +1,6 @@
 """Models composed of layers. Each can be trained and decoded by itself."""
 
+from unrolled.models.classifier import Classifier
 from unrolled.models.contract import Decodable
 from unrolled.models.crf import CRF
 from unrolled.models.decoder import Context, Decoder
@@ -12,6 +13,7 @@ from unrolled.models.transcriber import Transcriber
 
 __all__ = [
     "CRF",
+    "Classifier",
     "Context",
     "Decodable",
     "Decoder",

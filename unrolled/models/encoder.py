@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,8 @@ class Encoded:
 class Encoder(Recurrent):
     """An encoder of sequences of different lengths, with layers of the cell called `cell`, a name from `CELLS`.
 
-    hidden_size: the number of units in each layer and direction. bidirectional: whether to read in both directions.
+    hidden_size: the number of units in each direction of a layer: one for all layers, or one for each.
+    bidirectional: whether to read in both directions.
     forget_bias: see `GatedCell`.
     reverse: read each sequence from the last step to the first, except that its end mark stays last (Sutskever, Vinyals
         & Le 2014).
@@ -42,8 +43,8 @@ class Encoder(Recurrent):
         self,
         cell: str,
         input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
+        hidden_size: int | Sequence[int],
+        num_layers: int | None = None,
         *,
         bidirectional: bool = True,
         reverse: bool = False,

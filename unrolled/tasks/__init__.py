@@ -76,6 +76,10 @@ TASKS = (
         *("tagging_settings:TaggingInfo", "tagging:TaggingTask"),
     ),
     Entry(
+        *("classify", "classifier", "train a classifier: a class for every text"),
+        *("classifying_settings:ClassifyingInfo", "classifying:ClassifyingTask"),
+    ),
+    Entry(
         *("segment", "segmenter", "train a segmenter: a label for every frame of video or sensors"),
         *("segmenting_settings:SegmentingInfo", "segmenting:SegmentingTask"),
     ),

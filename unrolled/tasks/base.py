@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from unrolled.cells.own import Source
     from unrolled.data.tokens import Progress
     from unrolled.training import Run
+    from unrolled.training.layers import LayerGroup
     from unrolled.training.run import Origin
     from unrolled.training.task import Batches
 
 
 class FirstWeights(Protocol):
     """The weights of another run, from which a new run starts."""
+
+    @property
+    def task(self) -> Task:
+        """The other run's task, with its weights."""
+        ...
 
     @property
     def origin(self) -> Origin: ...
@@ -75,7 +81,10 @@ class Task(TaskInfo, ABC):
         with Run.create(path, cls.kind, to_json(settings), resumable=cls.resumable, origin=origin) as run:
             find_device(settings.training.device)
             keep_cells(run, settings, {} if start is None else start.cells)
-            cls.prepare(run, settings, progress)
+            if start is None:
+                cls.prepare(run, settings, progress)
+            else:
+                cls.prepare_from(start.task, run, settings, progress)
             task = cls(run)
             if start is not None:
                 start.give(task)
@@ -88,6 +97,11 @@ class Task(TaskInfo, ABC):
     @classmethod
     def prepare(cls, run: Run, settings: Any, progress: Progress) -> None:
         """Write the data for training into a new run's directory; by default nothing, for data generated on the fly."""
+
+    @classmethod
+    def prepare_from(cls, source: Task, run: Run, settings: Any, progress: Progress) -> None:
+        """Do what `prepare` does, for a run that starts from the weights of `source`; by default the same."""
+        cls.prepare(run, settings, progress)
 
     def __init__(self, run: Run, device: str | None = None) -> None:
         """Open a run with fresh weights, drawn from the run's seed; `load` loads a checkpoint.
@@ -130,6 +144,14 @@ class Task(TaskInfo, ABC):
         """Return the model of `build` for one additional token in the set that `token_keys` names `tokens`."""
         raise NotImplementedError(f"{type(self).__name__} defines token_keys, so it must define grown as well")
 
+    def weights_from(self, source: Task) -> Mapping[str, str]:
+        """Return the names of the model's weights that can start from `source`, each with the name that it has there.
+
+        These are all weights if `source` is of the same task, and none otherwise, unless a task overrides this together
+        with `settings_from`.
+        """
+        return {name: name for name in self.model.state_dict()} if source.kind == self.kind else {}
+
     def load(self, which: str = "best") -> Self:
         """Load the weights of a checkpoint, one of `checkpoints`, and put the model into evaluation mode."""
         from unrolled.training import Checkpoints
@@ -155,6 +177,10 @@ class Task(TaskInfo, ABC):
     @abstractmethod
     def loss(self, batch: Any, state: Any) -> tuple[Tensor, Any]:
         """Return the loss, summed over the targets that count, and the state after the last step, or None."""
+
+    def layer_groups(self) -> Sequence[LayerGroup]:
+        """Return groups of layers with learning rates of their own, from the input to the output; none: all alike."""
+        return ()
 
     def validate(self, step: int | None = None) -> float | None:
         """Return the mean loss on held-out data after `step` updates; None if nothing was held out."""

@@ -86,6 +86,17 @@ class TaskInfo:
         return from_json(cls.Settings, cls.upgrade(run.config), str(run.path / "config.json"))
 
     @classmethod
+    def settings_from(cls, run: Run) -> tuple[Any, Mapping[str, str]]:
+        """Return the settings of a run as those of this task, and which of them a run that starts from it takes.
+
+        The second is a mapping like `inherited`. A task overrides this to start from the weights of another task's
+        runs. Raises RunError if it cannot start from this run.
+        """
+        if run.task != cls.kind:
+            raise RunError(f"{run.path}: a {run.task} run cannot start a run of train {cls.name}")
+        return cls.settings_of(run), cls.inherited
+
+    @classmethod
     def upgrade(cls, config: dict[str, Any]) -> dict[str, Any]:
         """Convert a run's stored settings, from any earlier version, to the settings of this version."""
         return config

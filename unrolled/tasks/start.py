@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Start:
-    """The weights of the run at `path`, from which a new run of the same task starts.
+    """The weights of the run at `path`, from which a new run starts, of the same task or one that can use them.
 
     checkpoint: "best" or "last".
     trust: see `open_task`.
@@ -47,19 +47,24 @@ class Start:
     def give(self, task: Task) -> None:
         """Copy the weights into a new task's model; rows of tokens that the other run lacks keep their fresh values.
 
-        Raises RunError if the run is of another task or one of its weights has another shape.
+        Raises RunError if the task cannot start from the run or one of the weights has another shape.
         """
-        if self.task.kind != task.kind:
+        pairs = task.weights_from(self.task)
+        if not pairs:
             raise self._misfit(f"a {self.task.kind} run cannot start a {task.kind} run")
         ours, theirs = task.model.state_dict(), self.task.model.state_dict()
-        for name in sorted(ours.keys() ^ theirs.keys()):
-            raise self._misfit(f"the weight {name} is in {'the new model' if name in ours else 'its model'} alone")
+        if self.task.kind == task.kind:
+            for name in sorted(ours.keys() ^ theirs.keys()):
+                raise self._misfit(f"the weight {name} is in {'the new model' if name in ours else 'its model'} alone")
         along = self._token_axes(task)
         done: set[tuple[Any, ...]] = set()
-        for name, weight in ours.items():
+        for name, other in pairs.items():
+            weight = ours[name]
             memory = (weight.data_ptr(), weight.shape, weight.stride())
+            if other not in theirs:
+                raise self._misfit(f"the weight {name} is in the new model alone")
             if memory not in done:  # a matrix that several names share is copied once
-                self._copy(name, weight, theirs[name].to(weight.device), *along.get(name, ([], None)))
+                self._copy(name, weight, theirs[other].to(weight.device), *along.get(name, ([], None)))
             if weight.numel():
                 done.add(memory)
 
@@ -78,9 +83,11 @@ class Start:
         found: dict[str, tuple[list[int], Common]] = {}
         theirs = self.task.token_keys()
         for what, keys in task.token_keys().items():
-            common = Common.of(keys, theirs.get(what, ()))
+            if what not in theirs:  # a run of another task may have no such tokens
+                continue
+            common = Common.of(keys, theirs[what])
             self.notes.append(f"{what}: {common.note(self.origin.run)}")
-            if list(keys) != list(theirs.get(what, ())):
+            if list(keys) != list(theirs[what]):
                 found |= {name: (axes, common) for name, axes in token_axes(task, what).items()}
         return found
 

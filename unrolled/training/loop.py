@@ -22,6 +22,7 @@ from unrolled.training.config import TrainingConfig, fixed_changes
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
 from unrolled.training.journal import Journal
+from unrolled.training.layers import drop_frozen, freeze
 from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer, memory_kinds
 from unrolled.training.processes import Processes, Result, join, lost
 from unrolled.training.progress import ProgressLine, clock
@@ -80,7 +81,7 @@ class Trainer:
             )
         self.checkpoints = Checkpoints(run, config.keep_checkpoints)
         self.journal = Journal(run)
-        self.optimizer = make_optimizer(task.model, config)
+        self.optimizer = make_optimizer(task.model, config, task.layer_groups())
         self.position = Position()
         self.carried: Any = None
         self._started = time.monotonic()
@@ -128,6 +129,8 @@ class Trainer:
                     setting="resume",
                 ) from error
             raise
+        finally:
+            freeze(self.optimizer.param_groups, math.inf)  # nothing stays frozen
         return Outcome(reason, self.position)
 
     def _steps(self, line: ProgressLine) -> str:
@@ -156,12 +159,16 @@ class Trainer:
     def _step(self) -> None:
         at, config, model = self.position, self.config, self.task.model
         rate = learning_rate(config, at.step, self._epochs(), self._fraction(), at.plateaus)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        groups = self.optimizer.param_groups
+        for group in groups:
+            group["lr"] = rate * group["factor"]
+        if self.processes.size == 1:  # several processes exchange all gradients, so that each step exchanges the same
+            freeze(groups, at.step)
         batch = self._batches.batch(at.chunk)
         model.train()
         self.optimizer.zero_grad()
         loss = self._backward(batch)
+        drop_frozen(groups, at.step)
         norm = clip_gradients(model, config)
         # Processes exchange once per step: their losses, whether one was interrupted, and the main process's clock.
         seconds = time.monotonic() - self._started if self.processes.is_main else 0.0

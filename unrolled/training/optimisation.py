@@ -5,23 +5,36 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from unrolled.errors import ConfigurationError
 from unrolled.training.config import TrainingConfig
+from unrolled.training.layers import LayerGroup
 
 _FLOOR = 0.01  # the end of the cosine schedule, as a fraction of the peak
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return the optimiser that `config` names; weight decay applies only to matrices."""
+def make_optimizer(
+    model: nn.Module, config: TrainingConfig, layers: Sequence[LayerGroup] = ()
+) -> torch.optim.Optimizer:
+    """Return the optimiser that `config` names; weight decay applies only to matrices.
+
+    layers: groups of the model's parameters with learning rates of their own; those in no group form one more.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    grouped = {p for layer in layers for p in layer.parameters}
+    groups: list[dict[str, Any]] = []
+    for layer in [*layers, LayerGroup([p for p in parameters if p not in grouped])]:
+        own = [p for p in layer.parameters if p.requires_grad]
+        if layers and not own:
+            continue
+        about = {"factor": layer.factor, "start": layer.start}
+        groups.append({"params": [p for p in own if p.dim() > 1], "weight_decay": config.weight_decay, **about})
+        groups.append({"params": [p for p in own if p.dim() <= 1], "weight_decay": 0.0, **about})
     rate = config.learning_rate
     fused = {"fused": True} if all(p.device.type in ("cpu", "cuda") for p in parameters) else {}
     if config.optimizer == "sgd":

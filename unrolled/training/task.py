@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unrolled.training.layers import LayerGroup
+
 
 class Batch(Protocol):
     """The data of one update; `unrolled.data.batch.Batch` implements it."""
@@ -57,6 +59,10 @@ class Trainable(Protocol):
         ...
 
     def epoch(self, number: int) -> Batches: ...
+
+    def layer_groups(self) -> Sequence[LayerGroup]:
+        """Return groups of layers with learning rates of their own, from the input to the output; none: all alike."""
+        ...
 
     def loss(self, batch: Any, state: Any) -> tuple[Tensor, Any]:
         """Return the loss, summed over the targets that count, and the state after the last step, `[..., B, H]`."""
