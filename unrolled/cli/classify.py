@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from unrolled.cli.flags import Trust
+from unrolled.cli.flags import Trust, as_flags
 from unrolled.cli.parsing import parse
 from unrolled.data.labelled import format_of, iterate_labelled
 from unrolled.data.lines import in_blocks, open_lines, readable
 from unrolled.data.tagged import in_one_column
-from unrolled.errors import ConfigurationError
+from unrolled.errors import ConfigurationError, DataError
 from unrolled.settings import require
+from unrolled.tasks.classifying_settings import AUDIO
 
 if TYPE_CHECKING:
     from unrolled.tasks.classifying import ClassifyingTask
@@ -36,7 +37,7 @@ class Arguments:
     run: Annotated[str, Positional, arg(metavar="RUN")]
     """Run directory."""
     text: Annotated[tuple[str, ...], Positional, arg(metavar="TEXT...")] = ()
-    """Texts; none: those of --file."""
+    """Texts; none: those of --file. For a classifier of recordings: their files."""
     file: Annotated[str, arg(metavar="FILE")] = "-"
     """Texts, plain or gzip; -: standard input."""
     format: Literal["", "text", "jsonl", "csv", "tsv"] = ""
@@ -71,6 +72,8 @@ def main(words: Sequence[str], prog: str) -> int:
     from unrolled.tasks.classifying import ClassifyingTask
 
     task = open_task(arguments.run, arguments.device, arguments.checkpoint, ClassifyingTask, trust=arguments.trust)
+    if task.config.texts.level == AUDIO:
+        return _recordings(task, arguments)
     column = arguments.text_column or task.config.texts.text_column
     alone = arguments.file == "-" and sys.stdin is not None and sys.stdin.isatty()
     for some in in_blocks(_texts(arguments, column), 1 if alone else _BLOCK):
@@ -80,6 +83,26 @@ def main(words: Sequence[str], prog: str) -> int:
                 _show_words(_changes(task, text, chances, arguments.way))
         sys.stdout.flush()
     return 0
+
+
+def _recordings(task: ClassifyingTask, arguments: Arguments) -> int:
+    """Classify the recordings that are named; 2 if one of them could not be read."""
+    if not arguments.text:
+        raise ConfigurationError("name the recordings to classify after RUN")
+    if arguments.words or arguments.file != "-" or arguments.format or arguments.text_column:
+        raise ConfigurationError("--words, --file, --format and --text-column are for texts, not recordings")
+    failed = 0
+    for name in arguments.text:
+        try:
+            (chances,) = task.probabilities([name])
+        except DataError as error:
+            print(f"unrolled: error: {as_flags(error)}", file=sys.stderr)
+            failed += 1
+            continue
+        line = _written(task, name, "", chances, arguments)
+        print(line if arguments.json or len(arguments.text) == 1 else f"{name}\t{line}")
+        sys.stdout.flush()
+    return 2 if failed else 0
 
 
 def _texts(arguments: Arguments, column: str) -> Iterator[tuple[str, str]]:
@@ -102,7 +125,7 @@ def _written(task: ClassifyingTask, text: str, entry: str, chances: dict[str, fl
         return "\t".join(f"{name}\t{chances[name]:.4f}" for name in names)
     shown = {name: round(chances[name], 6) for name in (names if arguments.top else chances)}
     found: dict[str, Any] = {"labels": list(given)} if task.classes.multi else {"label": given[0]}
-    before = json.loads(entry) if entry else {"text": text}
+    before = json.loads(entry) if entry else {"file" if task.config.texts.level == AUDIO else "text": text}
     if arguments.words:
         found["words"] = [[word, round(change, 4)] for word, change, _ in _changes(task, text, chances, arguments.way)]
     return json.dumps({**before, **found, "probabilities": shown}, ensure_ascii=False)

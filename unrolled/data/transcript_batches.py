@@ -122,14 +122,17 @@ class TranscriptBatches:
         return collate(frames, [self.labels[int(k)] for k in chosen])
 
     def _changed(self, frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        how = self.augmentation
-        if how.distort:
+        if self.augmentation.distort:
             frames = distort(frames, draw)
-        values = self.normalise(frames)
-        if how.tempo:
-            values = stretch(values, 1 + draw.uniform(-how.tempo, how.tempo))
-        if how.noise:
-            values = values + draw.normal(0, how.noise, values.shape).astype(np.float32)
-        if (how.time_masks or how.feature_masks) and len(values):
-            values = mask(values, draw, how.time_masks, how.feature_masks)
-        return values
+        return changed(self.normalise(frames), self.augmentation, draw)
+
+
+def changed(values: np.ndarray, how: Augmentation, draw: np.random.Generator) -> np.ndarray:
+    """Return normalised frames `[T, D]` with a random tempo, noise and masks."""
+    if how.tempo:
+        values = stretch(values, 1 + draw.uniform(-how.tempo, how.tempo))
+    if how.noise:
+        values = values + draw.normal(0, how.noise, values.shape).astype(np.float32)
+    if (how.time_masks or how.feature_masks) and len(values):
+        values = mask(values, draw, how.time_masks, how.feature_masks)
+    return values

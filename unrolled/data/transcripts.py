@@ -58,13 +58,15 @@ def kind_of(path: Path) -> Kind:
     raise DataError(f"{path}: neither a recording nor a picture nor features by its name ({known} and others)")
 
 
-def read_items(path: str | Path, file_column: str = "", text_column: str = "") -> list[Item]:
+def read_items(
+    path: str | Path, file_column: str = "", text_column: str = "", text_keys: Sequence[str] = TEXT_KEYS
+) -> list[Item]:
     """Return the items of a folder, a list or an archive of features.
 
     A folder holds files and next to each its transcript: `a.wav` and `a.txt`, `a.png` and `a.gt.txt`. A list is JSON
     lines, CSV or TSV; its files are relative to it. In a table without a header the file is in the first column and the
     transcript in the second. An archive `.npz` holds `frames [N, D]`, `offsets [items + 1]`, `text`, and maybe `names`.
-    Texts are put into Unicode's form NFC, with single spaces.
+    Texts are put into Unicode's form NFC, with single spaces. text_keys: the usual names of the column of transcripts.
 
     Raises DataError, with the line, if there is no such column, no item, or an item twice.
     """
@@ -74,9 +76,9 @@ def read_items(path: str | Path, file_column: str = "", text_column: str = "") -
     elif path.suffix.lower() == ".npz":
         items = _in_archive(path)
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
-        items = list(_in_json(path, file_column, text_column))
+        items = list(_in_json(path, file_column, text_column, text_keys))
     else:
-        items = list(_in_table(path, file_column, text_column))
+        items = list(_in_table(path, file_column, text_column, text_keys))
     if not items:
         raise DataError(f"{path}: there are no transcripts in it")
     seen: set[str] = set()
@@ -124,7 +126,7 @@ def _in_archive(path: Path) -> list[Item]:
     return [Item(str(name), plain_text(str(text)), part) for name, text, part in zip(names, texts, parts, strict=True)]
 
 
-def _in_json(path: Path, file_column: str, text_column: str) -> Iterator[Item]:
+def _in_json(path: Path, file_column: str, text_column: str, text_keys: Sequence[str]) -> Iterator[Item]:
     for number, line in enumerate(open_lines(path), 1):
         if not line.strip():
             continue
@@ -136,13 +138,13 @@ def _in_json(path: Path, file_column: str, text_column: str) -> Iterator[Item]:
             raise DataError(f"{path}: line {number:,} is no JSON object")
         where = f"line {number:,}"
         file = entry[_key(path, where, list(entry), file_column, FILE_KEYS, "file_column")]
-        text = entry[_key(path, where, list(entry), text_column, TEXT_KEYS, "text_column")]
+        text = entry[_key(path, where, list(entry), text_column, text_keys, "text_column")]
         if not isinstance(file, str) or not isinstance(text, str):
             raise DataError(f"{path}: {where}: the file and its transcript must be strings")
         yield _listed(path, file, text)
 
 
-def _in_table(path: Path, file_column: str, text_column: str) -> Iterator[Item]:
+def _in_table(path: Path, file_column: str, text_column: str, text_keys: Sequence[str]) -> Iterator[Item]:
     lines = open_lines(path)
     first = next(lines, None)
     if first is None:
@@ -154,9 +156,9 @@ def _in_table(path: Path, file_column: str, text_column: str) -> Iterator[Item]:
         raise DataError(
             f"{path}: line 1 has one column; a file and its transcript must be separated by a tab or a comma"
         )
-    if file_column or text_column or (set(header) & set(FILE_KEYS) and set(header) & set(TEXT_KEYS)):
+    if file_column or text_column or (set(header) & set(FILE_KEYS) and set(header) & set(text_keys)):
         at_file = header.index(_key(path, "line 1", header, file_column, FILE_KEYS, "file_column"))
-        at_text = header.index(_key(path, "line 1", header, text_column, TEXT_KEYS, "text_column"))
+        at_text = header.index(_key(path, "line 1", header, text_column, text_keys, "text_column"))
     else:
         at_file, at_text = 0, 1
         yield _listed(path, header[0], header[1])

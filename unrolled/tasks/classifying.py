@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from unrolled.data.labelled import LabelledTexts, count_labels, format_of, read_
 from unrolled.data.text_parts import Part, parts_of
 from unrolled.data.tokens import Progress
 from unrolled.errors import ConfigurationError, DataError, RunError
+from unrolled.lazy import Place
 from unrolled.metrics.classes import ClassScore, ClassScores, score_classes
 from unrolled.metrics.report import Report, Value
 from unrolled.models.classifier import Classifier
@@ -39,6 +41,7 @@ from unrolled.tasks.classifying_data import (
     unseen_note,
 )
 from unrolled.tasks.classifying_settings import (
+    AUDIO,
     ClassEvaluation,
     ClassifyingConfig,
     ClassifyingInfo,
@@ -54,10 +57,23 @@ _STEPS_AT_ONCE = 16_384
 THRESHOLD = 0.5
 
 
+#: Recordings: the class of their tasks, and what prepares them. They build on this file, so it does not import theirs.
+_SOUNDS = Place("unrolled.tasks.classifying_sounds:SoundClassifyingTask")
+_PREPARE_SOUNDS = Place("unrolled.tasks.classifying_sounds:prepare_sounds")
+
+
 class ClassifyingTask(ClassifyingInfo, Task):
     """A classifier with its texts."""
 
     model: Classifier
+
+    def __new__(cls, run: Run, device: str | None = None) -> Self:
+        """Return a task of the class for the run's data: recordings have one of their own."""
+        texts = run.config.get("texts")
+        if cls is ClassifyingTask and isinstance(texts, dict) and texts.get("level") == AUDIO:
+            kind: type[Self] = _SOUNDS.load()
+            return object.__new__(kind)
+        return object.__new__(cls)
 
     @classmethod
     def prepare(cls, run: Run, settings: ClassifyingConfig, progress: Progress = lambda what, share: None) -> None:
@@ -71,6 +87,9 @@ class ClassifyingTask(ClassifyingInfo, Task):
 
     @classmethod
     def _prepare(cls, run: Run, settings: ClassifyingConfig, progress: Progress, vocabulary: Vocabulary | None) -> None:
+        if settings.texts.level == AUDIO:
+            _PREPARE_SOUNDS.load()(run, settings, progress)
+            return
         prepare(run, settings, progress, vocabulary)
         if settings.model.vectors is not None:
             if settings.texts.level != "word":
@@ -248,7 +267,10 @@ class ClassifyingTask(ClassifyingInfo, Task):
         """Return the probability of every class for each text, the most probable class first."""
         if isinstance(texts, str):
             raise ConfigurationError("texts must be a list of strings, not one string", setting="texts")
-        tokens = [self.tokens_of(text) for text in texts]
+        return self._of_frames([self.tokens_of(text) for text in texts])
+
+    def _of_frames(self, tokens: Sequence[np.ndarray]) -> list[dict[str, float]]:
+        """Return the probability of every class for sequences of tokens or frames, the most probable class first."""
         found, _ = self._judged(EncodedTexts(tokens, np.full(self._shape(len(tokens)), -1)))
         order = found.argsort(dim=1, descending=True, stable=True).tolist()
         names = self.classes.names

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from unrolled.data import Vocabulary
+from unrolled.data.audio import AUDIO_SUFFIXES
 from unrolled.data.class_batches import EncodedTexts, cut, save_texts, stratified
 from unrolled.data.labelled import LabelledText, LabelledTexts, count_labels, read_labelled, repeats
 from unrolled.data.lines import readable
@@ -27,6 +29,9 @@ def prepare(run: Run, settings: ClassifyingConfig, progress: Progress, vocabular
     if not config.data:
         said = "`data` is missing: a file of labelled texts, or a folder with a sub-folder for every class"
         raise ConfigurationError(said, setting="data")
+    folder = Path(config.data)
+    if folder.is_dir() and any(path.suffix.lower() in AUDIO_SUFFIXES for path in folder.glob("*/*")):
+        raise ConfigurationError(f"{config.data}: holds recordings; add `level=audio`", setting="level")
     train, dev, notes = _parts(settings)
     counts, multi = count_labels(train), any(one.multi for one in train)
     if len(counts) < 2 and not multi:

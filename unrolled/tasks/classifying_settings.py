@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: The classes, and what was noticed of the texts, in a run's directory.
 CLASSES_FILE = "classes.json"
+#: The level of recordings.
+AUDIO = "audio"
 POOLING_NAMES = ("last", "mean", "max", "attention", "concat")
 
 
@@ -48,7 +50,7 @@ class LabelledConfig:
     format: str = ""
     """Format of the files: jsonl, csv, tsv or folder (as their names say)."""
     level: str = "word"
-    """word, bpe, char or byte."""
+    """word, bpe, char or byte; audio: `data` holds recordings, or features of them, in place of texts."""
     vocab_size: Annotated[int | None, arg(metavar="N")] = None
     """Maximum number of words (word: all), or size of the BPE vocabulary (2000)."""
     min_count: int = 2
@@ -62,16 +64,54 @@ class LabelledConfig:
 
     def __post_init__(self) -> None:
         require_choice("format", self.format or "csv", get_args(Format)[1:])
-        require_choice("level", self.level, LEVELS)
+        require_choice("level", self.level, (*LEVELS, AUDIO))
         require_choice("keep", self.keep, ("start", "end", "both"))
         require(self.min_count >= 1, "min_count", "at least 1", self.min_count)
         require(self.max_length >= 0, "max_length", "0 (all) or above", self.max_length)
         require(0 <= self.val_fraction < 1, "val_fraction", "from 0 to below 1", self.val_fraction)
         if self.vocab_size is not None:
             require(2 <= self.vocab_size <= 1 << 24, "vocab_size", "from 2 to 2^24", self.vocab_size)
-            if self.level in ("char", "byte"):
+            if self.level in ("char", "byte", AUDIO):
                 said = f"`vocab_size` is for words and BPE; at level {self.level} it has no meaning"
                 raise ConfigurationError(said, setting="vocab_size")
+
+
+@dataclass(frozen=True)
+class SoundConfig:
+    """Recordings (level=audio)."""
+
+    group: Annotated[str, arg(metavar="REGEX")] = ""
+    """Hold out whole groups, such as speakers: what the part in parentheses finds in the names of the files,
+    '_(.*)_' for jackson in 7_jackson_32.wav (each file by itself)."""
+    features: str = "mel"
+    """mel (logarithms of mel energies) or mfcc."""
+    bins: int = 40
+    """Mel energies, or MFCC, per frame of 10 ms."""
+    rate: int = 0
+    """Samples per second to which recordings are resampled; 0: the rate of most of them, at most 16,000."""
+    speeds: Annotated[tuple[float, ...], arg(metavar="FACTOR")] = ()
+    """Train on copies of the recordings at these speeds, too, such as 0.9 1.1."""
+    augment: bool = True
+    """Change the frames at random in every pass, as the settings below say; `no_augment`: never."""
+    tempo: float = 0.1
+    """Stretch or shrink the frames in time, by up to this fraction."""
+    time_masks: int = 1
+    """Stretches of up to 20 frames, and a quarter of the recording, that are blanked out (SpecAugment)."""
+    feature_masks: int = 1
+    """Bands of up to a quarter of the features that are blanked out (SpecAugment)."""
+    noise: float = 0.0
+    """Deviation of noise that is added to the frames, as a fraction of theirs."""
+
+    def __post_init__(self) -> None:
+        require_choice("features", self.features, ("mel", "mfcc"))
+        require(1 <= self.bins <= 256, "bins", "from 1 to 256", self.bins)
+        require(self.rate == 0 or 1000 <= self.rate <= 192_000, "rate", "0, or from 1,000 to 192,000", self.rate)
+        for speed in self.speeds:
+            require(0.5 <= speed <= 2, "speeds", "from 0.5 to 2", speed)
+        require(0 <= self.tempo <= 0.5, "tempo", "from 0 to 0.5", self.tempo)
+        require(0 <= self.noise <= 10, "noise", "from 0 to 10", self.noise)
+        for name in ("time_masks", "feature_masks"):
+            require(0 <= getattr(self, name) <= 100, name, "from 0 to 100", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -121,14 +161,17 @@ class ClassifierConfig:
         """The hidden size of each layer."""
         return list(self.hidden_size) if len(self.hidden_size) > 1 else [self.hidden_size[0]] * (self.num_layers or 1)
 
-    def build(self, tokens: int, classes: int, multi: bool, class_weights: Tensor | None) -> Classifier:
+    def build(
+        self, tokens: int, classes: int, multi: bool, class_weights: Tensor | None, embedded: bool = True
+    ) -> Classifier:
+        """Build the model for so many tokens, or, if inputs are not embedded, for frames of so many values."""
         from unrolled.models.classifier import Classifier
 
         return Classifier(
             tokens,
             classes,
             self.cell,
-            embedding_size=self.embedding_size,
+            embedding_size=self.embedding_size if embedded else 0,
             hidden_size=self.widths,
             bidirectional=self.bidirectional,
             pooling=self.pooling,
@@ -178,6 +221,7 @@ class ClassifyingConfig:
     texts: LabelledConfig = field(default_factory=LabelledConfig)
     model: ClassifierConfig = field(default_factory=ClassifierConfig)
     training: ClassTraining = field(default_factory=ClassTraining)
+    sounds: SoundConfig = field(default_factory=SoundConfig)
 
 
 @dataclass(frozen=True)
@@ -186,7 +230,8 @@ class Classes:
 
     names: the classes of training. unseen: those of the dev part alone, which have the numbers after them.
     multi: whether a text may have several classes, or none. counts: how many texts of training have each class.
-    notes: what was noticed of the texts.
+    notes: what was noticed of the texts. kind, width, rate: of recordings, whether they are sound or features, how many
+        values a frame has, and the samples per second.
     """
 
     names: tuple[str, ...] = ()
@@ -194,6 +239,9 @@ class Classes:
     multi: bool = False
     counts: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    kind: str = ""
+    width: int = 0
+    rate: int = 0
 
 
 @dataclass(frozen=True)
@@ -235,6 +283,7 @@ class ClassifyingInfo(TaskInfo):
         "model.dropout": "default",
         **{f"model.{name}": "new" for name in ("vectors", "fix_vectors")},
         "texts.level": "fixed",
+        **{f"sounds.{name}": "default" for name in ("features", "bins", "rate")},
         **{f"texts.{name}": "default" for name in ("text_column", "label_column", "format", "vocab_size", "min_count")},
         **{f"texts.{name}": "default" for name in ("lowercase", "max_length", "keep")},
     }
@@ -268,18 +317,14 @@ class ClassifyingInfo(TaskInfo):
         return f"{short_name(settings.texts.data or 'classes')}-{cell_label(settings.model.cell)}"
 
     def facts(self) -> list[tuple[str, str]]:
-        texts, model, counts, classes = self.config.texts, self.config.model, self.counts, self.classes
+        model, counts, classes = self.config.model, self.counts, self.classes
         widths = "+".join(map(str, model.widths))
         directions = "read both ways" if model.bidirectional else "read forwards"
         shown = ", ".join(f"{name} {count:,}" for name, count in zip(classes.names[:8], classes.counts, strict=False))
         more = f", and {len(classes.names) - 8} more" if len(classes.names) > 8 else ""
         several = ", any number per text" if classes.multi else ""
         return [
-            (
-                "texts",
-                f"{counts['train']:,} to train on, of {counts['tokens']:,} tokens; {counts['dev']:,} to validate; "
-                f"{counts['vocabulary']:,} in the {texts.level} vocabulary",
-            ),
+            self._data(),
             ("classes", f"{len(classes.names)}{several}: {shown}{more}"),
             (
                 "model",
@@ -302,4 +347,21 @@ class ClassifyingInfo(TaskInfo):
         return classes
 
     def uses(self) -> list[tuple[str, str]]:
-        return [("classify", "unrolled classify {run} < TEXT")]
+        audio = self.config.texts.level == AUDIO
+        return [("classify", "unrolled classify {run} FILE" if audio else "unrolled classify {run} < TEXT")]
+
+    def _data(self) -> tuple[str, str]:
+        texts, counts, classes = self.config.texts, self.counts, self.classes
+        if texts.level != AUDIO:
+            return (
+                "texts",
+                f"{counts['train']:,} to train on, of {counts['tokens']:,} tokens; {counts['dev']:,} to validate; "
+                f"{counts['vocabulary']:,} in the {texts.level} vocabulary",
+            )
+        features = "mel energies" if self.config.sounds.features == "mel" else "MFCC"
+        what = f"{features} at {classes.rate:,} Hz" if classes.kind == "audio" else "features"
+        return (
+            "sounds",
+            f"{counts['train']:,} to train on, of {counts['tokens']:,} frames; {counts['dev']:,} to validate; "
+            f"{classes.width} {what}",
+        )
