@@ -189,6 +189,11 @@ def test_dropped_words_are_those_of_the_seed():
     assert 0.15 < (one == 0).double().mean() < 0.35
 
 
+def test_frames_are_for_another_task(tmp_path):
+    with pytest.raises(DataError, match="frames are labelled by `unrolled train segment`"):
+        create_run(tmp_path / "run", TaggingConfig(SentencesConfig("frames.npz")))
+
+
 def test_odd_tags_are_named(tmp_path):
     found = [TaggedSentence(("a", "b", "c"), ("B-X", "I-X", "x"))] * 5
     path = write(tmp_path / "a.conll", found)

@@ -248,7 +248,7 @@ def test_a_run_starts_another_with_more_characters(forwards, folder, tmp_path):
     for label in "abc":
         ours, theirs = task.labels.number[label], forwards.labels.number[label]
         assert torch.equal(new["readout.weight"][ours], old["readout.weight"][theirs])
-    assert torch.equal(new["front.linear.weight"], old["front.linear.weight"])
+    assert torch.equal(new["front.projection.linear.weight"], old["front.projection.linear.weight"])
 
 
 def test_damaged_runs_are_errors(folder, tmp_path):

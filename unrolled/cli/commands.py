@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reply": ("reply", "suggest short answers to a mail"),
     "tag": ("tag", "label every word of a text"),
     "classify": ("classify", "give every text its class"),
+    "segment": ("segment", "label every frame of video or of sensors"),
     "transcribe": ("transcribe", "write what recordings say, or what stands on pictures of lines"),
     "sample": ("sample", "generate text from a run"),
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity; BLEU, chrF"),
@@ -35,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect codes": ("inspect_codes", "compare local and distributed codes on objects left out of training"),
     "inspect classes": ("inspect_classes", "write an HTML page of texts coloured by what each word adds to a class"),
     "inspect words": ("inspect_words", "show nearest neighbours, analogies and a map of word vectors"),
+    "inspect confusions": ("inspect_confusions", "draw which labels a trained model takes for which"),
     "inspect transcript": (
         "inspect_transcript",
         "show where a transcriber writes each character, and from what",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from unrolled.metrics.confusion import by_true
 from unrolled.metrics.spans import SpanScore
 
 
@@ -48,10 +49,6 @@ def score_classes(wanted: Sequence[Iterable[str]], found: Sequence[Iterable[str]
     classes = sorted(counts["wanted"] | counts["found"])
     each = {label: ClassScore(**{name: count[label] for name, count in counts.items()}) for label in classes}
     total = ClassScore(**{name: count.total() for name, count in counts.items()})
-    confusion: dict[str, dict[str, int]] = {}
-    if not multi:
-        for (true,), (given,) in pairs:
-            row = confusion.setdefault(true, {})
-            row[given] = row.get(given, 0) + 1
+    confusion = {} if multi else by_true((true, given) for (true,), (given,) in pairs)
     accuracy = sum(one == other for one, other in pairs) / len(pairs) if pairs else 0.0
-    return ClassScores(accuracy, each, total, dict(sorted(confusion.items())))
+    return ClassScores(accuracy, each, total, confusion)

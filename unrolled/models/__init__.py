@@ -7,6 +7,7 @@ from unrolled.models.decoder import Context, Decoder
 from unrolled.models.encoder import Encoder
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.language import LanguageModel
+from unrolled.models.segmenter import Segmenter
 from unrolled.models.tagger import Tagger
 from unrolled.models.transcriber import Transcriber
 
@@ -19,6 +20,7 @@ __all__ = [
     "Encoder",
     "EncoderDecoder",
     "LanguageModel",
+    "Segmenter",
     "Tagger",
     "Transcriber",
 ]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import ctc_loss, max_pool2d, pad
 
-from unrolled.cells import Cell, State
+from unrolled.cells import State
 from unrolled.layers.dropout import Dropout
 from unrolled.models.encoder import Encoder
+from unrolled.models.readout_cell import ReadoutCell
 from unrolled.unroll import unroll
 from unrolled.unroll.padding import steps_inside
 
@@ -27,6 +28,19 @@ class Frames(Protocol):
     def lengths(self) -> Tensor: ...
 
 
+class Projection(nn.Module):
+    """A linear layer, normalised, and ReLU."""
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(input_size, output_size)
+        self.norm = nn.LayerNorm(output_size)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found: Tensor = self.norm(self.linear(inputs)).relu()
+        return found
+
+
 class Joined(nn.Module):
     """Joins each `stride` frames into the input of one step: a linear layer, normalised, and ReLU.
 
@@ -36,8 +50,7 @@ class Joined(nn.Module):
     def __init__(self, input_size: int, output_size: int, stride: int) -> None:
         super().__init__()
         self.stride, self.output_size = stride, output_size
-        self.linear = nn.Linear(stride * input_size, output_size)
-        self.norm = nn.LayerNorm(output_size)
+        self.projection = Projection(stride * input_size, output_size)
 
     def steps(self, lengths: Tensor) -> Tensor:
         """Return how many steps sequences of these lengths have."""
@@ -51,13 +64,9 @@ class Joined(nn.Module):
         whole = pad(frames, (0, 0, 0, 0, 0, steps * self.stride - len(frames)))
         return whole.view(steps, self.stride, rows, -1).transpose(1, 2).reshape(steps, rows, -1)
 
-    def project(self, joined: Tensor) -> Tensor:
-        """Return the inputs of the layers for joined frames `[..., stride · D]`."""
-        found: Tensor = self.norm(self.linear(joined)).relu()
-        return found
-
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        return self.project(self.join(frames, lengths))
+        found: Tensor = self.projection(self.join(frames, lengths))
+        return found
 
 
 class Convolved(nn.Module):
@@ -176,35 +185,11 @@ class Transcriber(nn.Module):
         assert isinstance(self.front, Joined)
         return self.front.join(frames, lengths)
 
-    def _as_cell(self) -> _Reading:
-        if "_reading" not in self.__dict__:  # not a submodule: its parameters are this module's own
-            self.__dict__["_reading"] = _Reading(self)
-        reading: _Reading = self.__dict__["_reading"]
-        return reading
-
-
-class _Reading(Cell):
-    """A transcriber that reads forwards, as one cell: joined frames to the scores of labels, which are its first state.
-
-    The engine computes the states of one step exactly as those of many. So a sequence that is read in pieces has the
-    scores of one that is read at once, bit for bit.
-    """
-
-    def __init__(self, model: Transcriber) -> None:
-        nn.Module.__init__(self)
-        assert isinstance(model.front, Joined)
-        self.front, self.stack, self.readout = model.front, model.recurrent.stack(), model.readout
-        self.input_size, self.hidden_size = self.front.linear.in_features, self.readout.out_features
-        self.state_names = ("scores", *self.stack.state_names)  # type: ignore[misc]
-        self.training = False
-
-    @property
-    def state_sizes(self) -> tuple[int, ...]:
-        return (self.hidden_size, *self.stack.state_sizes)
-
-    def initial_state(self, batch_size: int, *, like: Tensor) -> State:
-        return (like.new_zeros(batch_size, self.hidden_size), *self.stack.initial_state(batch_size, like=like))
-
-    def forward(self, x: Tensor, state: State) -> State:
-        output, new = self.stack.step(self.front.project(x), state[1:])
-        return (self.readout(output), *new)
+    def _as_cell(self) -> ReadoutCell:
+        if "_readout_cell" not in self.__dict__:  # not a submodule: its parameters are this module's own
+            front = self.front
+            assert isinstance(front, Joined)
+            size = front.projection.linear.in_features
+            self.__dict__["_readout_cell"] = ReadoutCell(self.recurrent, self.readout, size, front.projection)
+        cell: ReadoutCell = self.__dict__["_readout_cell"]
+        return cell

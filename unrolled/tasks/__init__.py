@@ -80,6 +80,10 @@ TASKS = (
         *("classifying_settings:ClassifyingInfo", "classifying:ClassifyingTask"),
     ),
     Entry(
+        *("segment", "segmenter", "train a segmenter: a label for every frame of video or sensors"),
+        *("segmenting_settings:SegmentingInfo", "segmenting:SegmentingTask"),
+    ),
+    Entry(
         *("transcribe", "transcriber", "train a transcriber: speech or printed lines to text"),
         *("transcribing_settings:TranscribingInfo", "transcribing:TranscribingTask"),
     ),

@@ -26,6 +26,7 @@ from unrolled.data.tag_batches import (
 from unrolled.data.tagged import TaggedSentence, format_of, read_tagged, retagged
 from unrolled.data.tokens import Progress
 from unrolled.errors import ConfigurationError, DataError, RunError
+from unrolled.metrics.confusion import by_true
 from unrolled.metrics.report import Report, Value
 from unrolled.metrics.spans import Scheme, SpanScore, from_iob1, is_valid, may_follow, scheme_of, score_spans
 from unrolled.models.crf import Allowed
@@ -54,6 +55,10 @@ def prepare(run: Run, config: SentencesConfig) -> None:
     """Read the sentences, learn what there is to number, and write both into a new run's directory."""
     if not config.data:
         raise ConfigurationError("`data` is missing: a file of tagged sentences", setting="data")
+    if Path(config.data).suffix == ".npz":
+        raise DataError(
+            f"{config.data}: frames are labelled by `unrolled train segment`, words by `unrolled train tag`"
+        )
     train, dev = _read(config.data, config), _read(config.dev, config) if config.dev else []
     if not config.dev:
         cut = len(train) - int(len(train) * config.val_fraction)
@@ -285,6 +290,7 @@ class TaggingTask(TaggingInfo, Task):
                 values += [Value(f"types.{name}.f1", score.f1, kind, _described(score))]
         else:
             values += of_words
+        values.append(Value("confusion", by_true(pairs)))
         heading = f"{data}: {_many(len(sentences), 'sentence')}, {_many(len(pairs), 'word')}"
         return Report(data, heading, tuple(values), tuple(notes))
 

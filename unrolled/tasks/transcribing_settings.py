@@ -138,7 +138,7 @@ class TranscriberTraining(TrainingConfig):
     """Updates between two validations, each of which writes a checkpoint."""
     sample_every: int = 200
     """Updates between two samples; 0: no samples."""
-    clip_norm: float = 10.0
+    clip_norm: float = 0.5
     """Rescale gradients whose norm is above this; 0: never."""
     augment: bool = True
     """Change the data at random in every pass, as the settings below say; `no_augment`: never."""

@@ -1,0 +1,63 @@
+"""A matrix of which classes are taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unrolled.analysis.figures import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: The most classes for which the counts are written into the matrix.
+_WRITTEN = 20
+
+
+def confusion_matrix(counts: Mapping[str, Mapping[str, int]], most: int = 40) -> tuple[list[str], np.ndarray, int]:
+    """Return the `most` frequent classes, how often each true one (row) was given as each, and the number left out.
+
+    counts: by the true class, how often each class was given.
+    """
+    totals: dict[str, int] = {}
+    for true, row in counts.items():
+        for given, count in row.items():
+            for name in (true, given):
+                totals[name] = totals.get(name, 0) + count
+    names = sorted(sorted(totals, key=lambda name: (-totals[name], name))[:most], key=_in_order)
+    place = {name: k for k, name in enumerate(names)}
+    matrix, left = np.zeros((len(names), len(names)), np.int64), 0
+    for true, row in counts.items():
+        for given, count in row.items():
+            if true in place and given in place:
+                matrix[place[true], place[given]] += count
+            else:
+                left += count
+    return names, matrix, left
+
+
+def _in_order(name: str) -> tuple[bool, int, str]:
+    """Sort numbers by their value, before other names."""
+    return (False, int(name), "") if name.isascii() and name.isdecimal() else (True, 0, name)
+
+
+def draw_confusion(counts: Mapping[str, Mapping[str, int]], title: str = "", most: int = 40) -> Figure:
+    """Draw the matrix: each row, a true class, as shares of its items; with few classes also the counts."""
+    names, matrix, _ = confusion_matrix(counts, most)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    side = min(16.0, 2.5 + 0.4 * len(names))
+    figure = canvas(side + 1.2, side)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    shown = [{" ": "␣", "": "∅"}.get(name, name) for name in names]
+    axes.set_xticks(range(len(names)), shown, rotation=90 if max(map(len, shown), default=0) > 2 else 0, fontsize=8)
+    axes.set_yticks(range(len(names)), shown, fontsize=8)
+    axes.set(xlabel="given", ylabel="true", title=title)
+    if len(names) <= _WRITTEN:
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(image, ax=axes, label="share of the true class")
+    return figure

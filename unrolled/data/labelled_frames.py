@@ -1,0 +1,166 @@
+"""Sequences of frames with a label each, in NumPy archives, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrolled.data.batch import Batch
+from unrolled.data.frames import FrameStore
+from unrolled.data.transcript_batches import Normalisation
+from unrolled.errors import DataError
+
+#: The names of arrays of frames; in an archive of many sequences they come after the sequence's name and a `_`.
+FRAMES = ("frames", "features", "scores")
+LABELS = "labels"
+#: An array of the labels' names, if the labels are numbers.
+NAMES = "classes"
+
+
+@dataclass(frozen=True)
+class FrameSequence:
+    """The frames of a sequence, `[T, D]`, and a label for each; no labels if they were not read."""
+
+    name: str
+    frames: np.ndarray
+    labels: tuple[str, ...] = ()
+
+
+def read_frame_sequences(path: str | Path, with_labels: bool = True) -> list[FrameSequence]:
+    """Return the sequences of an archive (`.npz`), or of a folder of archives.
+
+    An archive holds `frames [T, D]` (or `features`, or `scores`) and `labels [T]`, or, for several sequences, these
+    arrays with the sequence's name in front: `video1_frames` and `video1_labels`. Labels are strings, or numbers, whose
+    names may be in an array `classes`.
+    Raises DataError, which names the array, if one is missing, does not fit the others, or holds numbers that are not
+    finite.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    found = [one for file in files for one in _of_file(file, with_labels, alone=not path.is_dir())]
+    if not found:
+        raise DataError(f"{path}: there are no sequences of frames in it")
+    widths = {one.frames.shape[1]: one.name for one in found}
+    if len(widths) > 1:
+        (first, name), (other, other_name) = list(widths.items())[:2]
+        raise DataError(f"{path}: {name} has {first} values per frame, {other_name} has {other}")
+    return found
+
+
+def _of_file(path: Path, with_labels: bool, alone: bool) -> list[FrameSequence]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read as arrays ({error})") from error
+    classes = arrays.pop(NAMES, None)
+    found, used = [], set()
+    for name, frames in arrays.items():
+        kind = next((kind for kind in FRAMES if name == kind or name.endswith(f"_{kind}")), None)
+        if kind is None:
+            continue
+        prefix = name.removesuffix(kind)
+        labels = arrays.get(f"{prefix}{LABELS}")
+        used |= {name, f"{prefix}{LABELS}"}
+        called = prefix.removesuffix("_") or path.stem
+        if not alone and prefix:
+            called = f"{path.stem}/{called}"
+        found.append(_sequence(path, called, name, frames, labels, classes, with_labels))
+    if unused := sorted(arrays.keys() - used):
+        wanted = f"NAME_{FRAMES[0]} and NAME_{LABELS}"
+        raise DataError(
+            f"{path}: the array {unused[0]!r} is neither frames nor labels of them; they are called {wanted}"
+        )
+    return found
+
+
+def _sequence(
+    path: Path,
+    called: str,
+    name: str,
+    frames: np.ndarray,
+    labels: np.ndarray | None,
+    classes: np.ndarray | None,
+    with_labels: bool,
+) -> FrameSequence:
+    if frames.ndim != 2 or frames.dtype.kind not in "fiu" or not frames.size:
+        raise DataError(f"{path}: {name} must be numbers [T, D], got {frames.dtype} {list(frames.shape)}")
+    if not np.isfinite(frames).all():
+        raise DataError(f"{path}: {name} holds numbers that are not finite")
+    if not with_labels:
+        return FrameSequence(called, frames)
+    if labels is None:
+        raise DataError(f"{path}: {name} has no labels: there is no array {name.removesuffix('frames')}{LABELS}")
+    if labels.shape != frames.shape[:1]:
+        raise DataError(f"{path}: {called} has {len(frames):,} frames and labels {list(labels.shape)}")
+    if labels.dtype.kind not in "iuU":
+        raise DataError(f"{path}: the labels of {called} must be whole numbers or strings, got {labels.dtype}")
+    return FrameSequence(called, frames, tuple(_named(path, label, classes) for label in labels.tolist()))
+
+
+def _named(path: Path, label: Any, classes: np.ndarray | None) -> str:
+    if classes is None or isinstance(label, str):
+        return str(label)
+    if not 0 <= label < len(classes):
+        raise DataError(f"{path}: the label {label} has no name among the {len(classes)} classes")
+    return str(classes[label])
+
+
+@dataclass(frozen=True)
+class FrameBatch(Batch):
+    """Sequences of frames `[T, B, D]` with `lengths [B]`, and labels, `targets [T, B]`, -1 after a sequence's end."""
+
+    frames: Tensor
+    lengths: Tensor
+    targets: Tensor
+
+    axes: ClassVar[dict[str, int]] = {"lengths": 0}
+
+
+def frame_batch(inputs: Sequence[np.ndarray], labels: Sequence[Sequence[int]] | None = None) -> FrameBatch:
+    """Return a batch of inputs `[T, D]` with their labels; without labels, for use."""
+    steps, width = max(len(one) for one in inputs), inputs[0].shape[1]
+    frames = np.zeros((steps, len(inputs), width), np.float32)
+    targets = np.full((steps, len(inputs)), -1, np.int64)
+    for row, one in enumerate(inputs):
+        frames[: len(one), row] = one
+        if labels is not None:
+            targets[: len(one), row] = labels[row]
+    lengths = np.array([len(one) for one in inputs], np.int64)
+    return FrameBatch(*(torch.from_numpy(array) for array in (frames, lengths, targets)))
+
+
+class FrameBatches:
+    """One pass over sequences: batches, and noise on their inputs, that depend only on `seed`."""
+
+    def __init__(
+        self,
+        store: FrameStore,
+        numbers: Sequence[int],
+        labels: Sequence[Sequence[int]],
+        normalise: Normalisation,
+        batch_size: int,
+        seed: Sequence[int],
+        noise: float = 0.0,
+    ) -> None:
+        self.store, self.labels, self.normalise = store, labels, normalise
+        self.seed, self.noise = list(seed), noise
+        order = np.random.default_rng(self.seed).permutation(np.asarray(numbers, np.int64))
+        self.batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def batch(self, number: int) -> FrameBatch:
+        draw = np.random.default_rng([*self.seed, number])
+        chosen = [int(k) for k in self.batches[number]]
+        inputs = [self.normalise(self.store[k]) for k in chosen]
+        if self.noise:
+            inputs = [one + draw.normal(0, self.noise, one.shape).astype(np.float32) for one in inputs]
+        return frame_batch(inputs, [self.labels[k] for k in chosen])

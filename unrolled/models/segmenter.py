@@ -1,0 +1,127 @@
+"""A segmenter: frames of video or of sensors, recurrent layers, and a label for every frame."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unrolled.cells import State
+from unrolled.layers.dropout import Dropout
+from unrolled.models.crf import CRF
+from unrolled.models.encoder import Encoder
+from unrolled.models.readout_cell import ReadoutCell
+from unrolled.unroll import unroll
+from unrolled.unroll.padding import steps_inside
+
+
+class SegmenterInput(Protocol):
+    """A batch of sequences: `frames [T, B, D]` of `lengths [B]`."""
+
+    @property
+    def frames(self) -> Tensor: ...
+    @property
+    def lengths(self) -> Tensor: ...
+
+
+class Segmenter(nn.Module):
+    """Scores every label for every frame: layers of any cell, a readout, and maybe a CRF.
+
+    input_size: the number of values in a frame. labels: how many labels there are.
+    crf: whether a CRF scores sequences of labels, over the readout.
+    dropout: on the input of the layers, between them, and on their output.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        labels: int,
+        cell: str = "gru",
+        *,
+        hidden_size: int = 64,
+        num_layers: int = 1,
+        bidirectional: bool = True,
+        dropout: float = 0.3,
+        forget_bias: float = 1.0,
+        crf: bool = False,
+    ) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.recurrent = Encoder(
+            cell,
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            forget_bias=forget_bias,
+        )
+        self.dropout = Dropout(dropout)
+        self.readout = nn.Linear(self.recurrent.output_size, labels)
+        self.crf = CRF(labels) if crf else None
+
+    @property
+    def streams(self) -> bool:
+        """Whether the model can label a frame before it has read the next one."""
+        return self.crf is None and not self.recurrent.bidirectional
+
+    def forward(self, batch: SegmenterInput) -> Tensor:
+        """Return the score of every label for every frame, `[T, B, K]`.
+
+        A model that can label frames as they come reads them, outside training, exactly as `feed` does.
+        """
+        if self.streams and not self.training:
+            return unroll(self._as_cell(), batch.frames, lengths=batch.lengths)[0]
+        outputs, _ = self.recurrent.run(self.dropout(batch.frames), lengths=batch.lengths)
+        scores: Tensor = self.readout(self.dropout(outputs))
+        return scores
+
+    def loss(self, batch: SegmenterInput, targets: Tensor) -> Tensor:
+        """Return the negative log-likelihood of the labels `targets [T, B]`, summed over all frames, in nats.
+
+        Targets below 0 are not counted: of a softmax those frames, of a CRF the sequences that have one.
+        """
+        scores = self(batch)
+        if self.crf is None:
+            return cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=-1)
+        inside = steps_inside(len(targets), batch.lengths).squeeze(2)
+        counted = ((targets >= 0) | ~inside).all(0)
+        losses = self.crf(scores, targets.clamp_min(0), batch.lengths)
+        total: Tensor = losses.where(counted, 0).sum()
+        return total
+
+    @torch.no_grad()
+    def decode(self, batch: SegmenterInput) -> list[list[int]]:
+        """Return the best labels of each sequence."""
+        scores = self(batch)
+        if self.crf is not None:
+            return self.crf.decode(scores, batch.lengths)
+        best = scores.argmax(2).t().tolist()
+        return [labels[:length] for labels, length in zip(best, batch.lengths.tolist(), strict=True)]
+
+    @torch.no_grad()
+    def marginals(self, batch: SegmenterInput) -> Tensor:
+        """Return the probability of every label for every frame, `[T, B, K]`; zeros after a sequence's end."""
+        scores = self(batch)
+        if self.crf is not None:
+            return self.crf.marginals(scores, batch.lengths)
+        found: Tensor = scores.softmax(2) * steps_inside(len(scores), batch.lengths)
+        return found
+
+    @torch.no_grad()
+    def feed(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
+        """Return the scores `[T, B, K]` of the next frames, `[T, B, D]`, and the state after them.
+
+        Only for models that can `stream`.
+        """
+        if not len(frames):
+            return frames.new_zeros(0, frames.size(1), self.readout.out_features), state
+        return unroll(self._as_cell(), frames, state)
+
+    def _as_cell(self) -> ReadoutCell:
+        if "_readout_cell" not in self.__dict__:  # not a submodule: its parameters are this module's own
+            self.__dict__["_readout_cell"] = ReadoutCell(self.recurrent, self.readout, self.input_size)
+        cell: ReadoutCell = self.__dict__["_readout_cell"]
+        return cell
