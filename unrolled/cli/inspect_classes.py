@@ -74,7 +74,7 @@ def main(words: Sequence[str], prog: str) -> int:
     judged = task.probabilities([one.text for one in texts])
     way = arguments.way or default_way(task.model)
     chosen = _chosen([_worst(chances, one.labels) for chances, one in zip(judged, texts, strict=True)], arguments)
-    entries = []
+    entries: list[Any] = []
     with Console(stderr=True).status("") as status:
         for k in chosen:
             status.update(f"text {len(entries) + 1} of {len(chosen)}")
