@@ -64,17 +64,20 @@ def runs(tmp_path_factory):
     text.write_text("some text to learn, and more of it\n" * 80)
     small = ["--hidden-size", "8", "--num-layers", "1", "--max-steps", "2", "--device", "cpu"]
     assert main(["train", "lm", "--data", str(text), "--out", str(folder / "lm"), *small]) == 0
+    (folder / "texts.csv").write_text("text,label\n" + "so fine,good\nso dull,bad\n" * 9)
+    data = ["--data", str(folder / "texts.csv"), "--hidden-size", "8", "--max-steps", "2", "--device", "cpu"]
+    assert main(["train", "classify", *data, "--out", str(folder / "classify")]) == 0
     assert main(["train", "min-char-rnn", str(text), "--iterations", "2", "--out", str(folder / "min")]) == 0
     return folder
 
 
 def test_runs_and_info_need_no_pytorch(runs):
-    names = ("reply", "tree", "unscaled-embeddings", "lm", "min")
+    names = ("reply", "tree", "unscaled-embeddings", "lm", "min", "classify")
     lines = [["runs", str(runs)], ["runs", str(OLD)], *(["info", str(runs / name)] for name in names)]
     assert {words: names for words, names in imported_by(lines).items() if names} == {}
 
 
-@pytest.mark.parametrize("name", ["reply", "tree", "unscaled-embeddings", "lm", "min"])
+@pytest.mark.parametrize("name", ["reply", "tree", "unscaled-embeddings", "lm", "min", "classify"])
 def test_what_is_told_without_the_model_is_what_the_model_says(name, runs, capsys):
     info, task = open_info(runs / name), open_task(runs / name, "cpu")
     assert type(info) is not type(task)

@@ -1,8 +1,11 @@
 """Labelled texts in four formats, what is refused with its line, and batches of them."""
 
+import csv
 import gzip
 import json
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +48,19 @@ def test_tables(tmp_path, name, end):
     assert pairs(path, with_labels=False)[1] == ("bad", ())
     assert [one.where for one in iterate_labelled(path)] == ["line 2", "line 5"]
     assert pairs(write(tmp_path / "a.tsv", TSV)) == [('an "odd quote', ("pos",))]
+
+
+PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"))
+LABEL = PLAIN.filter(lambda text: text.strip())
+
+
+@given(st.lists(st.tuples(PLAIN, LABEL), max_size=5))
+def test_what_a_table_is_written_with_is_read_again(rows):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.csv")
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
+        assert pairs(path) == [(text, (label,)) for text, label in rows]
 
 
 def test_json_lines(tmp_path):

@@ -122,7 +122,7 @@ def _written(task: ClassifyingTask, text: str, entry: str, chances: dict[str, fl
     given = task.chosen(chances)
     names = list(chances)[: arguments.top] if arguments.top else list(given)
     if not arguments.json:
-        return "\t".join(f"{name}\t{chances[name]:.4f}" for name in names)
+        return "\t".join(f"{in_one_column(name)}\t{chances[name]:.4f}" for name in names)
     shown = {name: round(chances[name], 6) for name in (names if arguments.top else chances)}
     found: dict[str, Any] = {"labels": list(given)} if task.classes.multi else {"label": given[0]}
     before = json.loads(entry) if entry else {"file" if task.config.texts.level == AUDIO else "text": text}

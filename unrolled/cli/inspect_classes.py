@@ -61,6 +61,8 @@ def main(words: Sequence[str], prog: str) -> int:
     if arguments.out.suffix not in (".html", ".htm"):
         raise ConfigurationError(f"--out {arguments.out}: the page's name must end in .html")
     check_target(arguments.out, arguments.overwrite)
+    from rich.console import Console
+
     from unrolled.analysis.attribution import attribution_page, default_way
     from unrolled.tasks import open_task
     from unrolled.tasks.classifying import ClassifyingTask
@@ -72,7 +74,11 @@ def main(words: Sequence[str], prog: str) -> int:
     judged = task.probabilities([one.text for one in texts])
     way = arguments.way or default_way(task.model)
     chosen = _chosen([_worst(chances, one.labels) for chances, one in zip(judged, texts, strict=True)], arguments)
-    entries = [_entry(task, texts[k].text, texts[k].labels, judged[k], way) for k in chosen]
+    entries: list[Any] = []
+    with Console(stderr=True).status("") as status:
+        for k in chosen:
+            status.update(f"text {len(entries) + 1} of {len(chosen)}")
+            entries.append(_entry(task, texts[k].text, texts[k].labels, judged[k], way))
     model, classes = task.config.model, task.classes.names
     page = attribution_page(
         {

@@ -41,9 +41,7 @@ def prepare(run: Run, settings: ClassifyingConfig, progress: Progress, vocabular
     if not counts:
         raise DataError(f"{config.data}: no text of training has a label")
     names = sorted(counts)
-    unseen = count_labels(dev)
-    unseen.subtract(dict.fromkeys(names, unseen.total()))
-    unseen = +unseen
+    unseen = Counter({name: count for name, count in count_labels(dev).items() if name not in counts})
     notes += repeats(train, dev) + unseen_note(unseen, "the dev part")
     if vocabulary is None:
         texts = [as_read(one.text, config) for one in train]
