@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import sys
 
 import pytest
@@ -116,3 +117,31 @@ def test_flags_with_two_and_with_three_values(folder, capsys, words, settings):
 def test_mistakes(folder, tmp_path, monkeypatch, capsys, words, expected):
     monkeypatch.chdir(tmp_path)
     assert expected in error_of([word.format(folder=folder) for word in words], capsys)
+
+
+def test_the_best_sequences(folder, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("so Kari saw Kolox\n\nso\n")
+    lines = said(capsys, "tag", folder / "run", tmp_path / "text.txt", "--best", "3").out.splitlines()
+    heads = [line for line in lines if line.startswith("#")]
+    assert [head.split(",")[0] for head in heads[:3]] == ["# 1 of 3", "# 2 of 3", "# 3 of 3"]
+    chances = [float(head.split()[-1]) for head in heads[:3]]
+    assert chances == sorted(chances, reverse=True)
+    assert sum(math.exp(chance) for chance in chances) <= 1.0001
+    plain = said(capsys, "tag", folder / "run", tmp_path / "text.txt").out.splitlines()
+    assert lines[1:5] == plain[:4]
+    (tmp_path / "lines.jsonl").write_text('{"words": ["so", "Kari"], "id": 7}\n')
+    entry = json.loads(said(capsys, "tag", folder / "run", tmp_path / "lines.jsonl", "--best", "2").out)
+    assert entry["id"] == 7
+    assert entry["best"][0]["tags"] == entry["tags"]
+    assert len(entry["best"]) == 2
+    assert "--best needs --to conll" in error_of(
+        ["tag", folder / "run", tmp_path / "text.txt", "--best", "2", "--to", "inline"], capsys
+    )
+
+
+def test_marginals_of_many_sentences_are_those_of_each(folder, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("so Kari saw Kolox\n\nso\nKolox and Mari saw Lari\n")
+    lines = said(capsys, "tag", folder / "run", tmp_path / "text.txt", "--marginals").out.split("\n\n")
+    for text, block in zip(["so Kari saw Kolox", "so", "Kolox and Mari saw Lari"], lines, strict=False):
+        (tmp_path / "one.txt").write_text(text + "\n")
+        assert said(capsys, "tag", folder / "run", tmp_path / "one.txt", "--marginals").out.strip() == block.strip()

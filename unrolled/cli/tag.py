@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from unrolled.cli.parsing import parse
 from unrolled.data.lines import in_blocks, open_lines
 from unrolled.data.tagged import TaggedSentence, format_of, in_one_column, read_tagged, retagged, write_tagged
 from unrolled.errors import ConfigurationError
+from unrolled.settings import require
 from unrolled.tasks import open_task
 
 if TYPE_CHECKING:
-    from unrolled.tasks.tagging import TaggingTask
+    from unrolled.tasks.tagging import TagSequence
 
 #: Sentences that are read before the first is tagged, from a file; on a terminal each line is answered at once.
 _BLOCK = 256
@@ -43,6 +45,9 @@ class Arguments:
     """Column of CoNLL-U, or key of JSON, to write the tags to (as in training, or upos and tags)."""
     marginals: bool = False
     """Add the probability of each tag that is written, as a third column."""
+    best: int = 0
+    """Write this many sequences of tags per sentence, the most probable first, each after a comment, or with a key in
+    JSON, that gives its log-probability; 0: only the best, without it."""
     checkpoint: Literal["best", "last"] = "best"
     """Checkpoint to use."""
     device: str = "cpu"
@@ -58,14 +63,22 @@ def main(words: Sequence[str], prog: str) -> int:
         raise ConfigurationError("--marginals needs --to conll", setting="marginals")
     if arguments.column and to not in ("conllu", "jsonl"):
         raise ConfigurationError("--column needs --to conllu or --to jsonl", setting="column")
+    if arguments.best and (to not in ("conll", "jsonl") or arguments.marginals):
+        raise ConfigurationError("--best needs --to conll or --to jsonl, and goes without --marginals", setting="best")
+    require(arguments.best >= 0, "best", "0 or above", arguments.best)
     from unrolled.tasks.tagging import TaggingTask
 
     task = open_task(arguments.run, arguments.device, arguments.checkpoint, TaggingTask, trust=arguments.trust)
     _, column = task.form_and_column("", to, arguments.column)
     block = 1 if arguments.file == "-" and sys.stdin is not None and sys.stdin.isatty() else _BLOCK
     for sentences in in_blocks(_read(arguments.file, form), block):
-        for sentence, tags in zip(sentences, task.tag(sentences), strict=True):
-            sys.stdout.write(_written(task, retagged(sentence, tags), to, column, arguments.marginals))
+        if arguments.best:
+            for sentence, found in zip(sentences, task.best(sentences, arguments.best), strict=True):
+                sys.stdout.write(_best(sentence, found, to, column))
+        else:
+            chances = task.all_marginals(sentences) if arguments.marginals else [None] * len(sentences)
+            for sentence, tags, chance in zip(sentences, task.tag(sentences), chances, strict=True):
+                sys.stdout.write(_written(retagged(sentence, tags), to, column, chance))
         sys.stdout.flush()
     return 0
 
@@ -80,14 +93,28 @@ def _read(file: str, form: str) -> Iterator[TaggedSentence]:
         yield TaggedSentence(tuple(bare_words(line) if form == "text" else line.split()))
 
 
-def _written(task: TaggingTask, sentence: TaggedSentence, to: str, column: str, marginals: bool) -> str:
+def _written(sentence: TaggedSentence, to: str, column: str, chances: Sequence[dict[str, float]] | None) -> str:
     if not sentence.words and to != "jsonl":  # an empty line of text, which separates nothing in columns
         return "\n" if to == "inline" else ""
     pairs = zip(sentence.words, sentence.tags, strict=True)
     if to == "inline":
         return " ".join(f"{in_one_column(word)}/{tag}" for word, tag in pairs) + "\n"
-    if marginals:
-        chances = task.marginals(sentence.words)
+    if chances is not None:
         rows = zip(pairs, chances, strict=True)
         return "".join(f"{in_one_column(word)}\t{tag}\t{each[tag]:.4f}\n" for (word, tag), each in rows) + "\n"
     return write_tagged(sentence, to, column)
+
+
+def _best(sentence: TaggedSentence, found: Sequence[TagSequence], to: str, column: str) -> str:
+    """Return the best sequences of tags of a sentence."""
+    if to == "jsonl":
+        entry = json.loads(write_tagged(retagged(sentence, found[0].tags), to, column))
+        entry["best"] = [{"tags": list(one.tags), "log_prob": round(one.log_prob, 6)} for one in found]
+        return json.dumps(entry, ensure_ascii=False) + "\n"
+    if not sentence.words:
+        return ""
+    return "".join(
+        f"# {rank} of {len(found)}, log-probability {one.log_prob:.4f}\n"
+        + write_tagged(retagged(sentence, one.tags), to, column)
+        for rank, one in enumerate(found, 1)
+    )

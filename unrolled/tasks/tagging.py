@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Hashable, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -119,6 +120,13 @@ def _read(path: str, config: SentencesConfig) -> list[TaggedSentence]:
     if not found:
         raise DataError(f"{path}: there are no sentences in it")
     return found
+
+
+class TagSequence(NamedTuple):
+    """The tags of a sentence, and their log-probability in nats."""
+
+    tags: tuple[str, ...]
+    log_prob: float
 
 
 class TaggingTask(TaggingInfo, Task):
@@ -242,21 +250,44 @@ class TaggingTask(TaggingInfo, Task):
     def tag(self, sentences: Sequence[TaggedSentence | Sequence[str]]) -> list[list[str]]:
         """Return the best tags of each sentence, given as a list of words."""
         given = [one if isinstance(one, TaggedSentence) else _sentence(one) for one in sentences]
-        order = sorted((k for k, one in enumerate(given) if one.words), key=lambda k: len(given[k].words))
         found: list[list[str]] = [[] for _ in given]
-        places = iter(order)
-        for batch in self._batches([given[k] for k in order]):
-            for tags in self.model.decode(batch.to(self.device)):
-                found[next(places)] = [self.tags.strings[tag] for tag in tags]
+        for places, batch in self._in_batches(given):
+            for place, tags in zip(places, self.model.decode(batch), strict=True):
+                found[place] = [self.tags.strings[tag] for tag in tags]
         return found
 
     def marginals(self, words: Sequence[str]) -> list[dict[str, float]]:
         """Return the probability of every tag for every word of a sentence."""
-        if not words:
-            return []
-        batch = self.encoder.batch([_sentence(words)]).to(self.device)
-        rows = self.model.marginals(batch)[:, 0].tolist()
-        return [dict(zip(self.tags.strings, row, strict=True)) for row in rows]
+        return self.all_marginals([_sentence(words)])[0]
+
+    def all_marginals(self, sentences: Sequence[TaggedSentence]) -> list[list[dict[str, float]]]:
+        """Return the probability of every tag for every word of each sentence; sentences are read in batches."""
+        found: list[list[dict[str, float]]] = [[] for _ in sentences]
+        for places, batch in self._in_batches(sentences):
+            rows = self.model.marginals(batch).transpose(0, 1).tolist()
+            for place, row in zip(places, rows, strict=True):
+                length = len(sentences[place].words)
+                found[place] = [dict(zip(self.tags.strings, each, strict=True)) for each in row[:length]]
+        return found
+
+    def best(self, sentences: Sequence[TaggedSentence | Sequence[str]], n: int) -> list[list[TagSequence]]:
+        """Return the `n` most probable sequences of tags of each sentence, the best first; fewer if there are fewer."""
+        if n < 1:
+            raise ConfigurationError(f"`best` must be at least 1, got {n}", setting="best")
+        given = [one if isinstance(one, TaggedSentence) else _sentence(one) for one in sentences]
+        found = [[TagSequence((), 0.0)] for _ in given]
+        for places, batch in self._in_batches(given):
+            for place, paths in zip(places, self.model.best(batch, n), strict=True):
+                names = self.tags.strings
+                found[place] = [TagSequence(tuple(names[tag] for tag in path.tags), path.score) for path in paths]
+        return found
+
+    def _in_batches(self, sentences: Sequence[TaggedSentence]) -> Iterator[tuple[list[int], TagBatch]]:
+        """Iterate over batches of the sentences that have words, sorted by length, with their places."""
+        order = sorted((k for k, one in enumerate(sentences) if one.words), key=lambda k: len(sentences[k].words))
+        places = iter(order)
+        for batch in self._batches([sentences[k] for k in order]):
+            yield list(islice(places, len(batch.lengths))), batch.to(self.device)
 
     def evaluate(self, asked: TagEvaluation) -> Report:
         """Report accuracy and, if the tags mark spans, precision, recall and F1 over `asked.data` or the dev part."""
