@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,3 +134,19 @@ class Stretch(Pair):
             dataclasses.replace(self, inputs=self.inputs[k : k + length], targets=self.targets[k : k + length])
             for k in range(0, len(self.inputs), length)
         ]
+
+
+def by_similar_length(
+    lengths: np.ndarray, batch_size: int, draw: np.random.Generator, batches_in_pool: int
+) -> list[np.ndarray]:
+    """Return the numbers of sequences in batches, in random order; a batch holds sequences of similar `lengths [N]`.
+
+    The sequences are shuffled and cut into pools of `batches_in_pool` batches, and each pool is sorted by length.
+    """
+    order, pool = draw.permutation(len(lengths)), batches_in_pool * batch_size
+    cut: list[np.ndarray] = []
+    for first in range(0, len(order), pool):
+        some = order[first : first + pool]
+        some = some[np.argsort(lengths[some], kind="stable")]
+        cut += [some[k : k + batch_size] for k in range(0, len(some), batch_size)]
+    return [cut[k] for k in draw.permutation(len(cut))]

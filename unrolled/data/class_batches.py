@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from unrolled.data.batch import Batch
+from unrolled.data.batch import Batch, by_similar_length
 from unrolled.errors import RunError
 
 
@@ -97,15 +97,8 @@ class ClassBatches:
 
     def __init__(self, texts: EncodedTexts, batch_size: int, seed: Sequence[int], token_dropout: float = 0.0) -> None:
         self.texts, self.seed, self.token_dropout = texts, list(seed), token_dropout
-        draw = np.random.default_rng(list(seed))
-        order, pool = draw.permutation(len(texts)), 50 * batch_size
         lengths = np.array([len(one) for one in texts.tokens])
-        found: list[np.ndarray] = []
-        for first in range(0, len(order), pool):
-            some = order[first : first + pool]
-            some = some[np.argsort(lengths[some], kind="stable")]
-            found += [some[k : k + batch_size] for k in range(0, len(some), batch_size)]
-        self.batches = [found[k] for k in draw.permutation(len(found))]
+        self.batches = by_similar_length(lengths, batch_size, np.random.default_rng(list(seed)), 50)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -113,7 +106,7 @@ class ClassBatches:
     def batch(self, number: int) -> ClassBatch:
         rows = self.batches[number]
         if not self.token_dropout:
-            return self.texts.batch(rows)
+            return self.texts.batch(rows.tolist())
         draw = np.random.default_rng([*self.seed, number])
         tokens = []
         for row in rows:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unrolled.data.audio import AUDIO_SUFFIXES
+from unrolled.data.batch import by_similar_length
 from unrolled.data.class_batches import ClassBatch, make_batch
 from unrolled.data.frames import FrameStore
 from unrolled.data.transcript_batches import Augmentation, Normalisation, changed
@@ -67,14 +68,7 @@ class SoundBatches:
     ) -> None:
         self.frames, self.targets, self.augmentation, self.seed = frames, targets, augmentation, list(seed)
         draw = np.random.default_rng(self.seed)
-        lengths = frames.store.lengths[frames.numbers]
-        order, pool = draw.permutation(len(frames)), 8 * batch_size
-        cut: list[np.ndarray] = []
-        for first in range(0, len(order), pool):
-            some = order[first : first + pool]
-            some = some[np.argsort(lengths[some], kind="stable")]
-            cut += [some[k : k + batch_size] for k in range(0, len(some), batch_size)]
-        self.batches = [cut[k] for k in draw.permutation(len(cut))]
+        self.batches = by_similar_length(frames.store.lengths[frames.numbers], batch_size, draw, 8)
 
     def __len__(self) -> int:
         return len(self.batches)

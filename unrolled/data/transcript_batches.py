@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrolled.data.batch import Batch
+from unrolled.data.batch import Batch, by_similar_length
 from unrolled.data.frames import FrameStore, mask, stretch
 from unrolled.data.line_images import distort
 from unrolled.settings import require
@@ -102,15 +102,9 @@ class TranscriptBatches:
     ) -> None:
         self.store, self.labels, self.normalise = store, labels, normalise
         self.seed, self.augmentation = list(seed), augmentation
+        chosen = np.asarray(numbers, np.int64)
         draw = np.random.default_rng(self.seed)
-        order = draw.permutation(np.asarray(numbers, np.int64))
-        pool = 8 * batch_size
-        cut = []
-        for first in range(0, len(order), pool):
-            some = order[first : first + pool]
-            some = some[np.argsort(store.lengths[some], kind="stable")]
-            cut += [some[k : k + batch_size] for k in range(0, len(some), batch_size)]
-        self.batches = [cut[k] for k in draw.permutation(len(cut))]
+        self.batches = [chosen[rows] for rows in by_similar_length(store.lengths[chosen], batch_size, draw, 8)]
 
     def __len__(self) -> int:
         return len(self.batches)

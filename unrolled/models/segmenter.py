@@ -6,15 +6,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from unrolled.cells import State
 from unrolled.layers.dropout import Dropout
 from unrolled.models.crf import CRF
 from unrolled.models.encoder import Encoder
 from unrolled.models.readout_cell import ReadoutCell
+from unrolled.models.step_labeller import StepLabeller
 from unrolled.unroll import unroll
-from unrolled.unroll.padding import steps_inside
 
 
 class SegmenterInput(Protocol):
@@ -26,7 +25,7 @@ class SegmenterInput(Protocol):
     def lengths(self) -> Tensor: ...
 
 
-class Segmenter(nn.Module):
+class Segmenter(StepLabeller):
     """Scores every label for every frame: layers of any cell, a readout, and maybe a CRF.
 
     input_size: the number of values in a frame. labels: how many labels there are.
@@ -77,38 +76,6 @@ class Segmenter(nn.Module):
         outputs, _ = self.recurrent.run(self.dropout(batch.frames), lengths=batch.lengths)
         scores: Tensor = self.readout(self.dropout(outputs))
         return scores
-
-    def loss(self, batch: SegmenterInput, targets: Tensor) -> Tensor:
-        """Return the negative log-likelihood of the labels `targets [T, B]`, summed over all frames, in nats.
-
-        Targets below 0 are not counted: of a softmax those frames, of a CRF the sequences that have one.
-        """
-        scores = self(batch)
-        if self.crf is None:
-            return cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=-1)
-        inside = steps_inside(len(targets), batch.lengths).squeeze(2)
-        counted = ((targets >= 0) | ~inside).all(0)
-        losses = self.crf(scores, targets.clamp_min(0), batch.lengths)
-        total: Tensor = losses.where(counted, 0).sum()
-        return total
-
-    @torch.no_grad()
-    def decode(self, batch: SegmenterInput) -> list[list[int]]:
-        """Return the best labels of each sequence."""
-        scores = self(batch)
-        if self.crf is not None:
-            return self.crf.decode(scores, batch.lengths)
-        best = scores.argmax(2).t().tolist()
-        return [labels[:length] for labels, length in zip(best, batch.lengths.tolist(), strict=True)]
-
-    @torch.no_grad()
-    def marginals(self, batch: SegmenterInput) -> Tensor:
-        """Return the probability of every label for every frame, `[T, B, K]`; zeros after a sequence's end."""
-        scores = self(batch)
-        if self.crf is not None:
-            return self.crf.marginals(scores, batch.lengths)
-        found: Tensor = scores.softmax(2) * steps_inside(len(scores), batch.lengths)
-        return found
 
     @torch.no_grad()
     def feed(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:

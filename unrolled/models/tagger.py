@@ -6,12 +6,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from unrolled.layers.dropout import Dropout
-from unrolled.models.crf import CRF, Allowed, TagPath
+from unrolled.models.crf import CRF, Allowed
 from unrolled.models.encoder import Encoder
-from unrolled.unroll.padding import steps_inside
+from unrolled.models.step_labeller import StepLabeller
 
 
 class TaggerInput(Protocol):
@@ -34,7 +33,7 @@ class TaggerInput(Protocol):
     def forms(self) -> Tensor: ...
 
 
-class Tagger(nn.Module):
+class Tagger(StepLabeller):
     """Scores every tag for every word: embedded words and letters, layers of any cell, a readout, and maybe a CRF.
 
     words, characters, tags: how many there are of each.
@@ -95,47 +94,3 @@ class Tagger(nn.Module):
         outputs, _ = self.recurrent.run(self.dropout(inputs), lengths=batch.lengths)
         emissions: Tensor = self.readout(self.dropout(outputs))
         return emissions
-
-    def loss(self, batch: TaggerInput, targets: Tensor) -> Tensor:
-        """Return the negative log-likelihood of the tags `targets [T, B]`, summed over all words, in nats.
-
-        Targets below 0 are not counted: of a softmax those words, of a CRF the sentences that have one.
-        """
-        emissions = self(batch)
-        if self.crf is None:
-            return cross_entropy(emissions.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=-1)
-        inside = steps_inside(len(targets), batch.lengths).squeeze(2)
-        counted = ((targets >= 0) | ~inside).all(0)
-        losses = self.crf(emissions, targets.clamp_min(0), batch.lengths)
-        total: Tensor = losses.where(counted, 0).sum()
-        return total
-
-    @torch.no_grad()
-    def decode(self, batch: TaggerInput) -> list[list[int]]:
-        """Return the best tags of each sentence."""
-        emissions = self(batch)
-        if self.crf is not None:
-            return self.crf.decode(emissions, batch.lengths)
-        best = emissions.argmax(2).t().tolist()
-        return [tags[:length] for tags, length in zip(best, batch.lengths.tolist(), strict=True)]
-
-    @torch.no_grad()
-    def best(self, batch: TaggerInput, n: int = 1) -> list[list[TagPath]]:
-        """Return the `n` best sequences of tags of each sentence, with their log-probabilities."""
-        emissions = self(batch)
-        crf = self.crf
-        if crf is None:  # independent tags are a CRF whose transitions are all 0
-            crf = CRF(emissions.size(2)).to(emissions)
-        total = crf.log_partition(emissions, batch.lengths).tolist()
-        found = crf.best(emissions, batch.lengths, n)
-        pairs = zip(found, total, strict=True)
-        return [[TagPath(path.tags, path.score - whole) for path in paths] for paths, whole in pairs]
-
-    @torch.no_grad()
-    def marginals(self, batch: TaggerInput) -> Tensor:
-        """Return the probability of every tag for every word, `[T, B, K]`; zeros after a sentence's end."""
-        emissions = self(batch)
-        if self.crf is not None:
-            return self.crf.marginals(emissions, batch.lengths)
-        found: Tensor = emissions.softmax(2) * steps_inside(len(emissions), batch.lengths)
-        return found

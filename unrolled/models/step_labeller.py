@@ -1,0 +1,66 @@
+"""Models that score a label for every step: their loss, the best labels, and the probability of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unrolled.models.crf import CRF, TagPath
+from unrolled.unroll.padding import steps_inside
+
+
+class StepLabeller(nn.Module):
+    """A model whose `forward(batch)` returns the score of every label for every step, `[T, B, K]`.
+
+    A batch has `lengths [B]`. crf: a CRF that scores sequences of labels by these scores, or None for a softmax at each
+    step.
+    """
+
+    crf: CRF | None
+
+    def loss(self, batch: Any, targets: Tensor) -> Tensor:
+        """Return the negative log-likelihood of the labels `targets [T, B]`, summed over all steps, in nats.
+
+        Targets below 0 are not counted: of a softmax those steps, of a CRF the sequences that have one.
+        """
+        scores = self(batch)
+        if self.crf is None:
+            return cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=-1)
+        inside = steps_inside(len(targets), batch.lengths).squeeze(2)
+        counted = ((targets >= 0) | ~inside).all(0)
+        losses = self.crf(scores, targets.clamp_min(0), batch.lengths)
+        total: Tensor = losses.where(counted, 0).sum()
+        return total
+
+    @torch.no_grad()
+    def decode(self, batch: Any) -> list[list[int]]:
+        """Return the best labels of each sequence."""
+        scores = self(batch)
+        if self.crf is not None:
+            return self.crf.decode(scores, batch.lengths)
+        best = scores.argmax(2).t().tolist()
+        return [labels[:length] for labels, length in zip(best, batch.lengths.tolist(), strict=True)]
+
+    @torch.no_grad()
+    def best(self, batch: Any, n: int = 1) -> list[list[TagPath]]:
+        """Return the `n` best sequences of labels of each sequence, with their log-probabilities."""
+        scores = self(batch)
+        crf = self.crf
+        if crf is None:  # independent labels are a CRF whose transitions are all 0
+            crf = CRF(scores.size(2)).to(scores)
+        total = crf.log_partition(scores, batch.lengths).tolist()
+        found = crf.best(scores, batch.lengths, n)
+        pairs = zip(found, total, strict=True)
+        return [[TagPath(path.tags, path.score - whole) for path in paths] for paths, whole in pairs]
+
+    @torch.no_grad()
+    def marginals(self, batch: Any) -> Tensor:
+        """Return the probability of every label for every step, `[T, B, K]`; zeros after a sequence's end."""
+        scores = self(batch)
+        if self.crf is not None:
+            return self.crf.marginals(scores, batch.lengths)
+        found: Tensor = scores.softmax(2) * steps_inside(len(scores), batch.lengths)
+        return found
