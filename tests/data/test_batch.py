@@ -1,15 +1,17 @@
 """However a batch is shared, parted and cut in time, each of its targets is counted once."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unrolled.data.batch import Batch, BatchList, Pair, Stretch
+from unrolled.data.batch import Batch, BatchList, Pair, Stretch, by_similar_length
 
 
 @dataclass(frozen=True)
@@ -70,3 +72,15 @@ def test_other_batches_are_one_step_and_carry_nothing():
     assert BatchList([pair]).batch(0) is pair
     with pytest.raises(IndexError):
         BatchList([pair]).batch(1)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=80), st.integers(1, 7), st.integers(1, 4), st.integers(0, 9))
+def test_batches_of_similar_lengths(lengths, size, pool, seed):
+    batches = by_similar_length(np.array(lengths), size, np.random.default_rng(seed), pool)
+    assert sorted(k for batch in batches for k in batch) == list(range(len(lengths)))
+    assert all(1 <= len(batch) <= size for batch in batches)
+    again = by_similar_length(np.array(lengths), size, np.random.default_rng(seed), pool)
+    assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in again]
+    if len(lengths) <= pool * size:  # one pool: no length of one batch lies between those of another
+        spans = sorted((min(lengths[k] for k in batch), max(lengths[k] for k in batch)) for batch in batches)
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))

@@ -189,6 +189,20 @@ def test_dropped_words_are_those_of_the_seed():
     assert 0.15 < (one == 0).double().mean() < 0.35
 
 
+def test_word_vectors(tmp_path):
+    (tmp_path / "vectors.txt").write_text("saw 1 2\nunheard 3 4\n")
+    settings = config(tmp_path, embedding_size=2, vectors=str(tmp_path / "vectors.txt"), fix_vectors=True)
+    task = create_run(tmp_path / "run", settings)
+    assert task.model.embedding.weight[task.words["saw"]].tolist() == [1.0, 2.0]
+    before = task.model.embedding.weight.clone()
+    Trainer(task, replace(task.config.training, max_steps=2), task.run).train()
+    assert torch.equal(task.model.embedding.weight, before)
+    with pytest.raises(ConfigurationError, match="vectors of 2 numbers; add `embedding_size=2`"):
+        create_run(tmp_path / "wide", config(tmp_path, embedding_size=3, vectors=str(tmp_path / "vectors.txt")))
+    with pytest.raises(ConfigurationError, match="`fix_vectors` needs word vectors"):
+        config(tmp_path, fix_vectors=True)
+
+
 def test_frames_are_for_another_task(tmp_path):
     with pytest.raises(DataError, match="frames are labelled by `unrolled train segment`"):
         create_run(tmp_path / "run", TaggingConfig(SentencesConfig("frames.npz")))

@@ -42,6 +42,7 @@ from unrolled.tasks.tagging_settings import (
     TaggingConfig,
     TaggingInfo,
 )
+from unrolled.tasks.vectors import start_embedding, store_vectors
 from unrolled.training import Run
 
 WORDS, CHARACTERS, TAGS = "vocabulary-words.json", "vocabulary-characters.json", "vocabulary-tags.json"
@@ -138,6 +139,9 @@ class TaggingTask(TaggingInfo, Task):
     def prepare(cls, run: Run, settings: TaggingConfig, progress: Progress = lambda what, share: None) -> None:
         """Read the sentences and number what is in them, in a new run's directory."""
         prepare(run, settings.sentences)
+        if settings.model.vectors is not None:
+            number = Index.load(run.path / WORDS).number
+            store_vectors(run.path, settings.model.vectors, number, settings.model.embedding_size)
 
     def read(self) -> None:
         self.words = Index.load(self.run.path / WORDS)
@@ -170,7 +174,10 @@ class TaggingTask(TaggingInfo, Task):
         return self.sentences["dev"]
 
     def build(self) -> Tagger:
-        return self._model(len(self.words), len(self.characters))
+        model = self._model(len(self.words), len(self.characters))
+        if self.config.model.vectors is not None:
+            start_embedding(model.embedding, self.run.path, fixed=self.config.model.fix_vectors)
+        return model
 
     def _model(self, words: int, characters: int) -> Tagger:
         allowed = allowed_tags(self.tags.strings, self.enforced) if self.enforced else None

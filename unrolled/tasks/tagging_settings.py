@@ -69,6 +69,10 @@ class TaggerConfig:
     """Dropout on the input of the layers, between them, and on their output."""
     forget_bias: float = 1.0
     """Initial bias of the forget gate, in cells that have one."""
+    vectors: Annotated[str | None, arg(metavar="FILE")] = None
+    """Start the words' embedding from a text file of word vectors; needs their width as `embedding_size`."""
+    fix_vectors: bool = False
+    """Do not train the embedding that starts from `vectors`."""
     crf: bool | None = None
     """Score sequences of tags with a CRF; `no_crf`: each tag alone (a CRF if the tags mark spans, as B-PER does)."""
 
@@ -83,6 +87,9 @@ class TaggerConfig:
         ):
             value = getattr(self, name)
             require(low <= value <= high, name, f"from {low} to {high:,}", value)
+        if self.fix_vectors and self.vectors is None:
+            said = "`fix_vectors` needs word vectors: name a file with `vectors`"
+            raise ConfigurationError(said, setting=("fix_vectors", "vectors"))
         require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
         require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
 
@@ -176,6 +183,7 @@ class TaggingInfo(TaskInfo):
     inherited: ClassVar[dict[str, str]] = {
         "model": "fixed",
         **{f"model.{name}": "default" for name in ("dropout", "crf")},
+        **{f"model.{name}": "new" for name in ("vectors", "fix_vectors")},
         **{f"sentences.{name}": "default" for name in ("column", "format", "min_count")},
     }
     unit, counted = "sentences", "words"
