@@ -61,7 +61,13 @@ def test_columns_by_name(tmp_path):
         ("a.jsonl", '{"file": "a.wav", "text": 3}\n', "must be strings"),
         ("a.jsonl", "[1]\n", "no JSON object"),
         ("a.jsonl", "{\n", "line 1 is not JSON"),
-        ("a.npz", "x", "cannot be read as arrays"),
+        ("a.npz", "x", "not an archive of NumPy arrays"),
+        ("a.csv", 'file,text\na.wav,"one\nb.wav,two\n', "line 3 cannot be read as a table"),  # nothing closes it
+        ("a.csv", "file,text\na.wav," + "x" * 200_000 + "\n", "line 2 cannot be read as a table"),
+        ("a.csv", "file,text\ra.wav,one\r", "line 1 cannot be read as a table"),
+        ("a.csv", "file,text,text\na.wav,one,two\n", "line 1 has two columns 'text'"),
+        ("a.csv", "sound,words\na.wav,one\n", "line 1 is no header with `file` and `text`, and 'sound' is not"),
+        ("a.wav", "RIFF", "a single file has no transcript"),
     ],
 )
 def test_bad_lists_are_one_clear_error(tmp_path, name, content, reason):
@@ -84,6 +90,34 @@ def test_an_archive_of_features(tmp_path):
         read_items(tmp_path / "c.npz")
 
 
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"text": np.array("one")}, "do not fit together"),
+        ({"text": [["one"], ["two"]]}, "do not fit together"),
+        ({"text": np.array(["one", "two"], "S")}, "`text` must be strings"),  # not "b'one'"
+        ({"names": np.array(["one", "two"], "S")}, "`names` must be strings"),
+        ({"offsets": ["0", "4", "10"]}, "`offsets` must be whole numbers"),
+        ({"offsets": [0, 3.5, 10]}, "`offsets` must be whole numbers"),
+        ({"offsets": np.array([0, 10, 4], np.uint64)}, "do not fit together"),
+        ({"frames": np.zeros((10, 0))}, "do not fit together"),
+        ({"text": np.array(["one", "two"], object)}, "it holds Python objects"),
+    ],
+)
+def test_bad_archives_are_one_clear_error(tmp_path, arrays, reason):
+    good = {"frames": np.zeros((10, 2)), "offsets": [0, 4, 10], "text": ["one", "two"]}
+    np.savez(tmp_path / "a.npz", **{**good, **arrays})
+    with pytest.raises(DataError, match=reason):
+        read_items(tmp_path / "a.npz")
+
+
+def test_names_that_are_not_text_are_readable(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"file": "\\ud800.wav", "text": "\\ud800"}\n')
+    assert found_in(tmp_path / "a.jsonl") == [("\ufffd.wav", "\ufffd")]
+    np.savez(tmp_path / "a.npz", frames=np.zeros((4, 2)), offsets=[0, 4], text=["one"], names=["\ud800"])
+    assert found_in(tmp_path / "a.npz") == [("\ufffd", "one")]
+
+
 def test_features_must_be_finite_matrices(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((3, 2)))
     np.save(tmp_path / "b.npy", np.array([[np.inf]]))
@@ -91,12 +125,12 @@ def test_features_must_be_finite_matrices(tmp_path):
     (tmp_path / "list.csv").write_text("".join(f"{name}.npy,x\n" for name in "abcd"))
     good, infinite, flat, missing = read_items(tmp_path / "list.csv")
     assert as_features(good).shape == (3, 2)
-    for item, reason in [(infinite, "not finite"), (flat, r"must be numbers \[T, D\]"), (missing, "cannot be read")]:
+    for item, reason in [(infinite, "not finite"), (flat, r"must be numbers \[T, D\]"), (missing, "No such file")]:
         with pytest.raises(DataError, match=reason):
             as_features(item)
-    (tmp_path / "list.csv").write_text("a.xyz,x\n")
+    (tmp_path / "list.csv").write_text("a.wav,x\na.xyz,y\n")
     with pytest.raises(DataError, match="neither a recording nor a picture"):
-        _ = read_items(tmp_path / "list.csv")[0].kind
+        _ = read_items(tmp_path / "list.csv")[1].kind
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 99)), min_size=2, max_size=40, unique=True))

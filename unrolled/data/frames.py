@@ -18,6 +18,15 @@ from unrolled.errors import DataError, RunError
 DTYPES = ("uint8", "float16", "float32")
 
 
+def as_stored(frames: np.ndarray, dtype: str, name: str = "") -> np.ndarray:
+    """Return frames in the type in which they are stored; DataError if some are too large for it."""
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, and is the error below
+        values: np.ndarray = frames.astype(dtype, copy=False)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError(f"{name}: some features are above {np.finfo(values.dtype).max:,.6g}; scale them")
+    return values
+
+
 @dataclass
 class FrameWriter:
     """Writes sequences of frames, `[T, D]`, one after another."""
@@ -32,10 +41,7 @@ class FrameWriter:
         self.width = self.width or frames.shape[1]
         if frames.shape[1] != self.width:
             raise DataError(f"{name}: its frames have {frames.shape[1]} values, those before it {self.width}")
-        with np.errstate(over="ignore"):  # an overflow becomes infinite, and is the error below
-            values = frames.astype(self.dtype, copy=False)
-        if self.dtype == "float16" and not np.isfinite(values).all():
-            raise DataError(f"{name}: some features are above 65,504; scale them")
+        values = as_stored(frames, self.dtype, name)
         self.file.write(np.ascontiguousarray(values).tobytes())
         self.lengths.append(len(values))
 

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.data.arrays import read_arrays
 from unrolled.data.batch import Batch
 from unrolled.data.frames import FrameStore
+from unrolled.data.lines import readable
 from unrolled.data.transcript_batches import Normalisation
 from unrolled.errors import DataError
 
@@ -54,12 +56,10 @@ def read_frame_sequences(path: str | Path, with_labels: bool = True) -> list[Fra
 
 
 def _of_file(path: Path, with_labels: bool, alone: bool) -> list[FrameSequence]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read as arrays ({error})") from error
+    arrays = read_arrays(path)
     classes = arrays.pop(NAMES, None)
+    if classes is not None and (classes.ndim != 1 or classes.dtype.kind not in "UTiu"):
+        raise DataError(f"{path}: `{NAMES}` must be strings [K], got {classes.dtype} {list(classes.shape)}")
     found, used = [], set()
     for name, frames in arrays.items():
         kind = next((kind for kind in FRAMES if name == kind or name.endswith(f"_{kind}")), None)
@@ -71,6 +71,7 @@ def _of_file(path: Path, with_labels: bool, alone: bool) -> list[FrameSequence]:
         called = prefix.removesuffix("_") or path.stem
         if not alone and prefix:
             called = f"{path.stem}/{called}"
+        called = _on_one_line(path, "name", called)
         found.append(_sequence(path, called, name, frames, labels, classes, with_labels))
     if unused := sorted(arrays.keys() - used):
         wanted = f"NAME_{FRAMES[0]} and NAME_{LABELS}"
@@ -105,11 +106,18 @@ def _sequence(
 
 
 def _named(path: Path, label: Any, classes: np.ndarray | None) -> str:
-    if classes is None or isinstance(label, str):
-        return str(label)
-    if not 0 <= label < len(classes):
-        raise DataError(f"{path}: the label {label} has no name among the {len(classes)} classes")
-    return str(classes[label])
+    if classes is not None and not isinstance(label, str):
+        if not 0 <= label < len(classes):
+            raise DataError(f"{path}: the label {label} has no name among the {len(classes)} classes")
+        label = classes[label]
+    return _on_one_line(path, "label", str(label))
+
+
+def _on_one_line(path: Path, what: str, name: str) -> str:
+    """Return a name that can stand in a line of the output, with � for what is no character; DataError otherwise."""
+    if any(character in name for character in "\t\n\r"):
+        raise DataError(f"{path}: the {what} {name!r} has a tab or a line end, which separate them in the output")
+    return readable(name)
 
 
 @dataclass(frozen=True)

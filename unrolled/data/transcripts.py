@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unrolled.data.arrays import read_array, read_arrays
 from unrolled.data.audio import AUDIO_SUFFIXES
 from unrolled.data.line_images import IMAGE_SUFFIXES
 from unrolled.data.lines import open_lines, readable
@@ -77,6 +78,8 @@ def read_items(
         items = _in_archive(path)
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
         items = list(_in_json(path, file_column, text_column, text_keys))
+    elif path.suffix.lower() in (*AUDIO_SUFFIXES, *IMAGE_SUFFIXES, ".npy"):
+        raise DataError(f"{path}: a single file has no transcript; name a folder, or a list of files and transcripts")
     else:
         items = list(_in_table(path, file_column, text_column, text_keys))
     if not items:
@@ -106,24 +109,30 @@ def _in_folder(folder: Path) -> Iterator[Item]:
 
 
 def _in_archive(path: Path) -> list[Item]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise DataError(f"{path}: cannot be read as arrays ({error})") from error
+    found = read_arrays(path)
     texts = found.get("text", found.get("texts"))
     if texts is None or "frames" not in found or "offsets" not in found:
         there = ", ".join(found) or "nothing"
         raise DataError(f"{path}: it must hold `frames`, `offsets` and `text`, and holds {there}")
     frames, offsets = found["frames"], found["offsets"]
-    names = found.get("names", np.array([f"{k}" for k in range(len(texts))]))
-    fits = frames.ndim == 2 and offsets.ndim == 1 and len(offsets) == len(texts) + 1 == len(names) + 1
+    names = found.get("names", np.array([f"{k}" for k in range(texts.size)]))
+    for name, strings in (("text", texts), ("names", names)):
+        if strings.dtype.kind not in "UTiu":  # of bytes, str() would be "b'...'"
+            raise DataError(f"{path}: `{name}` must be strings, got {strings.dtype}")
+    if offsets.dtype.kind not in "iu":
+        raise DataError(f"{path}: `offsets` must be whole numbers, got {offsets.dtype}")
+    fits = frames.ndim == 2 and all(each.ndim == 1 for each in (offsets, texts, names))
+    fits = fits and frames.shape[1] > 0 and len(offsets) == len(texts) + 1 == len(names) + 1
+    offsets = offsets.astype(np.int64)  # differences of unsigned numbers are never below 0
     if not fits or (np.diff(offsets) < 0).any() or offsets[0] < 0 or offsets[-1] > len(frames):
         raise DataError(
             f"{path}: `frames` {frames.shape}, `offsets` {offsets.shape} and `text` {texts.shape} do not fit together"
         )
     parts = (frames[int(first) : int(end)] for first, end in pairwise(offsets))
-    return [Item(str(name), plain_text(str(text)), part) for name, text, part in zip(names, texts, parts, strict=True)]
+    return [
+        Item(readable(str(name)), plain_text(str(text)), part)
+        for name, text, part in zip(names, texts, parts, strict=True)
+    ]
 
 
 def _in_json(path: Path, file_column: str, text_column: str, text_keys: Sequence[str]) -> Iterator[Item]:
@@ -150,8 +159,9 @@ def _in_table(path: Path, file_column: str, text_column: str, text_keys: Sequenc
     if first is None:
         return
     options: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if "\t" in first else {}
-    read = csv.reader(chain([first], lines), **options)
-    header = [name.strip() for name in next(read)]
+    read = csv.reader(chain([first], lines), strict=True, **options)
+    rows = _rows(path, read)
+    header = [name.strip() for name in next(rows)]
     if len(header) < 2:
         raise DataError(
             f"{path}: line 1 has one column; a file and its transcript must be separated by a tab or a comma"
@@ -161,8 +171,8 @@ def _in_table(path: Path, file_column: str, text_column: str, text_keys: Sequenc
         at_text = header.index(_key(path, "line 1", header, text_column, text_keys, "text_column"))
     else:
         at_file, at_text = 0, 1
-        yield _listed(path, header[0], header[1])
-    for row in read:
+        yield _first_row(path, header)
+    for row in rows:
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(header):
@@ -170,9 +180,33 @@ def _in_table(path: Path, file_column: str, text_column: str, text_keys: Sequenc
         yield _listed(path, row[at_file], row[at_text])
 
 
+def _rows(path: Path, read: Any) -> Iterator[list[str]]:
+    """Iterate over the rows of a table; DataError, with the line, where it is none."""
+    try:
+        yield from read
+    except csv.Error as error:  # such as a quotation mark that nothing closes
+        raise DataError(f"{path}: line {read.line_num:,} cannot be read as a table ({error})") from error
+
+
+def _first_row(path: Path, row: Sequence[str]) -> Item:
+    """Return the item of the first row of a table without the usual header; DataError if it names no file."""
+    item = _listed(path, row[0], row[1])
+    try:
+        kind_of(Path(row[0]))
+    except DataError as error:
+        raise DataError(
+            f"{path}: line 1 is no header with `file` and `text`, and {item.name!r} is not the name of a recording, a "
+            "picture or features; name the columns with `file_column` and `text_column`",
+            setting=("file_column", "text_column"),
+        ) from error
+    return item
+
+
 def _key(path: Path, where: str, keys: Sequence[str], wanted: str, known: Sequence[str], setting: str) -> str:
     """Return the name of a column: the one that the user named, or the first usual one."""
     for name in [wanted] if wanted else known:
+        if list(keys).count(name) > 1:
+            raise DataError(f"{path}: {where} has two columns {name!r}")
         if name in keys:
             return name
     said = f"no {wanted!r}" if wanted else f"none of {', '.join(known[:4])}"
@@ -182,6 +216,7 @@ def _key(path: Path, where: str, keys: Sequence[str], wanted: str, known: Sequen
 def _listed(path: Path, file: str, text: str) -> Item:
     if not file.strip():
         raise DataError(f"{path}: a line names no file")
+    file = readable(file)
     return Item(file, plain_text(text), path.parent / file)
 
 
@@ -224,11 +259,8 @@ def as_features(item: Item) -> np.ndarray:
     """Return the features of an item, `[T, D]`; DataError if they are not a matrix of finite numbers."""
     values: Any = item.source
     if isinstance(values, Path):
-        try:
-            values = np.load(values, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{item.name}: cannot be read as features ({error})") from error
-    if values.ndim != 2 or values.dtype.kind not in "fiu":
+        values = read_array(values)
+    if values.ndim != 2 or not values.shape[1] or values.dtype.kind not in "fiu":
         raise DataError(f"{item.name}: features must be numbers [T, D], got {values.dtype} {list(values.shape)}")
     if not np.isfinite(values).all():
         raise DataError(f"{item.name}: some features are not finite numbers")

@@ -13,7 +13,7 @@ import numpy as np
 from unrolled.data.audio import AudioFeatures
 from unrolled.data.class_batches import EncodedTexts, stratified
 from unrolled.data.frame_reader import CALLED, Account, FrameReader, kind_of_items, usual_rate
-from unrolled.data.frames import FrameStore
+from unrolled.data.frames import FrameStore, as_stored
 from unrolled.data.labelled_sounds import NormalisedFrames, SoundBatches, read_labelled_sounds
 from unrolled.data.lines import read_json
 from unrolled.data.tokens import Progress
@@ -198,7 +198,7 @@ class SoundClassifyingTask(ClassifyingTask):
             raise DataError(
                 f"{item.name}: frames of {found.shape[1]} values, those of training have {self.classes.width}"
             )
-        return self.normalise(found.astype(self.reader.dtype))
+        return self.normalise(as_stored(found, self.reader.dtype, item.name))
 
     def probabilities(self, texts: Sequence[str | Path | np.ndarray]) -> list[dict[str, float]]:
         """Return the probability of every class for each recording, a file or features `[T, D]`, the best first.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unrolled.data.frame_reader import many, named
-from unrolled.data.frames import FrameStore
+from unrolled.data.frames import FrameStore, as_stored
 from unrolled.data.labelled_frames import FrameBatch, FrameBatches, FrameSequence, frame_batch, read_frame_sequences
 from unrolled.data.lines import read_json
 from unrolled.data.tag_batches import Index
@@ -217,7 +217,7 @@ class SegmentingTask(SegmentingInfo, Task):
         if frames.ndim != 2 or frames.shape[1] != self.noticed.width:
             wanted = f"[T, {self.noticed.width}], as in training"
             raise DataError(f"{sequence.name}: its frames must be {wanted}, got {list(frames.shape)}")
-        return self.normalise(frames.astype(np.float32))
+        return self.normalise(as_stored(frames, "float32", sequence.name))
 
     def label(self, inputs: Sequence[np.ndarray]) -> list[list[str]]:
         """Return a label for every frame of inputs `[T, D]`, which are normalised."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unrolled.data.audio import AudioFeatures
 from unrolled.data.frame_reader import FrameReader
-from unrolled.data.frames import FrameStore
+from unrolled.data.frames import FrameStore, as_stored
 from unrolled.data.lines import read_json
 from unrolled.data.tag_batches import Index
 from unrolled.data.tokens import Progress
@@ -210,7 +210,7 @@ class TranscribingTask(TranscribingInfo, Task):
             raise DataError(
                 f"{item.name}: its frames have {found.shape[1]} values, those of training {self.signal.width}"
             )
-        return self.normalise(found.astype(self.reader.dtype))  # rounded as the frames of training are
+        return self.normalise(as_stored(found, self.reader.dtype, item.name))  # rounded as the frames of training are
 
     def decoder(self, decoding: DecodingConfig | None = None, trust: bool = False) -> Decoder:
         """Return the decoder that a configuration describes. trust: see `open_task`, for the language model's run."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unrolled.cells import State
 from unrolled.data.audio import AudioStream
+from unrolled.data.frames import as_stored
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.models.transcriber import BLANK
 from unrolled.tasks.transcribing import TranscribingTask
@@ -64,7 +65,7 @@ class TranscriptStream:
 
     def _read(self, frames: np.ndarray, last: bool) -> None:
         self.frames += len(frames)
-        stored = frames.astype(self.task.reader.dtype)  # rounded as the frames of training are
+        stored = as_stored(frames, self.task.reader.dtype, "the sound")  # rounded as the frames of training are
         ready = np.concatenate([self._waiting, self.task.normalise(stored)])
         stride = self.task.config.model.stride
         count = len(ready) if last else len(ready) // stride * stride
