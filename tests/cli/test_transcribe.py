@@ -71,6 +71,18 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_transcribed(fold
     assert len(found.err.splitlines()) == 2
 
 
+def test_sound_that_is_too_loud_to_be_sound_is_named(folder, tmp_path, capsys):
+    """Its features become infinite in 16 bits; they must not spoil those that are transcribed with it."""
+    loud, new = tmp_path / "loud.wav", folder / "new" / "001.wav"
+    soundfile.write(loud, tones("ab") * 1e30, 8000, subtype="FLOAT")
+    assert main([str(word) for word in ["transcribe", folder / "run", loud, new, new]]) == 2
+    found = capsys.readouterr()
+    assert found.out == f"{new}\tc\n" * 2
+    assert "loud.wav: some features are above 65,504" in found.err
+    for words in (["transcribe", folder / "run", loud, "--stream"], ["inspect", "transcript", folder / "run", loud]):
+        assert "some features are above 65,504" in error_of(words, capsys)
+
+
 def test_sound_as_it_comes(folder, capsys, monkeypatch):
     lines = said(capsys, "transcribe", folder / "run", folder / "new" / "000.wav", "--stream").out.splitlines()
     assert lines[-1] == "abcab"
@@ -94,6 +106,12 @@ def test_a_figure_of_where_characters_are_written(folder, tmp_path, capsys):
     assert "(its transcript)" in said(capsys, "inspect", "transcript", folder / "run", "--out", tmp_path / "other").out
 
 
+def test_no_matrix_if_nothing_is_confused(folder, tmp_path, capsys):
+    words = ["inspect", "confusions", folder / "run", "--data", folder / "new", "--out", tmp_path / "matrix"]
+    assert "nothing is confused" in said(capsys, *words).out
+    assert not (tmp_path / "matrix.png").exists()
+
+
 def test_transcripts_for_a_language_model(folder, capsys):
     lines = said(capsys, "data", "transcripts", folder / "run").out.splitlines()
     assert len(lines) == 54
@@ -108,6 +126,13 @@ def test_mistakes(folder, capsys):
     for given, reason in [
         (["transcribe", both, new, "--stream"], "reads both ways, or by convolution, so it cannot"),
         (["transcribe", folder / "run"], "FILE"),
+        (["transcribe", folder / "run", ""], "a FILE is empty"),
+        (["transcribe", folder / "run", new, "-"], "only --stream reads standard input"),
+        (["train", "transcribe", "--data", new], "a single file has no transcript"),
+        (
+            ["train", "transcribe", "--data", folder / "data", "--bins", "2"],
+            "--bins 2 does not fit recordings at 8,000",
+        ),
         (["transcribe", folder / "run", folder / "new", new, "--stream"], "--stream takes one recording"),
         (["transcribe", folder / "run", new, "--beam", "-1"], "--beam must be from 0"),
         (["transcribe", folder / "run", new, "--lm", folder / "run"], "not a language model run"),

@@ -92,3 +92,10 @@ def test_settings_are_checked():
     for options in ({"kind": "chroma"}, {"bins": 0}, {"rate": 10}):
         with pytest.raises(ConfigurationError):
             AudioFeatures(**options)
+
+
+@pytest.mark.parametrize(("bins", "rate"), [(2, 8000), (256, 8000), (40, 1000)])
+def test_filters_that_do_not_fit_the_rate_are_an_error(bins, rate):
+    with pytest.raises(ConfigurationError, match=f"`bins={bins}` does not fit recordings at {rate:,} Hz") as caught:
+        AudioStream(AudioFeatures("mel", bins, rate))
+    assert caught.value.settings == ("bins", "rate")

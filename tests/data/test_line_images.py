@@ -102,3 +102,17 @@ def test_lines_are_drawn_in_fonts_that_have_their_characters():
     assert not renderer.fonts_for("\U0001f600\U00013000")
     with pytest.raises(DataError, match="no font"):
         Renderer([__file__], 40)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_picture_of_numbers_that_are_not_finite_is_an_error(tmp_path, value, recwarn):
+    Image.fromarray(np.full((8, 30), value, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="not finite"):
+        read_line_image(tmp_path / "a.tif", 16)
+    assert not recwarn.list
+
+
+def test_a_picture_with_too_many_pixels_is_an_error(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 99999 99999 255\n")
+    with pytest.raises(DataError, match="more pixels than a picture of a line can have"):
+        read_line_image(tmp_path / "a.pgm", 16)

@@ -157,10 +157,17 @@ def test_mistakes_in_use(folder, tmp_path, capsys, monkeypatch):
     for text, reason in (
         ("1 2 3 x\n", "line 1: could not convert"),
         ("1 2 3 nan\n", "not finite"),
-        ("1 2\n", "[T, 4]"),
+        ("1 2 3 1e39\n", "standard input: line 1 holds a number that is not finite, or too large"),
+        ("1 2 3 4\n\n1 2\n", "line 3 must hold 4 numbers, as each frame of training, and holds 2"),
     ):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
         assert reason in error_of(["segment", folder / "run", "-", "--online"], capsys)
+    np.savez(tmp_path / "large.npz", a_frames=np.full((3, 4), 1e39), a_labels=["cut"] * 3)
+    assert "a: some features are above 3.40282e+38" in error_of(
+        ["segment", folder / "run", tmp_path / "large.npz"], capsys
+    )
+    with pytest.raises(DataError, match=r"a: some features are above 3.40282e\+38; scale them"):
+        create_run(tmp_path / "large", config(folder, data=str(tmp_path / "large.npz")))
     task = create_run(tmp_path / "run", config(folder))
     stored = json.loads((task.run.path / "sequences.json").read_text())
     (task.run.path / "sequences.json").write_text(json.dumps({**stored, "mean": [0]}))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.tasks.test_translation_task import gradients
 from tests.tones import texts, tones, write_tones
+from unrolled.data.line_images import installed_fonts
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.tasks import load
 from unrolled.tasks.start import Start
@@ -154,6 +155,8 @@ def test_what_is_wrong_with_data_is_counted_and_named(folder, tmp_path):
     write_tones(data, texts(30))
     (data / "000.wav").write_text("rubbish")
     (data / "001.wav").write_bytes(b"")
+    (data / "007.txt").unlink()
+    picture(data / "cover.png")
     (data / "002.txt").write_text("abcabc" * 40)
     (data / "003.txt").write_text("")
     stereo = np.stack([tones("ab")] * 2, 1)
@@ -168,6 +171,7 @@ def test_what_is_wrong_with_data_is_counted_and_named(folder, tmp_path):
     assert "1 recording not trained on, with fewer steps than characters and repeats: 002.wav (" in notes
     assert "1 recording with several channels, whose mean is used: 004.wav" in notes
     assert "1 recording resampled to 8,000 Hz: 005.wav" in notes
+    assert "1 recording left out, because there is no transcript next to them: 007.wav" in notes
     assert "1 recording with an empty transcript: 003.wav" in notes
     assert "the dev part has 1 character that training lacks, 1 error: 'x'" in notes
 
@@ -198,6 +202,32 @@ def test_all_unreadable_is_an_error(tmp_path):
         path.write_text("rubbish")
     with pytest.raises(DataError, match="nothing of it can be read: 2 recordings left out"):
         create_run(tmp_path / "run", config(data, val_fraction=0.0))
+
+
+def test_an_unreadable_dev_part_is_an_error(folder, tmp_path):
+    """Training on without validation would be silent."""
+    dev = write_tones(tmp_path / "dev", ["a", "b"])
+    for path in dev.glob("*.wav"):
+        path.write_text("rubbish")
+    with pytest.raises(DataError, match="dev: nothing of it can be read: 2 recordings left out"):
+        create_run(tmp_path / "run", config(folder, dev=str(dev)))
+
+
+def test_a_font_that_is_named_must_be_one(tmp_path):
+    (tmp_path / "text").write_text("one\ntwo\n")
+    good = next(font for font in installed_fonts() if "DejaVuSans" in font)
+    with pytest.raises(ConfigurationError, match=r"test_transcribing_task\.py: not a font that can be scaled"):
+        create_run(tmp_path / "run", config("", render=str(tmp_path / "text"), fonts=(good, __file__)))
+
+
+def test_eval_reads_the_columns_that_training_read(tmp_path):
+    data = write_tones(tmp_path / "data", texts(12))
+    rows = "".join(f"{path.name},{path.with_suffix('.txt').read_text()}" for path in sorted(data.glob("*.wav")))
+    (data / "list.csv").write_text(f"sound,words\n{rows}")
+    task = create_run(tmp_path / "run", config(data / "list.csv", file_column="sound", text_column="words"))
+    assert "12 transcripts" in task.evaluate(TranscriptEvaluation(data=str(data / "list.csv"))).heading
+    (data / "000.txt").unlink()
+    assert any("there is no transcript" in note for note in task.evaluate(TranscriptEvaluation(data=str(data))).notes)
 
 
 def test_eval_on_other_data(forwards, tmp_path):

@@ -53,6 +53,9 @@ def main(words: Sequence[str], prog: str) -> int:
     wrong = [(count, true, given) for true, row in counts.items() for given, count in row.items() if true != given]
     wrong.sort(key=lambda row: (-row[0], *row[1:]))
     print(report.heading)
+    if not counts:
+        print("nothing is confused, so there is no matrix to draw")
+        return 0
     print_table(("count", "true", "given"), [[row[0], repr(row[1]), repr(row[2])] for row in wrong[:10]])
     save(draw_confusion(counts, report.heading, arguments.most), paths)
     print(f"figure {' '.join(map(str, paths))}")

@@ -77,16 +77,19 @@ def _online(task: SegmentingTask, file: str) -> int:
     from unrolled.data.lines import open_lines
     from unrolled.tasks.segmenting_stream import SegmentStream
 
-    stream = SegmentStream(task)
+    stream, source = SegmentStream(task), "standard input" if file == "-" else file
     for number, line in enumerate(open_lines(file), 1):
         if not line.strip():
             continue
         try:
-            frame = np.array([float(part) for part in line.replace(",", " ").split()], np.float32)
+            frame = np.array([float(part) for part in line.replace(",", " ").split()])
         except ValueError as error:
-            raise DataError(f"{file}: line {number:,}: {error}") from error
-        if not np.isfinite(frame).all():
-            raise DataError(f"{file}: line {number:,} holds a number that is not finite")
+            raise DataError(f"{source}: line {number:,}: {error}") from error
+        if len(frame) != task.noticed.width:
+            wanted = f"{task.noticed.width} numbers, as each frame of training"
+            raise DataError(f"{source}: line {number:,} must hold {wanted}, and holds {len(frame)}")
+        if not (np.abs(frame) <= np.finfo(np.float32).max).all():
+            raise DataError(f"{source}: line {number:,} holds a number that is not finite, or too large")
         label, probability = stream.feed(frame[None])[0]
         print(f"{label}\t{probability:.4f}")
         sys.stdout.flush()

@@ -68,6 +68,10 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     if not arguments.files:
         raise ConfigurationError("name at least one FILE")
+    if "" in arguments.files:  # an empty variable of a shell, which would be the folder that the user is in
+        raise ConfigurationError("a FILE is empty: name a file or a folder")
+    if "-" in arguments.files and not arguments.stream:
+        raise ConfigurationError("-: only --stream reads standard input; name a file", setting="stream")
     names = ("beam", "lm", "lm_weight", "length_bonus", "lexicon")
     decoding = DecodingConfig(**{name: getattr(arguments, name) for name in names})
     from unrolled.tasks.transcribing import TranscribingTask
@@ -85,14 +89,16 @@ def _whole(task: TranscribingTask, decoder: Decoder, arguments: Arguments) -> in
     """Transcribe whole files; 2 if one of them could not be read."""
     files, failed = list(_files(arguments.files, task.signal.kind)), 0
     for first in range(0, len(files), _BLOCK):
-        frames: dict[str, np.ndarray] = {}
+        read: list[str] = []
+        frames: list[np.ndarray] = []
         for file in files[first : first + _BLOCK]:
             try:
-                frames[file] = task.frames_of(file)
+                frames.append(task.frames_of(file))
+                read.append(file)
             except DataError as error:
                 print(f"unrolled: error: {as_flags(error)}", file=sys.stderr)
                 failed += 1
-        for file, found in zip(frames, task.decode(list(frames.values()), decoder), strict=True):
+        for file, found in zip(read, task.decode(frames, decoder), strict=True):
             _say(found, file if len(files) > 1 else "", arguments.json, file)
         sys.stdout.flush()
     return 2 if failed else 0
@@ -132,6 +138,8 @@ def _stream(task: TranscribingTask, decoder: Decoder, arguments: Arguments) -> i
 
     if len(arguments.files) > 1:
         raise ConfigurationError("--stream takes one recording", setting="stream")
+    if task.signal.kind != "audio":
+        raise ConfigurationError(f"{task.run.path}: its data are {task.signal.kind}; --stream needs recordings")
     stream = TranscriptStream(task, decoder)
     rewrite = sys.stdout.isatty() and not arguments.json
     text = ""
@@ -157,8 +165,6 @@ def _pieces(task: TranscribingTask, file: str) -> Iterator[np.ndarray]:
 
     from unrolled.data.audio import read_audio, resample
 
-    if task.signal.kind != "audio":
-        raise ConfigurationError(f"{task.run.path}: its data are {task.signal.kind}; --stream needs recordings")
     rate = task.reader.audio.rate
     size = round(_PIECE * rate)
     if file != "-":

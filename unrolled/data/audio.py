@@ -111,8 +111,15 @@ class AudioFeatures:
         options.mel_opts.num_bins = self.bins if self.kind == "mel" else max(23, self.bins)
         if self.kind == "mfcc":
             options.num_ceps = self.bins
-            return lambda: library.OnlineMfcc(options)
-        return lambda: library.OnlineFbank(options)
+        make = library.OnlineFbank if self.kind == "mel" else library.OnlineMfcc
+        try:
+            make(options)
+        except (ValueError, RuntimeError) as error:  # a filter that would lie between two frequencies, or too few
+            said = f"`bins={self.bins}` does not fit recordings at {self.rate:,} Hz ({str(error).rstrip('.')})"
+            raise ConfigurationError(
+                f"{said}: choose another number, or a higher `rate`", setting=("bins", "rate")
+            ) from error
+        return lambda: make(options)
 
 
 class AudioStream:

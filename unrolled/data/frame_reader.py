@@ -117,6 +117,9 @@ def draw_lines(path: str, copies: int, fonts: Sequence[str], height: int, accoun
         if not Path(font).is_file():
             raise ConfigurationError(f"{font}: no such font file", setting="fonts")
     renderer = Renderer(fonts or installed_fonts(), height)
+    for font in fonts:
+        if font not in renderer.fonts:
+            raise ConfigurationError(f"{font}: not a font that can be scaled", setting="fonts")
     drawn = 0
     for number, line in enumerate(open_lines(path), 1):
         text = plain_text(line)

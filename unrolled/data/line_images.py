@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,17 @@ def read_line_image(path: str | Path, height: int) -> np.ndarray:
     read.
     """
     try:
-        with Path(path).open("rb") as file, Image.open(file) as picture:
-            grey = _grey(ImageOps.exif_transpose(picture))
+        with Path(path).open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of damaged metadata; damaged pictures are errors
+            with Image.open(file) as picture:
+                grey = _grey(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: cannot be read as a picture") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read as a picture ({error.strerror or error})") from error
-    except (ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: it has more pixels than a picture of a line can have") from error
+    except (ValueError, SyntaxError, EOFError) as error:
         raise DataError(f"{path}: cannot be read as a picture ({error})") from error
     if grey.width > _LONGEST * grey.height:
         raise DataError(f"{path}: {grey.width} × {grey.height} is no line: it is more than {_LONGEST} times as wide")
@@ -42,6 +47,8 @@ def _grey(picture: Image.Image) -> Image.Image:
     """Return a picture in 8 bits of grey on white."""
     if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits, which Pillow would cut off at 255
         values = np.asarray(picture, np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("some of its values are not finite numbers")
         low, high = (0.0, 65535.0) if picture.mode != "F" else (float(values.min()), float(values.max()))
         if picture.mode == "I" and values.max(initial=0) <= 255:
             high = 255.0
@@ -103,17 +110,20 @@ class Renderer:
     """Draws lines of text in fonts, each line in fonts that have all of its characters."""
 
     def __init__(self, fonts: Sequence[str], height: int) -> None:
+        """Load fonts, and leave those out that cannot be scaled; DataError if none is left."""
         self.height = height
         self._fonts = [font for font in map(self._load, fonts) if font is not None]
         if not self._fonts:
             raise DataError("there is no font to draw lines with; name font files with `fonts`", setting="fonts")
+        #: The files of the fonts.
+        self.fonts = [font.path for font in self._fonts]
         self._known = [_characters_of(font.path) for font in self._fonts]
 
     def _load(self, path: str) -> Any:
         try:
             return ImageFont.truetype(path, round(0.72 * self.height))
         except OSError:
-            return None  # a font that FreeType cannot scale; `fonts_left_out` counts them
+            return None  # a font that FreeType cannot scale
 
     def fonts_for(self, text: str) -> list[Any]:
         """Return the fonts that have every character of a text."""

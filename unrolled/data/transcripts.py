@@ -60,7 +60,11 @@ def kind_of(path: Path) -> Kind:
 
 
 def read_items(
-    path: str | Path, file_column: str = "", text_column: str = "", text_keys: Sequence[str] = TEXT_KEYS
+    path: str | Path,
+    file_column: str = "",
+    text_column: str = "",
+    text_keys: Sequence[str] = TEXT_KEYS,
+    alone: list[Path] | None = None,
 ) -> list[Item]:
     """Return the items of a folder, a list or an archive of features.
 
@@ -68,12 +72,13 @@ def read_items(
     lines, CSV or TSV; its files are relative to it. In a table without a header the file is in the first column and the
     transcript in the second. An archive `.npz` holds `frames [N, D]`, `offsets [items + 1]`, `text`, and maybe `names`.
     Texts are put into Unicode's form NFC, with single spaces. text_keys: the usual names of the column of transcripts.
+    alone: collects the files of a folder that have no transcript.
 
     Raises DataError, with the line, if there is no such column, no item, or an item twice.
     """
     path = Path(path)
     if path.is_dir():
-        items = list(_in_folder(path))
+        items = list(_in_folder(path, [] if alone is None else alone))
     elif path.suffix.lower() == ".npz":
         items = _in_archive(path)
     elif path.suffix.lower() in (".jsonl", ".ndjson"):
@@ -97,7 +102,7 @@ def plain_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", readable(text)).split())
 
 
-def _in_folder(folder: Path) -> Iterator[Item]:
+def _in_folder(folder: Path, alone: list[Path]) -> Iterator[Item]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in (*AUDIO_SUFFIXES, *IMAGE_SUFFIXES, ".npy") or path.name.startswith("."):
             continue
@@ -106,6 +111,9 @@ def _in_folder(folder: Path) -> Iterator[Item]:
             if transcript.is_file():
                 yield Item(str(path.relative_to(folder)), plain_text(" ".join(open_lines(transcript))), path)
                 break
+        else:
+            if path.is_file():
+                alone.append(path)
 
 
 def _in_archive(path: Path) -> list[Item]:

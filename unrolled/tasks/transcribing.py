@@ -254,8 +254,9 @@ class TranscribingTask(TranscribingInfo, Task):
         decoder = self.decoder(asked)
         notes = list(decoder.notes)
         if asked.data:
-            items, texts, inputs = read_items(asked.data), [], []
-            for item in items:
+            config, alone = self.config.transcripts, list[Path]()
+            texts, inputs = [], []
+            for item in read_items(asked.data, config.file_column, config.text_column, alone=alone):
                 try:
                     inputs.append(self.inputs_of(item))
                     texts.append(item.text)
@@ -263,6 +264,7 @@ class TranscribingTask(TranscribingInfo, Task):
                     notes.append(f"left out: {error}")
             if not inputs:
                 raise DataError(f"{asked.data}: none of it can be read; the first: {notes[0]}", setting="data")
+            notes += [f"left out: {file}: there is no transcript next to it" for file in alone]
             found = [each.text for each in self.decode(inputs, decoder)]
             score, data = score_transcripts(texts, found), asked.data
         elif self.items.dev:

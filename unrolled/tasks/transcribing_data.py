@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from unrolled.data.frame_reader import CALLED, Account, FrameReader, draw_lines,
 from unrolled.data.frames import FrameStore
 from unrolled.data.tag_batches import Index
 from unrolled.data.tokens import Progress
-from unrolled.data.transcripts import Item, Kind, read_items, split_by_group
+from unrolled.data.transcripts import Item, Kind, kind_of, read_items, split_by_group
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.settings import to_json
 from unrolled.tasks.transcribing_settings import SIGNAL_FILE, Signal, TranscribingConfig, TranscriptsConfig
@@ -25,13 +26,18 @@ FRAMES_FILE, ITEMS_FILE, LABELS_FILE = "frames.bin", "transcripts.json", "vocabu
 MOMENTS_FILE = "normalisation.json"
 #: How the blank is written in the file of labels; no character has several letters.
 BLANK_NAME = "<blank>"
+#: What is said of files that cannot be read.
+_UNREAD = "left out, because they cannot be read"
 
 
 def prepare(run: Run, settings: TranscribingConfig, progress: Progress) -> None:
     """Read the items, store their frames, and write everything that training needs into a new run's directory."""
-    config, account = settings.transcripts, Account()
-    train, dev = _items(config, settings.training.seed, account)
+    config, account, alone = settings.transcripts, Account(), list[Path]()
+    train, dev = _items(config, settings.training.seed, account, alone)
     kind = kind_of_items([*train, *dev])
+    for file in alone:
+        if kind_of(file) == kind:
+            account.add("left out, because there is no transcript next to them", file.name)
     _check_settings(config, kind)
     rate = (config.rate or usual_rate(train)) if kind == "audio" else 0
     reader = FrameReader(kind, AudioFeatures(config.features, config.bins, rate or 16_000), config.height)
@@ -51,10 +57,12 @@ def prepare(run: Run, settings: TranscribingConfig, progress: Progress) -> None:
                     account.add("with an empty transcript", item.name)
             except DataError as error:
                 reason = str(error).removeprefix(f"{item.source}: ").removeprefix(f"{item.name}: ")
-                account.add("left out, because they cannot be read", f"{item.name} ({reason})")
+                account.add(_UNREAD, f"{item.name} ({reason})")
             progress(f"reading the {CALLED[kind][1]}", done / (len(train) + len(dev)))
     if not parts["train"]:
-        raise DataError(f"{config.data or config.render}: nothing of it can be read: {account.notes(kind)[0]}")
+        raise DataError(f"{config.data or config.render}: nothing of it can be read: {_unread(account, kind)}")
+    if config.dev and not parts["dev"]:
+        raise DataError(f"{config.dev}: nothing of it can be read: {_unread(account, kind)}", setting="dev")
     store = FrameStore(run.path / FRAMES_FILE)
     _leave_out_unalignable(settings, kind, store, texts, names, parts, account)
     notes = account.notes(kind)
@@ -75,21 +83,27 @@ def prepare(run: Run, settings: TranscribingConfig, progress: Progress) -> None:
     _write(run, SIGNAL_FILE, to_json(Signal(kind, store.width, rate, tuple(notes))))
 
 
+def _unread(account: Account, kind: Kind) -> str:
+    """Return the line about what could not be read."""
+    return Account({_UNREAD: account.names[_UNREAD]}).notes(kind)[0]
+
+
 def _write(run: Run, name: str, stored: object) -> None:
     (run.path / name).write_text(json.dumps(stored, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _items(config: TranscriptsConfig, seed: int, account: Account) -> tuple[list[Item], list[Item]]:
-    """Return the items to train on and those to validate on."""
+def _items(config: TranscriptsConfig, seed: int, account: Account, alone: list[Path]) -> tuple[list[Item], list[Item]]:
+    """Return the items to train on and those to validate on. alone: collects the files without a transcript."""
     if not config.data and not config.render:
         said = "`data` is missing: recordings or pictures with transcripts; or give `render`, a text to draw"
         raise ConfigurationError(said, setting=("data", "render"))
-    found = read_items(config.data, config.file_column, config.text_column) if config.data else []
+    columns = (config.file_column, config.text_column)
+    found = read_items(config.data, *columns, alone=alone) if config.data else []
     drawn: list[Item] = []
     if config.render:
         drawn = list(draw_lines(config.render, config.copies, config.fonts, config.height, account))
     if config.dev:
-        return [*found, *drawn], read_items(config.dev, config.file_column, config.text_column)
+        return [*found, *drawn], read_items(config.dev, *columns, alone=alone)
     held_of = found or drawn
     if not config.val_fraction:
         return [*found, *drawn], []
