@@ -173,7 +173,7 @@ def test_one_class_and_damage(folder, tmp_path):
             path.unlink()
     with pytest.raises(DataError, match="there is only the class 'one' to train on"):
         create_run(tmp_path / "run", config(data, texts={"val_fraction": 0.0}))
-    task = create_run(tmp_path / "other", config(folder / "data"))
+    task = create_run(tmp_path / "other", config(folder / "data", normalise="training"))
     stored = json.loads((task.run.path / "sounds.json").read_text())
     (task.run.path / "sounds.json").write_text(json.dumps({**stored, "train": []}))
     with pytest.raises(RunError, match="missing or damaged"):

@@ -89,9 +89,9 @@ class SoundConfig:
     """Mel energies, or MFCC, per frame of 10 ms."""
     rate: int = 0
     """Samples per second to which recordings are resampled; 0: the rate of most of them, at most 16,000."""
-    normalise: str = "training"
-    """Subtract the mean of the features and divide by their deviation: of the training data, or of each recording, by
-    itself (sequence), which also removes what is the same from its start to its end."""
+    normalise: str = "sequence"
+    """Subtract the mean of the features and divide by their deviation: of each recording (sequence), which removes much
+    of what differs between speakers and microphones, or of the training data (training)."""
     speeds: Annotated[tuple[float, ...], arg(metavar="FACTOR")] = ()
     """Train on copies of the recordings at these speeds, too, such as 0.9 1.1."""
     augment: bool = True
