@@ -173,7 +173,22 @@ def test_one_class_and_damage(folder, tmp_path):
             path.unlink()
     with pytest.raises(DataError, match="there is only the class 'one' to train on"):
         create_run(tmp_path / "run", config(data, texts={"val_fraction": 0.0}))
-    task = create_run(tmp_path / "other", config(folder / "data"))
-    (task.run.path / "sounds.json").write_text('{"train": [], "dev": []}')
+    task = create_run(tmp_path / "other", config(folder / "data", normalise="training"))
+    stored = json.loads((task.run.path / "sounds.json").read_text())
+    (task.run.path / "sounds.json").write_text(json.dumps({**stored, "train": []}))
     with pytest.raises(RunError, match="missing or damaged"):
         ClassifyingTask(open_run(task.run.path)).verify()
+    (task.run.path / "sounds.json").write_text(json.dumps({**stored, "mean": [1]}))
+    with pytest.raises(RunError, match="mean and deviation do not fit"):
+        ClassifyingTask(open_run(task.run.path))
+
+
+@pytest.mark.parametrize("normalise", ["training", "sequence"])
+def test_normalisation(folder, tmp_path, normalise):
+    task = create_run(tmp_path / "run", config(folder / "data", normalise=normalise))
+    frames = [task.train.tokens[k] for k in range(len(task.train))]
+    joined = np.concatenate(frames)
+    assert np.allclose(joined.mean(0), 0, atol=1e-2)
+    assert np.allclose(joined.std(0), 1, atol=1e-2)
+    alone = max(float(np.abs(one.mean(0)).max()) for one in frames)
+    assert (alone > 0.1) == (normalise == "training")

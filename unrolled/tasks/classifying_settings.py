@@ -89,6 +89,9 @@ class SoundConfig:
     """Mel energies, or MFCC, per frame of 10 ms."""
     rate: int = 0
     """Samples per second to which recordings are resampled; 0: the rate of most of them, at most 16,000."""
+    normalise: str = "sequence"
+    """Subtract the mean of the features and divide by their deviation: of each recording (sequence), which removes much
+    of what differs between speakers and microphones, or of the training data (training)."""
     speeds: Annotated[tuple[float, ...], arg(metavar="FACTOR")] = ()
     """Train on copies of the recordings at these speeds, too, such as 0.9 1.1."""
     augment: bool = True
@@ -104,6 +107,7 @@ class SoundConfig:
 
     def __post_init__(self) -> None:
         require_choice("features", self.features, ("mel", "mfcc"))
+        require_choice("normalise", self.normalise, ("training", "sequence"))
         require(1 <= self.bins <= 256, "bins", "from 1 to 256", self.bins)
         require(self.rate == 0 or 1000 <= self.rate <= 192_000, "rate", "0, or from 1,000 to 192,000", self.rate)
         for speed in self.speeds:
@@ -283,7 +287,7 @@ class ClassifyingInfo(TaskInfo):
         "model.dropout": "default",
         **{f"model.{name}": "new" for name in ("vectors", "fix_vectors")},
         "texts.level": "fixed",
-        **{f"sounds.{name}": "default" for name in ("features", "bins", "rate")},
+        **{f"sounds.{name}": "default" for name in ("features", "bins", "rate", "normalise")},
         **{f"texts.{name}": "default" for name in ("text_column", "label_column", "format", "vocab_size", "min_count")},
         **{f"texts.{name}": "default" for name in ("lowercase", "max_length", "keep")},
     }

@@ -67,7 +67,8 @@ def prepare_sounds(run: Run, settings: ClassifyingConfig, progress: Progress) ->
     unseen = Counter(label for _, label in rows["dev"] if label not in counts)
     notes = (*account.notes(kind), *unseen_note(unseen, "the dev part"))
     width = writer.width
-    stored = {"train": rows["train"], "dev": rows["dev"]}
+    mean, deviation = FrameStore(run.path / FRAMES_FILE).moments(range(len(rows["train"])))
+    stored = {**rows, "mean": mean.tolist(), "deviation": deviation.tolist()}
     (run.path / SOUNDS_FILE).write_text(json.dumps(stored, ensure_ascii=False) + "\n", encoding="utf-8")
     each = tuple(counts[name] for name in names)
     classes = Classes(tuple(names), tuple(sorted(unseen)), False, each, notes, kind, width, rate)
@@ -112,7 +113,21 @@ class SoundClassifyingTask(ClassifyingTask):
         self._number = {name: k for k, name in enumerate(self.classes.names)}
         kind: Kind = "features" if self.classes.kind == "features" else "audio"
         self.reader = reader_for(self.config, kind, self.classes.rate)
-        self.normalise = Normalisation()
+        self.normalise = Normalisation(moments=self._moments())
+
+    def _moments(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the mean and the deviation of the training data's features, if they are normalised by these."""
+        if self.config.sounds.normalise == "sequence":
+            return None
+        path = self.run.path / SOUNDS_FILE
+        try:
+            stored = read_json(path)
+            mean, deviation = (np.array(stored[name], np.float32) for name in ("mean", "deviation"))
+            if mean.shape != (self.classes.width,) or mean.shape != deviation.shape:
+                raise ValueError("its mean and deviation do not fit the features")
+        except (ValueError, KeyError, TypeError, DataError) as error:
+            raise RunError(f"{path}: missing or damaged ({error})") from error
+        return mean, deviation
 
     @cached_property
     def frames(self) -> FrameStore:
