@@ -11,6 +11,7 @@ from tests.cli.shared import error_of
 from tests.cli.test_translation import said
 from tests.tasks.test_tagging_task import sentences, write
 from unrolled.cli import main
+from unrolled.data.tagged import TaggedSentence
 
 SMALL = [
     *("--hidden-size", "12", "--embedding-size", "6", "--character-size", "4", "--character-hidden-size", "5"),
@@ -134,9 +135,29 @@ def test_the_best_sequences(folder, tmp_path, capsys):
     assert entry["id"] == 7
     assert entry["best"][0]["tags"] == entry["tags"]
     assert len(entry["best"]) == 2
-    assert "--best needs --to conll" in error_of(
-        ["tag", folder / "run", tmp_path / "text.txt", "--best", "2", "--to", "inline"], capsys
-    )
+    (tmp_path / "lines.jsonl").write_text('{"words": []}\n{"words": ["so"]}\n')
+    out = said(capsys, "tag", folder / "run", tmp_path / "lines.jsonl", "--best", "100").out
+    empty, one = (json.loads(line) for line in out.splitlines())
+    assert empty == {"words": [], "tags": [], "best": [{"tags": [], "log_prob": 0.0}]}
+    assert len(one["best"]) == 3  # of 5 tags, a sentence cannot start with the two that continue a span
+    assert sum(math.exp(each["log_prob"]) for each in one["best"]) == pytest.approx(1, abs=1e-4)
+    for options, expected in (
+        (["--best", "2", "--to", "inline"], "--best needs --to conll"),
+        (["--best", "2", "--marginals"], "goes without --marginals"),
+        (["--best", "-1"], "--best must be from 0 to 10,000, got -1"),
+        (["--best", "10001"], "--best must be from 0 to 10,000, got 10001"),
+    ):
+        assert expected in error_of(["tag", folder / "run", tmp_path / "text.txt", *options], capsys)
+
+
+def test_sequences_that_the_rules_forbid_are_an_error_in_every_form(tmp_path, capsys):
+    write(tmp_path / "train.conll", [TaggedSentence(("a", "b"), ("B-X", "E-X"))] * 12)
+    words = ["train", "tag", "--data", tmp_path / "train.conll", *SMALL, "--max-steps", "1", "--out", tmp_path / "run"]
+    said(capsys, *words)
+    (tmp_path / "one.txt").write_text("a\n")
+    for options in ([], ["--best", "2"], ["--best", "2", "--to", "jsonl"], ["--marginals"]):
+        error = error_of(["tag", tmp_path / "run", tmp_path / "one.txt", *options], capsys)
+        assert "the CRF's rules allow no sequence of this length" in error
 
 
 def test_marginals_of_many_sentences_are_those_of_each(folder, tmp_path, capsys):

@@ -203,6 +203,46 @@ def test_word_vectors(tmp_path):
         config(tmp_path, fix_vectors=True)
 
 
+def test_vectors_are_found_in_the_form_in_which_words_are_looked_up(tmp_path):
+    data = write(tmp_path / "a.conll", [TaggedSentence(("Saw", "kari", "1999", "rare"), ("V", "N", "D", "N"))] * 12)
+    (tmp_path / "vectors.txt").write_text("SAW 1 2\nSaw 3 4\nKari 5 6\nkari 7 8\n2001 9 1\n1999 2 3\nunheard 4 5\n")
+    vectors = TaggerConfig(**{**SMALL, "embedding_size": 2}, vectors=str(tmp_path / "vectors.txt"))
+    task = create_run(tmp_path / "run", TaggingConfig(SentencesConfig(data), vectors))
+    weight = task.model.embedding.weight
+    found = {word: weight[task.words[word]].tolist() for word in ("saw", "kari", "0000")}
+    assert found == {"saw": [1.0, 2.0], "kari": [7.0, 8.0], "0000": [9.0, 1.0]}
+    assert task.counts["started"] == 3
+    assert "3 words start from" in dict(task.facts())["words"]
+    assert json.loads((tmp_path / "run" / "facts.json").read_text())["counts"]["started"] == 3
+
+
+def test_a_run_with_new_data_starts_its_new_words_from_vectors(tmp_path):
+    task = trained(tmp_path, embedding_size=2, steps=2)
+    new = write(tmp_path / "new.conll", [*sentences(30), *[TaggedSentence(("so", "novel"), ("O", "O"))] * 12])
+    (tmp_path / "vectors.txt").write_text("so 1 2\nnovel 3 4\n")
+    model = replace(task.config.model, vectors=str(tmp_path / "vectors.txt"))
+    settings = TaggingConfig(SentencesConfig(new), model, task.config.training)
+    started = TaggingTask.create(tmp_path / "started", settings, start=Start(task.run.path))
+    weight, words = started.model.embedding.weight, started.words
+    assert weight[words["novel"]].tolist() == [3.0, 4.0]
+    expected = task.load("best").model.embedding.weight[task.words["so"]]
+    assert torch.equal(weight[words["so"]], expected)
+
+
+def test_the_best_of_many_sentences_are_those_of_each(tmp_path):
+    task = create_run(tmp_path / "run", config(tmp_path))
+    task.model.eval()
+    together = task.best(task.dev, 5000)  # more at once than the words of a batch: sentences are read alone
+    for found, sentence in zip(together, task.dev, strict=True):
+        few = task.best([sentence], 3)[0]
+        assert [one.tags for one in found[:3]] == [one.tags for one in few]
+        assert [one.log_prob for one in found[:3]] == pytest.approx([one.log_prob for one in few], rel=1e-4)
+    assert [list(found[0].tags) for found in together] == task.tag(task.dev)
+    for wrong in (0, 10_001):
+        with pytest.raises(ConfigurationError, match="`best` must be from 1 to 10,000"):
+            task.best(task.dev, wrong)
+
+
 def test_frames_are_for_another_task(tmp_path):
     with pytest.raises(DataError, match="frames are labelled by `unrolled train segment`"):
         create_run(tmp_path / "run", TaggingConfig(SentencesConfig("frames.npz")))

@@ -65,9 +65,9 @@ def main(words: Sequence[str], prog: str) -> int:
         raise ConfigurationError("--column needs --to conllu or --to jsonl", setting="column")
     if arguments.best and (to not in ("conll", "jsonl") or arguments.marginals):
         raise ConfigurationError("--best needs --to conll or --to jsonl, and goes without --marginals", setting="best")
-    require(arguments.best >= 0, "best", "0 or above", arguments.best)
-    from unrolled.tasks.tagging import TaggingTask
+    from unrolled.tasks.tagging import MOST_SEQUENCES, TaggingTask
 
+    require(0 <= arguments.best <= MOST_SEQUENCES, "best", f"from 0 to {MOST_SEQUENCES:,}", arguments.best)
     task = open_task(arguments.run, arguments.device, arguments.checkpoint, TaggingTask, trust=arguments.trust)
     _, column = task.form_and_column("", to, arguments.column)
     block = 1 if arguments.file == "-" and sys.stdin is not None and sys.stdin.isatty() else _BLOCK

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class WordVectors:
         return int(self.values.shape[1])
 
 
-def read_vectors(path: str | Path, only: set[str] | None = None) -> WordVectors:
+def read_vectors(path: str | Path, only: Container[str] | None = None) -> WordVectors:
     """Read the vectors of a file: of all its words, or only of the words in `only`.
 
     The format is one of these, plain or gzip: GloVe's text format, with a word and its numbers in each line; word2vec's

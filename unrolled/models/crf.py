@@ -5,6 +5,7 @@ Source: Lafferty, McCallum & Pereira 2001, "Conditional Random Fields"; over rec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -124,9 +125,7 @@ class CRF(nn.Module):
         Raises ConfigurationError if no sequence is allowed or emissions are NaN.
         """
         found = self.best(emissions, lengths)
-        if not all(found):
-            nan = bool(emissions.isnan().any())
-            raise ConfigurationError("emissions are NaN" if nan else "the CRF's rules allow no sequence of this length")
+        require_paths(found, emissions)
         return [paths[0].tags for paths in found]
 
     @torch.no_grad()
@@ -186,6 +185,13 @@ class CRF(nn.Module):
         if batch and (int(lengths.min()) < 1 or int(lengths.max()) > steps):
             raise ShapeError(f"lengths must be from 1 to {steps}, got {lengths.tolist()}")
         return emissions, lengths.to(emissions.device, torch.int64)
+
+
+def require_paths(found: Sequence[Sequence[TagPath]], emissions: Tensor) -> None:
+    """Raise ConfigurationError if `CRF.best` found no path for one of the sequences."""
+    if not all(found):
+        nan = bool(emissions.isnan().any())
+        raise ConfigurationError("emissions are NaN" if nan else "the CRF's rules allow no sequence of this length")
 
 
 def _wide(emissions: Tensor) -> torch.dtype:

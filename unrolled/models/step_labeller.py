@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from unrolled.models.crf import CRF, TagPath
+from unrolled.models.crf import CRF, TagPath, require_paths
 from unrolled.unroll.padding import steps_inside
 
 
@@ -46,15 +46,21 @@ class StepLabeller(nn.Module):
 
     @torch.no_grad()
     def best(self, batch: Any, n: int = 1) -> list[list[TagPath]]:
-        """Return the `n` best sequences of labels of each sequence, with their log-probabilities."""
+        """Return the `n` best sequences of labels of each sequence, with their log-probabilities, the best first.
+
+        There are fewer if fewer sequences are possible.
+        Raises ConfigurationError if the CRF's rules allow none, or if the scores are NaN.
+        """
         scores = self(batch)
         crf = self.crf
         if crf is None:  # independent labels are a CRF whose transitions are all 0
             crf = CRF(scores.size(2)).to(scores)
         total = crf.log_partition(scores, batch.lengths).tolist()
         found = crf.best(scores, batch.lengths, n)
+        require_paths(found, scores)
         pairs = zip(found, total, strict=True)
-        return [[TagPath(path.tags, path.score - whole) for path in paths] for paths, whole in pairs]
+        # By rounding, a difference could be above 0.
+        return [[TagPath(path.tags, min(path.score - whole, 0.0)) for path in paths] for paths, whole in pairs]
 
     @torch.no_grad()
     def marginals(self, batch: Any) -> Tensor:

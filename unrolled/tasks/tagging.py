@@ -32,7 +32,7 @@ from unrolled.metrics.report import Report, Value
 from unrolled.metrics.spans import Scheme, SpanScore, from_iob1, is_valid, may_follow, scheme_of, score_spans
 from unrolled.models.crf import Allowed
 from unrolled.models.tagger import Tagger
-from unrolled.settings import to_json
+from unrolled.settings import require, to_json
 from unrolled.tasks.base import Task
 from unrolled.tasks.tagging_settings import (
     TAGS_FILE,
@@ -49,6 +49,8 @@ WORDS, CHARACTERS, TAGS = "vocabulary-words.json", "vocabulary-characters.json",
 SENTENCES_FILE = "sentences.json"
 #: Characters that occur less often are unknown, so that the unknown character is trained.
 _MIN_CHARACTERS = 2
+#: The most sequences of tags that `best` returns for a sentence. Its memory grows with them.
+MOST_SEQUENCES = 10_000
 #: The most words that are tagged at once.
 _WORDS_AT_ONCE = 4096
 
@@ -141,7 +143,8 @@ class TaggingTask(TaggingInfo, Task):
         prepare(run, settings.sentences)
         if settings.model.vectors is not None:
             number = Index.load(run.path / WORDS).number
-            store_vectors(run.path, settings.model.vectors, number, settings.model.embedding_size)
+            width = settings.model.embedding_size
+            store_vectors(run.path, settings.model.vectors, number, width, form=normalise)
 
     def read(self) -> None:
         self.words = Index.load(self.run.path / WORDS)
@@ -175,8 +178,9 @@ class TaggingTask(TaggingInfo, Task):
 
     def build(self) -> Tagger:
         model = self._model(len(self.words), len(self.characters))
+        self._started = 0
         if self.config.model.vectors is not None:
-            start_embedding(model.embedding, self.run.path, fixed=self.config.model.fix_vectors)
+            self._started = start_embedding(model.embedding, self.run.path, fixed=self.config.model.fix_vectors)
         return model
 
     def _model(self, words: int, characters: int) -> Tagger:
@@ -223,14 +227,17 @@ class TaggingTask(TaggingInfo, Task):
             return False
         return self.enforced is None or is_valid(sentence.tags, self.enforced)
 
-    def _batches(self, sentences: Sequence[TaggedSentence]) -> Iterable[TagBatch]:
-        """Iterate over batches in the order of the sentences, which should be sorted by length."""
+    def _batches(self, sentences: Sequence[TaggedSentence], at_once: int = _WORDS_AT_ONCE) -> Iterable[TagBatch]:
+        """Iterate over batches in the order of the sentences, which should be sorted by length.
+
+        A batch has at most `at_once` words with its padding, or one sentence.
+        """
         first = 0
         while first < len(sentences):
             end, longest = first, 0
             while end < len(sentences):
                 longest = max(longest, len(sentences[end].words))
-                if end > first and longest * (end + 1 - first) > _WORDS_AT_ONCE:
+                if end > first and longest * (end + 1 - first) > at_once:
                     break
                 end += 1
             yield self.encoder.batch(sentences[first:end])
@@ -246,7 +253,7 @@ class TaggingTask(TaggingInfo, Task):
 
     def count(self) -> dict[str, int]:
         sizes = {name: len(getattr(self, name)) for name in ("words", "characters", "tags")}
-        return {"train": len(self.train), "dev": len(self.dev), **sizes}
+        return {"train": len(self.train), "dev": len(self.dev), **sizes, "started": self._started}
 
     def closing(self) -> list[str]:
         """Return the score of the best checkpoint on the dev part."""
@@ -279,21 +286,22 @@ class TaggingTask(TaggingInfo, Task):
 
     def best(self, sentences: Sequence[TaggedSentence | Sequence[str]], n: int) -> list[list[TagSequence]]:
         """Return the `n` most probable sequences of tags of each sentence, the best first; fewer if there are fewer."""
-        if n < 1:
-            raise ConfigurationError(f"`best` must be at least 1, got {n}", setting="best")
+        require(1 <= n <= MOST_SEQUENCES, "best", f"from 1 to {MOST_SEQUENCES:,}", n)
         given = [one if isinstance(one, TaggedSentence) else _sentence(one) for one in sentences]
         found = [[TagSequence((), 0.0)] for _ in given]
-        for places, batch in self._in_batches(given):
+        for places, batch in self._in_batches(given, max(1, _WORDS_AT_ONCE // n)):
             for place, paths in zip(places, self.model.best(batch, n), strict=True):
                 names = self.tags.strings
                 found[place] = [TagSequence(tuple(names[tag] for tag in path.tags), path.score) for path in paths]
         return found
 
-    def _in_batches(self, sentences: Sequence[TaggedSentence]) -> Iterator[tuple[list[int], TagBatch]]:
+    def _in_batches(
+        self, sentences: Sequence[TaggedSentence], at_once: int = _WORDS_AT_ONCE
+    ) -> Iterator[tuple[list[int], TagBatch]]:
         """Iterate over batches of the sentences that have words, sorted by length, with their places."""
         order = sorted((k for k, one in enumerate(sentences) if one.words), key=lambda k: len(sentences[k].words))
         places = iter(order)
-        for batch in self._batches([sentences[k] for k in order]):
+        for batch in self._batches([sentences[k] for k in order], at_once):
             yield list(islice(places, len(batch.lengths))), batch.to(self.device)
 
     def evaluate(self, asked: TagEvaluation) -> Report:

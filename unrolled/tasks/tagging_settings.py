@@ -187,7 +187,7 @@ class TaggingInfo(TaskInfo):
         **{f"sentences.{name}": "default" for name in ("column", "format", "min_count")},
     }
     unit, counted = "sentences", "words"
-    numbers = ("train", "dev", "words", "characters", "tags", "parameters")
+    numbers = ("train", "dev", "words", "characters", "tags", "started", "parameters")
 
     config: TaggingConfig
 
@@ -198,10 +198,11 @@ class TaggingInfo(TaskInfo):
     def facts(self) -> list[tuple[str, str]]:
         model, counts = self.config.model, self.counts
         directions = "read both ways" if model.bidirectional else "read forwards"
+        start = f"; {counts['started']:,} words start from {model.vectors}" if model.vectors is not None else ""
         letters = f", letters in {model.character_hidden_size} units" if model.character_size else ""
         return [
             ("sentences", f"{counts['train']:,} to train on, {counts['dev']:,} to validate"),
-            ("words", f"{counts['words']:,} words and {counts['characters']:,} characters"),
+            ("words", f"{counts['words']:,} words and {counts['characters']:,} characters{start}"),
             ("tags", f"{counts['tags']:,}, {self._how_scored()}"),
             (
                 "model",
