@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from unrolled.data.frame_batches import FrameBatch, collate
 from unrolled.data.line_images import Renderer, installed_fonts
-from unrolled.data.transcript_batches import TranscriptBatch, collate
 from unrolled.decoding import best_path
 from unrolled.metrics.transcripts import score_transcripts
 from unrolled.models import Transcriber
@@ -24,7 +24,7 @@ def drawn() -> list[tuple[np.ndarray, str]]:
     return [(renderer.draw(text, font) / np.float32(255), text) for text in texts for font in renderer.fonts_for(text)]
 
 
-def batch_of(pairs: list[tuple[np.ndarray, str]]) -> TranscriptBatch:
+def batch_of(pairs: list[tuple[np.ndarray, str]]) -> FrameBatch:
     return collate([picture for picture, _ in pairs], [[LABELS.index(letter) for letter in text] for _, text in pairs])
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from unrolled.analysis.transcripts import Placed, draw_transcript, label_sensitivity
-from unrolled.data.transcript_batches import collate
+from unrolled.data.frame_batches import collate
 from unrolled.models import Transcriber
 
 

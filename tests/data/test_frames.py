@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unrolled.data.frame_batches import Augmentation, FrameBatches, Normalisation, collate
 from unrolled.data.frames import FrameStore, mask, stretch
-from unrolled.data.transcript_batches import Augmentation, Normalisation, TranscriptBatches, collate
 from unrolled.errors import ConfigurationError, DataError, RunError
 
 
@@ -71,7 +71,7 @@ def test_batches_depend_on_the_seed_alone(tmp_path):
 
     def batches(seed):
         changes = Augmentation(tempo=0.2, time_masks=1, feature_masks=1, noise=0.1)
-        return TranscriptBatches(found, range(16), labels, Normalisation(), 4, (1, seed), changes)
+        return FrameBatches(found, range(16), labels, Normalisation(), 4, (1, seed), changes)
 
     first, again, other = batches(1), batches(1), batches(2)
     assert len(first) == 4

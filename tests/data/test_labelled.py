@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unrolled.data.batch import batches_by_length
 from unrolled.data.class_batches import (
     ClassBatches,
     EncodedTexts,
-    batches_by_length,
     cut,
     load_texts,
     make_batch,

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from unrolled.data.labelled_frames import frame_batch, read_frame_sequences
+from unrolled.data.frame_batches import collate
+from unrolled.data.labelled_frames import read_frame_sequences
 from unrolled.errors import DataError
 
 FRAMES = np.arange(8, dtype=np.float16).reshape(4, 2)
@@ -66,7 +67,7 @@ def test_labels_that_are_not_text_are_readable(tmp_path):
 
 
 def test_batches_are_padded():
-    batch = frame_batch([FRAMES, FRAMES[:1]], [[0, 1, 1, 0], [1]])
+    batch = collate([FRAMES, FRAMES[:1]], [[0, 1, 1, 0], [1]])
     assert batch.targets.t().tolist() == [[0, 1, 1, 0], [1, -1, -1, -1]]
     assert batch.count == 5
     assert batch.frames[1:, 1].abs().sum() == 0

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unrolled.data.labelled_frames import frame_batch
+from unrolled.data.frame_batches import collate
 from unrolled.models import Segmenter
 
 FORMS = [{}, {"crf": True, "cell": "lstm"}, {"bidirectional": False}, {"bidirectional": False, "num_layers": 2}]
@@ -29,8 +29,8 @@ def test_padding_changes_nothing(form, lengths):
     net = model(**form).eval()
     given_frames = frames(*lengths)
     labels = [[k % 4 for k in range(length)] for length in lengths]
-    batch = frame_batch(given_frames, labels)
-    alone = [frame_batch([one], [own]) for one, own in zip(given_frames, labels, strict=True)]
+    batch = collate(given_frames, labels)
+    alone = [collate([one], [own]) for one, own in zip(given_frames, labels, strict=True)]
     with torch.no_grad():
         total = float(net.loss(batch, batch.targets))
         assert total == pytest.approx(sum(float(net.loss(one, one.targets)) for one in alone), rel=1e-5)
@@ -46,7 +46,7 @@ def test_padding_changes_nothing(form, lengths):
 @given(length=st.integers(1, 30), cut=st.integers(0, 30))
 def test_in_pieces_it_says_bit_for_bit_what_it_says_at_once(layers, length, cut):
     net = model(bidirectional=False, num_layers=layers).eval()
-    batch = frame_batch(frames(length, seed=length))
+    batch = collate(frames(length, seed=length))
     with torch.no_grad():
         wanted = net(batch)
     first, state = net.feed(batch.frames[:cut])
@@ -65,8 +65,8 @@ def test_which_models_stream_and_what_is_not_counted():
     assert not model(bidirectional=False, crf=True).streams
     for crf in (False, True):
         net = model(crf=crf).eval()
-        batch = frame_batch(frames(4, 4), [[0, 1, 2, 3], [0, -1, 2, 3]])
-        alone = frame_batch(frames(4), [[0, 1, 2, 3]])
+        batch = collate(frames(4, 4), [[0, 1, 2, 3], [0, -1, 2, 3]])
+        alone = collate(frames(4), [[0, 1, 2, 3]])
         with torch.no_grad():
             both, one = float(net.loss(batch, batch.targets)), float(net.loss(alone, alone.targets))
         assert both == pytest.approx(one) if crf else both > one

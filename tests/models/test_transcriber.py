@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unrolled.data.transcript_batches import collate
+from unrolled.data.frame_batches import collate
 from unrolled.models import Transcriber
 
 FORMS = [

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unrolled.analysis.figures import canvas
-from unrolled.data.transcript_batches import TranscriptBatch
+from unrolled.data.frame_batches import FrameBatch
 from unrolled.models.transcriber import BLANK, Transcriber
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def label_sensitivity(model: Transcriber, frames: Tensor, step: int, label: int)
     inputs = frames.unsqueeze(1).clone().requires_grad_()
     lengths = torch.tensor([len(frames)])
     with torch.enable_grad():
-        scores, _ = model(TranscriptBatch(inputs, lengths, torch.zeros(0, 1, dtype=torch.long)))
+        scores, _ = model(FrameBatch(inputs, lengths, torch.zeros(0, 1, dtype=torch.long)))
         (gradient,) = torch.autograd.grad(scores[step, 0, label], inputs)
     return gradient[:, 0].norm(dim=1), gradient[:, 0]
 

@@ -47,7 +47,7 @@ def main(words: Sequence[str], prog: str) -> int:
     import torch
 
     from unrolled.analysis.transcripts import Placed, draw_transcript, label_sensitivity
-    from unrolled.data.transcript_batches import collate
+    from unrolled.data.frame_batches import collate
     from unrolled.tasks.transcribing import TranscribingTask
 
     paths = targets(arguments.out, arguments.overwrite)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Self, TypeVar
@@ -150,3 +150,15 @@ def by_similar_length(
         some = some[np.argsort(lengths[some], kind="stable")]
         cut += [some[k : k + batch_size] for k in range(0, len(some), batch_size)]
     return [cut[k] for k in draw.permutation(len(cut))]
+
+
+def batches_by_length(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Iterate over lists of numbers of sequences, the shortest first; each fits into `most` steps with its padding."""
+    some: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda k: lengths[k]):
+        if some and lengths[number] * (len(some) + 1) > most:
+            yield some
+            some = []
+        some.append(number)
+    if some:
+        yield some

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -115,18 +115,6 @@ class ClassBatches:
             kept[draw.integers(len(one))] = True
             tokens.append(one[kept])
         return make_batch(tokens, self.texts.targets[rows])
-
-
-def batches_by_length(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Iterate over lists of numbers of sequences, the shortest first; each fits into `most` steps with its padding."""
-    some: list[int] = []
-    for number in sorted(range(len(lengths)), key=lambda k: lengths[k]):
-        if some and lengths[number] * (len(some) + 1) > most:
-            yield some
-            some = []
-        some.append(number)
-    if some:
-        yield some
 
 
 def save_texts(path: Path, parts: Mapping[str, EncodedTexts]) -> None:

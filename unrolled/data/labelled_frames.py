@@ -1,21 +1,15 @@
-"""Sequences of frames with a label each, in NumPy archives, and batches of them."""
+"""Sequences of frames with a label each, in NumPy archives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from unrolled.data.arrays import read_arrays
-from unrolled.data.batch import Batch
-from unrolled.data.frames import FrameStore
 from unrolled.data.lines import readable
-from unrolled.data.transcript_batches import Normalisation
 from unrolled.errors import DataError
 
 #: The names of arrays of frames; in an archive of many sequences they come after the sequence's name and a `_`.
@@ -118,57 +112,3 @@ def _on_one_line(path: Path, what: str, name: str) -> str:
     if any(character in name for character in "\t\n\r"):
         raise DataError(f"{path}: the {what} {name!r} has a tab or a line end, which separate them in the output")
     return readable(name)
-
-
-@dataclass(frozen=True)
-class FrameBatch(Batch):
-    """Sequences of frames `[T, B, D]` with `lengths [B]`, and labels, `targets [T, B]`, -1 after a sequence's end."""
-
-    frames: Tensor
-    lengths: Tensor
-    targets: Tensor
-
-    axes: ClassVar[dict[str, int]] = {"lengths": 0}
-
-
-def frame_batch(inputs: Sequence[np.ndarray], labels: Sequence[Sequence[int]] | None = None) -> FrameBatch:
-    """Return a batch of inputs `[T, D]` with their labels; without labels, for use."""
-    steps, width = max(len(one) for one in inputs), inputs[0].shape[1]
-    frames = np.zeros((steps, len(inputs), width), np.float32)
-    targets = np.full((steps, len(inputs)), -1, np.int64)
-    for row, one in enumerate(inputs):
-        frames[: len(one), row] = one
-        if labels is not None:
-            targets[: len(one), row] = labels[row]
-    lengths = np.array([len(one) for one in inputs], np.int64)
-    return FrameBatch(*(torch.from_numpy(array) for array in (frames, lengths, targets)))
-
-
-class FrameBatches:
-    """One pass over sequences: batches, and noise on their inputs, that depend only on `seed`."""
-
-    def __init__(
-        self,
-        store: FrameStore,
-        numbers: Sequence[int],
-        labels: Sequence[Sequence[int]],
-        normalise: Normalisation,
-        batch_size: int,
-        seed: Sequence[int],
-        noise: float = 0.0,
-    ) -> None:
-        self.store, self.labels, self.normalise = store, labels, normalise
-        self.seed, self.noise = list(seed), noise
-        order = np.random.default_rng(self.seed).permutation(np.asarray(numbers, np.int64))
-        self.batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def batch(self, number: int) -> FrameBatch:
-        draw = np.random.default_rng([*self.seed, number])
-        chosen = [int(k) for k in self.batches[number]]
-        inputs = [self.normalise(self.store[k]) for k in chosen]
-        if self.noise:
-            inputs = [one + draw.normal(0, self.noise, one.shape).astype(np.float32) for one in inputs]
-        return frame_batch(inputs, [self.labels[k] for k in chosen])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
@@ -11,18 +9,10 @@ from unrolled.cells import State
 from unrolled.layers.dropout import Dropout
 from unrolled.models.crf import CRF
 from unrolled.models.encoder import Encoder
+from unrolled.models.frames import Frames
 from unrolled.models.readout_cell import ReadoutCell
 from unrolled.models.step_labeller import StepLabeller
 from unrolled.unroll import unroll
-
-
-class SegmenterInput(Protocol):
-    """A batch of sequences: `frames [T, B, D]` of `lengths [B]`."""
-
-    @property
-    def frames(self) -> Tensor: ...
-    @property
-    def lengths(self) -> Tensor: ...
 
 
 class Segmenter(StepLabeller):
@@ -66,7 +56,7 @@ class Segmenter(StepLabeller):
         """Whether the model can label a frame before it has read the next one."""
         return self.crf is None and not self.recurrent.bidirectional
 
-    def forward(self, batch: SegmenterInput) -> Tensor:
+    def forward(self, batch: Frames) -> Tensor:
         """Return the score of every label for every frame, `[T, B, K]`.
 
         A model that can label frames as they come reads them, outside training, exactly as `feed` does.

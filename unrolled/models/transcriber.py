@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import ctc_loss, max_pool2d, pad
@@ -11,21 +9,13 @@ from torch.nn.functional import ctc_loss, max_pool2d, pad
 from unrolled.cells import State
 from unrolled.layers.dropout import Dropout
 from unrolled.models.encoder import Encoder
+from unrolled.models.frames import Frames
 from unrolled.models.readout_cell import ReadoutCell
 from unrolled.unroll import unroll
 from unrolled.unroll.padding import steps_inside
 
 #: The label of a step at which nothing is written.
 BLANK = 0
-
-
-class Frames(Protocol):
-    """A batch of sequences: `frames [T, B, D]` of `lengths [B]`."""
-
-    @property
-    def frames(self) -> Tensor: ...
-    @property
-    def lengths(self) -> Tensor: ...
 
 
 class Projection(nn.Module):

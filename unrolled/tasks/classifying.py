@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from unrolled.data import Vocabulary, load_vocabulary
+from unrolled.data.batch import batches_by_length
 from unrolled.data.class_batches import (
     ClassBatch,
     ClassBatches,
     EncodedTexts,
-    batches_by_length,
     cut,
     load_texts,
 )

@@ -12,12 +12,12 @@ import numpy as np
 
 from unrolled.data.audio import AudioFeatures
 from unrolled.data.class_batches import EncodedTexts, stratified
+from unrolled.data.frame_batches import Augmentation, Normalisation
 from unrolled.data.frame_reader import CALLED, Account, FrameReader, kind_of_items, usual_rate
 from unrolled.data.frames import FrameStore, as_stored
 from unrolled.data.labelled_sounds import NormalisedFrames, SoundBatches, read_labelled_sounds
 from unrolled.data.lines import read_json
 from unrolled.data.tokens import Progress
-from unrolled.data.transcript_batches import Augmentation, Normalisation
 from unrolled.data.transcripts import Item, Kind, split_by_group
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.models.classifier import Classifier

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.data.batch import batches_by_length
+from unrolled.data.frame_batches import Augmentation, FrameBatch, FrameBatches, Normalisation, collate
 from unrolled.data.frame_reader import many, named
 from unrolled.data.frames import FrameStore, as_stored
-from unrolled.data.labelled_frames import FrameBatch, FrameBatches, FrameSequence, frame_batch, read_frame_sequences
+from unrolled.data.labelled_frames import FrameSequence, read_frame_sequences
 from unrolled.data.lines import read_json
 from unrolled.data.tag_batches import Index
 from unrolled.data.tokens import Progress
-from unrolled.data.transcript_batches import Normalisation
 from unrolled.data.transcripts import split_by_group
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.metrics.confusion import by_true
@@ -164,9 +165,15 @@ class SegmentingTask(SegmentingInfo, Task):
 
     def epoch(self, number: int) -> FrameBatches:
         training = self.config.training
-        seed = (training.seed, number)
         return FrameBatches(
-            self.frames, self.train, self._numbers, self.normalise, training.batch_size, seed, training.noise
+            self.frames,
+            self.train,
+            self._numbers,
+            self.normalise,
+            training.batch_size,
+            (training.seed, number),
+            Augmentation(noise=training.noise),
+            by_length=False,
         )
 
     def loss(self, batch: FrameBatch, state: None = None) -> tuple[Tensor, None]:
@@ -181,7 +188,7 @@ class SegmentingTask(SegmentingInfo, Task):
             labels = self._numbers[number]
             if self.model.crf is not None and min(labels) < 0:
                 continue
-            batch = frame_batch([self.normalise(self.frames[number])], [labels]).to(self.device)
+            batch = collate([self.normalise(self.frames[number])], [labels]).to(self.device)
             total, count = total + float(self.loss(batch)[0]), count + batch.count
         return total / count if count else None
 
@@ -221,23 +228,19 @@ class SegmentingTask(SegmentingInfo, Task):
 
     def label(self, inputs: Sequence[np.ndarray]) -> list[list[str]]:
         """Return a label for every frame of inputs `[T, D]`, which are normalised."""
-        found: list[list[str]] = []
-        some: list[np.ndarray] = []
-        for k, one in enumerate(inputs):
-            some.append(one)
-            longest = max(map(len, some))
-            if k + 1 == len(inputs) or max(longest, len(inputs[k + 1])) * (len(some) + 1) > _FRAMES_AT_ONCE:
-                self.model.eval()
-                labels = self.model.decode(frame_batch(some).to(self.device))
-                found += [[self.labels.strings[label] for label in row] for row in labels]
-                some = []
+        found: list[list[str]] = [[] for _ in inputs]
+        self.model.eval()
+        for some in batches_by_length([len(one) for one in inputs], _FRAMES_AT_ONCE):
+            rows = self.model.decode(collate([inputs[k] for k in some]).to(self.device))
+            for k, row in zip(some, rows, strict=True):
+                found[k] = [self.labels.strings[label] for label in row]
         return found
 
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Return the probability of every label for every frame of a sequence `[T, D]`, `[T, K]`."""
         inputs = self.inputs_of(FrameSequence("the sequence", frames))
         self.model.eval()
-        found: np.ndarray = self.model.marginals(frame_batch([inputs]).to(self.device))[:, 0].cpu().numpy()
+        found: np.ndarray = self.model.marginals(collate([inputs]).to(self.device))[:, 0].cpu().numpy()
         return found
 
     def evaluate(self, asked: SegmentEvaluation) -> Report:

@@ -6,13 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from unrolled.data.batch import batches_by_length
 from unrolled.data.lines import read_json
 from unrolled.data.tag_batches import (
     Index,
@@ -218,30 +219,14 @@ class TaggingTask(TaggingInfo, Task):
         return self._mean_loss(self.dev)
 
     def _mean_loss(self, sentences: Sequence[TaggedSentence]) -> float | None:
-        known = sorted((one for one in sentences if self._can_give(one)), key=lambda one: len(one.words))
-        total = sum(float(self.loss(batch.to(self.device))[0]) for batch in self._batches(known))
+        known = [one for one in sentences if self._can_give(one)]
+        total = sum(float(self.loss(batch)[0]) for _, batch in self._in_batches(known))
         return total / sum(len(one.words) for one in known) if known else None
 
     def _can_give(self, sentence: TaggedSentence) -> bool:
         if not set(sentence.tags) <= self.tags.number.keys():
             return False
         return self.enforced is None or is_valid(sentence.tags, self.enforced)
-
-    def _batches(self, sentences: Sequence[TaggedSentence], at_once: int = _WORDS_AT_ONCE) -> Iterable[TagBatch]:
-        """Iterate over batches in the order of the sentences, which should be sorted by length.
-
-        A batch has at most `at_once` words with its padding, or one sentence.
-        """
-        first = 0
-        while first < len(sentences):
-            end, longest = first, 0
-            while end < len(sentences):
-                longest = max(longest, len(sentences[end].words))
-                if end > first and longest * (end + 1 - first) > at_once:
-                    break
-                end += 1
-            yield self.encoder.batch(sentences[first:end])
-            first = end
 
     def preview(self, step: int) -> str:
         """Return a sentence of the dev part, or of training, with its predicted tags."""
@@ -298,11 +283,14 @@ class TaggingTask(TaggingInfo, Task):
     def _in_batches(
         self, sentences: Sequence[TaggedSentence], at_once: int = _WORDS_AT_ONCE
     ) -> Iterator[tuple[list[int], TagBatch]]:
-        """Iterate over batches of the sentences that have words, sorted by length, with their places."""
-        order = sorted((k for k, one in enumerate(sentences) if one.words), key=lambda k: len(sentences[k].words))
-        places = iter(order)
-        for batch in self._batches([sentences[k] for k in order], at_once):
-            yield list(islice(places, len(batch.lengths))), batch.to(self.device)
+        """Iterate over batches of the sentences that have words, sorted by length, with their places.
+
+        A batch has at most `at_once` words with its padding, or one sentence.
+        """
+        filled = [k for k, one in enumerate(sentences) if one.words]
+        for some in batches_by_length([len(sentences[k].words) for k in filled], at_once):
+            places = [filled[k] for k in some]
+            yield places, self.encoder.batch([sentences[k] for k in places]).to(self.device)
 
     def evaluate(self, asked: TagEvaluation) -> Report:
         """Report accuracy and, if the tags mark spans, precision, recall and F1 over `asked.data` or the dev part."""

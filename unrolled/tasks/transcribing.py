@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from unrolled.data.audio import AudioFeatures
+from unrolled.data.batch import batches_by_length
+from unrolled.data.frame_batches import Augmentation, FrameBatch, FrameBatches, Normalisation, collate
 from unrolled.data.frame_reader import FrameReader
 from unrolled.data.frames import FrameStore, as_stored
 from unrolled.data.lines import read_json
 from unrolled.data.tag_batches import Index
 from unrolled.data.tokens import Progress
-from unrolled.data.transcript_batches import Augmentation, Normalisation, TranscriptBatch, TranscriptBatches, collate
 from unrolled.data.transcripts import Item, read_items
 from unrolled.errors import DataError, RunError
 from unrolled.metrics.report import Report, Value
@@ -134,9 +135,9 @@ class TranscribingTask(TranscribingInfo, Task):
             return Augmentation(distort=training.distort)
         return Augmentation(training.tempo, training.time_masks, training.feature_masks, False, training.noise)
 
-    def epoch(self, number: int) -> TranscriptBatches:
+    def epoch(self, number: int) -> FrameBatches:
         training = self.config.training
-        return TranscriptBatches(
+        return FrameBatches(
             self.frames,
             self.items.train,
             self._labels_of_items,
@@ -146,7 +147,7 @@ class TranscribingTask(TranscribingInfo, Task):
             self.augmentation,
         )
 
-    def loss(self, batch: TranscriptBatch, state: None = None) -> tuple[Tensor, None]:
+    def loss(self, batch: FrameBatch, state: None = None) -> tuple[Tensor, None]:
         """Return the negative log-likelihood of the transcripts, summed over the sequences, in nats."""
         total, blanks = self.model.loss(batch, batch.targets)
         self._blanks = 0.9 * self._blanks + 0.1 * float(blanks)
@@ -230,9 +231,8 @@ class TranscribingTask(TranscribingInfo, Task):
 
     def decode(self, inputs: Sequence[np.ndarray], decoder: Decoder) -> list[Transcript]:
         """Return the transcripts of inputs `[T, D]`, in their order; batches hold inputs of similar lengths."""
-        order = sorted(range(len(inputs)), key=lambda k: len(inputs[k]))
         found: list[Any] = [None] * len(inputs)
-        for some in _batches(order, [len(one) for one in inputs]):
+        for some in batches_by_length([len(one) for one in inputs], _FRAMES_AT_ONCE):
             for k, transcript in zip(some, decoder(self._scores([inputs[k] for k in some])), strict=True):
                 found[k] = transcript
         return found
@@ -292,18 +292,6 @@ def _rate(counts: EditCounts, what: str) -> str:
 
 def _shown(part: str) -> str:
     return repr(part) if part.isspace() else part or "∅"
-
-
-def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterable[list[int]]:
-    """Iterate over the numbers in lists whose padded frames fit into memory; they are sorted by length."""
-    some: list[int] = []
-    for k in order:
-        if some and (len(some) + 1) * lengths[k] > _FRAMES_AT_ONCE:
-            yield some
-            some = []
-        some.append(k)
-    if some:
-        yield some
 
 
 def create_run(path: Path, config: TranscribingConfig) -> TranscribingTask:

@@ -1,4 +1,4 @@
-"""Frames and their transcripts as batches, and what training changes in them at random."""
+"""Sequences of frames and their labels as batches, and what training changes in them at random."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from unrolled.settings import require
 
 
 @dataclass(frozen=True)
-class TranscriptBatch(Batch):
-    """Sequences of frames `[T, B, D]` with `lengths [B]`, and their labels, `targets [U, B]`, -1 after their end."""
+class FrameBatch(Batch):
+    """Sequences of frames `[T, B, D]` with `lengths [B]`, and their labels, `targets [U, B]`, -1 after their end.
+
+    U is T if every frame has a label.
+    """
 
     frames: Tensor
     lengths: Tensor
@@ -73,8 +76,8 @@ class Normalisation:
         return normalised
 
 
-def collate(frames: Sequence[np.ndarray], targets: Sequence[Sequence[int]] | None = None) -> TranscriptBatch:
-    """Return a batch of inputs `[T, D]` and labels; without labels, for use."""
+def collate(frames: Sequence[np.ndarray], targets: Sequence[Sequence[int]] | None = None) -> FrameBatch:
+    """Return a batch of inputs `[T, D]` and their labels, any number for each; without labels, for use."""
     steps, width = max((len(one) for one in frames), default=0), frames[0].shape[1]
     inputs = np.zeros((steps, len(frames), width), np.float32)
     for row, one in enumerate(frames):
@@ -84,11 +87,14 @@ def collate(frames: Sequence[np.ndarray], targets: Sequence[Sequence[int]] | Non
     for row, label in enumerate(given):
         labels[: len(label), row] = label
     lengths = np.array([len(one) for one in frames], np.int64)
-    return TranscriptBatch(torch.from_numpy(inputs), torch.from_numpy(lengths), torch.from_numpy(labels))
+    return FrameBatch(torch.from_numpy(inputs), torch.from_numpy(lengths), torch.from_numpy(labels))
 
 
-class TranscriptBatches:
-    """One pass over sequences: batches of similar lengths, in an order and with changes that depend only on `seed`."""
+class FrameBatches:
+    """One pass over sequences: batches, in an order and with changes that depend only on `seed`.
+
+    by_length: whether a batch holds sequences of similar lengths.
+    """
 
     def __init__(
         self,
@@ -99,17 +105,22 @@ class TranscriptBatches:
         batch_size: int,
         seed: Sequence[int],
         augmentation: Augmentation,
+        by_length: bool = True,
     ) -> None:
         self.store, self.labels, self.normalise = store, labels, normalise
         self.seed, self.augmentation = list(seed), augmentation
         chosen = np.asarray(numbers, np.int64)
         draw = np.random.default_rng(self.seed)
-        self.batches = [chosen[rows] for rows in by_similar_length(store.lengths[chosen], batch_size, draw, 8)]
+        if by_length:
+            self.batches = [chosen[rows] for rows in by_similar_length(store.lengths[chosen], batch_size, draw, 8)]
+        else:
+            order = draw.permutation(chosen)
+            self.batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def batch(self, number: int) -> TranscriptBatch:
+    def batch(self, number: int) -> FrameBatch:
         draw = np.random.default_rng([*self.seed, number])
         chosen = self.batches[number]
         frames = [self._changed(self.store[int(k)], draw) for k in chosen]
