@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unrolled.data.frame_batches import Augmentation, FrameBatches, Normalisation, collate
-from unrolled.data.frames import FrameStore, mask, stretch
+from unrolled.data.frame_batches import Augmentation, FrameBatches, collate
+from unrolled.data.frames import FrameStore, Normalisation, mask, stretch
 from unrolled.errors import ConfigurationError, DataError, RunError
 
 

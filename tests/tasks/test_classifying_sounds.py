@@ -90,7 +90,7 @@ def test_lists_groups_and_copies(folder, tmp_path):
     task = create_run(tmp_path / "run", settings)
     assert len(task.dev) == 14
     assert len(task.train) == 28  # the other speaker, at two speeds
-    assert len({name.split("-")[0][-2:] for name in task._names["dev"]}) == 1
+    assert len({name.split("-")[0][-2:] for name in [name for name, _ in task._stored["dev"]]}) == 1
     Trainer(task, task.config.training, task.run).train()
     assert task.score().json()["accuracy"] > 0.2
 

@@ -75,7 +75,7 @@ def test_it_learns_tones(folder, tmp_path):
 
 def test_a_stream_says_what_the_whole_recording_says(forwards):
     samples = tones("cabac")
-    (whole,) = forwards.decode([forwards.inputs_of(item_of(forwards, samples))], forwards.best_path)
+    (whole,) = forwards.decode([forwards.inputs.of(item_of(forwards, samples))], forwards.best_path)
     for decoding in (None, DecodingConfig(beam=8)):
         stream = TranscriptStream(forwards, forwards.decoder(decoding))
         seen = [stream.feed(samples[first : first + 333]).text for first in range(0, len(samples), 333)]
@@ -120,7 +120,7 @@ def test_a_beam_with_a_language_model_and_a_lexicon(forwards, tmp_path):
     (tmp_path / "words.txt").write_text("abba\ncab\nxyz\n")
     decoder = forwards.decoder(DecodingConfig(lexicon=str(tmp_path / "words.txt")))
     assert "1 of 3 words have characters" in decoder.notes[0]
-    inputs = [forwards.inputs_of(item_of(forwards, tones(text))) for text in ("abba", "cabb")]
+    inputs = [forwards.inputs.of(item_of(forwards, tones(text))) for text in ("abba", "cabb")]
     first, second = (each.text for each in forwards.decode(inputs, decoder))
     assert first == "abba"
     assert second in ("abba", "cab", "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unrolled.analysis.figures import canvas
+from unrolled.metrics.confusion import label_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ def confusion_matrix(counts: Mapping[str, Mapping[str, int]], most: int = 40) ->
         for given, count in row.items():
             for name in (true, given):
                 totals[name] = totals.get(name, 0) + count
-    names = sorted(sorted(totals, key=lambda name: (-totals[name], name))[:most], key=_in_order)
+    names = sorted(sorted(totals, key=lambda name: (-totals[name], name))[:most], key=label_order)
     place = {name: k for k, name in enumerate(names)}
     matrix, left = np.zeros((len(names), len(names)), np.int64), 0
     for true, row in counts.items():
@@ -36,11 +37,6 @@ def confusion_matrix(counts: Mapping[str, Mapping[str, int]], most: int = 40) ->
             else:
                 left += count
     return names, matrix, left
-
-
-def _in_order(name: str) -> tuple[bool, int, str]:
-    """Sort numbers by their value, before other names."""
-    return (False, int(name), "") if name.isascii() and name.isdecimal() else (True, 0, name)
 
 
 def draw_confusion(counts: Mapping[str, Mapping[str, int]], title: str = "", most: int = 40) -> Figure:

@@ -91,7 +91,7 @@ def main(words: Sequence[str], prog: str) -> int:
 def _inputs(task: TranscribingTask, file: str | None) -> tuple[str, np.ndarray, str | None]:
     """Return the name, the inputs of the model and, if it is known, the transcript."""
     if file is not None:
-        return file, task.frames_of(file), None
+        return file, task.inputs.of_source(file), None
     part = task.items.dev or task.items.train
     if not part:
         raise DataError(f"{task.run.path}: there is nothing in it; name a FILE")

@@ -93,7 +93,7 @@ def _whole(task: TranscribingTask, decoder: Decoder, arguments: Arguments) -> in
         frames: list[np.ndarray] = []
         for file in files[first : first + _BLOCK]:
             try:
-                frames.append(task.frames_of(file))
+                frames.append(task.inputs.of_source(file))
                 read.append(file)
             except DataError as error:
                 print(f"unrolled: error: {as_flags(error)}", file=sys.stderr)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unrolled.data.batch import Batch, by_similar_length
-from unrolled.data.frames import FrameStore, mask, stretch
+from unrolled.data.frames import FrameStore, Normalisation, mask, stretch
 from unrolled.data.line_images import distort
 from unrolled.settings import require
 
@@ -49,31 +49,6 @@ class Augmentation:
         require(0 <= self.noise < 100, "noise", "from 0 to below 100", self.noise)
         for name in ("time_masks", "feature_masks"):
             require(0 <= getattr(self, name) <= 100, name, "from 0 to 100", getattr(self, name))
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """How frames become inputs: pictures from 0 to 1, features with mean 0 and deviation 1.
-
-    moments: the mean and deviation of each feature in training; None: those of each sequence.
-    """
-
-    pictures: bool = False
-    moments: tuple[np.ndarray, np.ndarray] | None = None
-
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Return frames `[T, D]` as inputs, float32."""
-        if self.pictures:
-            return frames.astype(np.float32) / 255
-        values = frames.astype(np.float32)
-        if self.moments is not None:
-            mean, deviation = self.moments
-        elif len(values):
-            mean, deviation = values.mean(0), values.std(0)
-        else:
-            return values
-        normalised: np.ndarray = (values - mean) / (deviation + 1e-5)
-        return normalised
 
 
 def collate(frames: Sequence[np.ndarray], targets: Sequence[Sequence[int]] | None = None) -> FrameBatch:

@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from unrolled.data.audio import AudioFeatures, Recording, at_speed, audio_rate, read_audio
+from unrolled.data.frames import FrameStore, Normalisation, as_stored
 from unrolled.data.line_images import Renderer, installed_fonts, read_line_image
 from unrolled.data.lines import open_lines
+from unrolled.data.notes import many, named
+from unrolled.data.tokens import Progress
 from unrolled.data.transcripts import Item, Kind, as_features, plain_text
 from unrolled.errors import ConfigurationError, DataError
 
-#: How many names a note lists.
-_NAMED = 5
-#: What items of each kind are called.
-CALLED: dict[Kind, tuple[str, str]] = {
-    "audio": ("recording", "recordings"),
-    "pictures": ("picture", "pictures"),
-    "features": ("sequence", "sequences"),
-}
+#: What an item of each kind is called.
+CALLED: dict[Kind, str] = {"audio": "recording", "pictures": "picture", "features": "sequence"}
+#: What is said of items that cannot be read.
+_UNREAD = "left out, because they cannot be read"
 
 
 @dataclass
@@ -36,18 +35,15 @@ class Account:
 
     def notes(self, kind: Kind) -> list[str]:
         """Return a line for each thing that was noticed, with the number of items and the first names."""
-        return [f"{many(len(found), *CALLED[kind])} {what}: {named(found)}" for what, found in self.names.items()]
+        return [self._note(kind, what) for what in self.names]
 
+    def unread(self, kind: Kind) -> str:
+        """Return the line about items that cannot be read; empty if all can."""
+        return self._note(kind, _UNREAD) if _UNREAD in self.names else ""
 
-def many(count: int, one: str, several: str) -> str:
-    """Return a count with its noun."""
-    return f"{count:,} {one if count == 1 else several}"
-
-
-def named(names: Sequence[str]) -> str:
-    """Return the first names of a list."""
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    def _note(self, kind: Kind, what: str) -> str:
+        found = self.names[what]
+        return f"{many(len(found), CALLED[kind])} {what}: {named(found)}"
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,8 @@ class FrameReader:
         """
         account = Account() if account is None else account
         if item.kind != self.kind:
-            one, several = CALLED[self.kind]
-            raise DataError(f"{item.name}: not a {one}, as the {several} in training were")
+            one = CALLED[self.kind]
+            raise DataError(f"{item.name}: not a {one}, as the {one}s in training were")
         if self.kind == "pictures":
             found = item.source if isinstance(item.source, np.ndarray) else read_line_image(item.source, self.height)
             return [found]
@@ -90,13 +86,79 @@ class FrameReader:
         return frames
 
 
+def store_frames(
+    path: Path,
+    reader: FrameReader,
+    train: Sequence[Item],
+    dev: Sequence[Item],
+    speeds: Sequence[float],
+    account: Account,
+    progress: Progress,
+) -> tuple[list[Item], list[Item]]:
+    """Write the frames of items into a store, and return those items of both parts that can be read, in its order.
+
+    An item to train on is in it once more for each of the speeds. account: notes what was noticed.
+    """
+    stored: tuple[list[Item], list[Item]] = ([], [])
+    with FrameStore.write(path, reader.dtype) as writer:
+        parts = [*((stored[0], speeds, item) for item in train), *((stored[1], (), item) for item in dev)]
+        for done, (part, at, item) in enumerate(parts, 1):
+            try:
+                for frames in reader.read(item, account, at):
+                    writer.add(frames, item.name)
+                    part.append(item)
+            except DataError as error:
+                reason = str(error).removeprefix(f"{item.source}: ").removeprefix(f"{item.name}: ")
+                account.add(_UNREAD, f"{item.name} ({reason})")
+            progress(f"reading the {CALLED[reader.kind]}s", done / len(parts))
+    return stored
+
+
+@dataclass(frozen=True)
+class InputReader:
+    """Reads items as the inputs of a model that was trained on frames of `width` values."""
+
+    reader: FrameReader
+    width: int
+    normalise: Normalisation
+
+    def of(self, item: Item) -> np.ndarray:
+        """Return the inputs for an item, `[T, width]`; DataError if it cannot be read."""
+        found = self.reader.read(item)[0]
+        if found.shape[1] != self.width:
+            raise DataError(f"{item.name}: frames of {found.shape[1]} values, those of training have {self.width}")
+        return self.normalise(as_stored(found, self.reader.dtype, item.name))  # rounded as the frames of training are
+
+    def of_source(self, source: str | Path | np.ndarray) -> np.ndarray:
+        """Return the inputs for a file, or for features `[T, D]`; DataError if it cannot be read."""
+        if isinstance(source, np.ndarray):
+            return self.of(Item("features", "", source))
+        return self.of(Item(str(source), "", Path(source)))
+
+    def of_all(self, items: Sequence[Item], where: str) -> tuple[list[np.ndarray], list[str], list[str]]:
+        """Return the inputs and the texts of the items that can be read, and notes on the others.
+
+        Raises DataError if none can be read.
+        """
+        inputs, texts, notes = [], [], []
+        for item in items:
+            try:
+                inputs.append(self.of(item))
+                texts.append(item.text)
+            except DataError as error:
+                notes.append(f"left out: {error}")
+        if not inputs:
+            raise DataError(f"{where}: none of it can be read; the first: {notes[0]}", setting="data")
+        return inputs, texts, notes
+
+
 def kind_of_items(items: Sequence[Item]) -> Kind:
     """Return the one kind of all items; DataError if there are several."""
     first = items[0].kind
     for item in items:
         if item.kind != first:
-            one, other = CALLED[first][1], CALLED[item.kind][1]
-            raise DataError(f"{items[0].name} and {item.name}: {one} and {other} cannot be mixed")
+            one, other = CALLED[first], CALLED[item.kind]
+            raise DataError(f"{items[0].name} and {item.name}: {one}s and {other}s cannot be mixed")
     return first
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -95,6 +95,42 @@ class FrameStore(Sequence[np.ndarray]):
         mean = total / max(count, 1)
         deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
         return mean.astype(np.float32), np.where(deviation > 1e-5, deviation, 1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How frames become inputs: pictures from 0 to 1, features with mean 0 and deviation 1.
+
+    moments: the mean and deviation of each feature in training; None: those of each sequence.
+    """
+
+    pictures: bool = False
+    moments: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Return frames `[T, D]` as inputs, float32."""
+        if self.pictures:
+            return frames.astype(np.float32) / 255
+        values = frames.astype(np.float32)
+        if self.moments is not None:
+            mean, deviation = self.moments
+        elif len(values):
+            mean, deviation = values.mean(0), values.std(0)
+        else:
+            return values
+        normalised: np.ndarray = (values - mean) / (deviation + 1e-5)
+        return normalised
+
+
+def stored_moments(stored: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the "mean" and the "deviation" of `FrameStore.moments` from JSON.
+
+    Raises ValueError, KeyError or TypeError if `stored` holds something else.
+    """
+    mean, deviation = (np.array(stored[name], np.float32) for name in ("mean", "deviation"))
+    if any(each.shape != (width,) or not np.isfinite(each).all() for each in (mean, deviation)):
+        raise ValueError("its mean and deviation do not fit the frames")
+    return mean, deviation
 
 
 def stretch(frames: np.ndarray, factor: float) -> np.ndarray:

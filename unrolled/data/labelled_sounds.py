@@ -10,8 +10,8 @@ import numpy as np
 from unrolled.data.audio import AUDIO_SUFFIXES
 from unrolled.data.batch import by_similar_length
 from unrolled.data.class_batches import ClassBatch, make_batch
-from unrolled.data.frame_batches import Augmentation, Normalisation, changed
-from unrolled.data.frames import FrameStore
+from unrolled.data.frame_batches import Augmentation, changed
+from unrolled.data.frames import FrameStore, Normalisation
 from unrolled.data.transcripts import Item, read_items
 from unrolled.errors import DataError
 

@@ -12,3 +12,8 @@ def by_true(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
     for (true, given), count in sorted(Counter(pairs).items()):
         found.setdefault(true, {})[given] = count
     return found
+
+
+def label_order(label: str) -> tuple[bool, int, str]:
+    """Return a key that sorts labels: numbers by their value, before all others."""
+    return (False, int(label), "") if label.isascii() and label.isdecimal() else (True, 0, label)

@@ -22,6 +22,7 @@ from unrolled.data.class_batches import (
     load_texts,
 )
 from unrolled.data.labelled import LabelledTexts, count_labels, format_of, read_labelled
+from unrolled.data.notes import lacking_note, many
 from unrolled.data.text_parts import Part, parts_of
 from unrolled.data.tokens import Progress
 from unrolled.errors import ConfigurationError, DataError, RunError
@@ -35,10 +36,8 @@ from unrolled.tasks.classifying_data import (
     VOCABULARY_FILE,
     as_read,
     encode,
-    many,
     prepare,
     targets_of,
-    unseen_note,
 )
 from unrolled.tasks.classifying_settings import (
     AUDIO,
@@ -323,7 +322,7 @@ class ClassifyingTask(ClassifyingInfo, Task):
         unseen = Counter({name: n for name, n in count_labels(read.texts).items() if name not in self._number})
         targets = targets_of(read.texts, [*names, *unseen], self.classes.multi)
         part = EncodedTexts([self.tokens_of(one.text) for one in read.texts], targets)
-        return part, [one.labels for one in read.texts], [*read.notes, *unseen_note(unseen, asked.data)]
+        return part, [one.labels for one in read.texts], [*read.notes, *lacking_note(unseen, "label", asked.data)]
 
 
 def _values(scores: ClassScores, loss: float | None, multi: bool) -> tuple[Value, ...]:

@@ -14,6 +14,7 @@ from unrolled.data.audio import AUDIO_SUFFIXES
 from unrolled.data.class_batches import EncodedTexts, cut, save_texts, stratified
 from unrolled.data.labelled import LabelledText, LabelledTexts, count_labels, read_labelled, repeats
 from unrolled.data.lines import readable
+from unrolled.data.notes import lacking_note, many
 from unrolled.data.tokens import Progress, learn_vocabulary
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.settings import to_json
@@ -42,7 +43,7 @@ def prepare(run: Run, settings: ClassifyingConfig, progress: Progress, vocabular
         raise DataError(f"{config.data}: no text of training has a label")
     names = sorted(counts)
     unseen = Counter({name: count for name, count in count_labels(dev).items() if name not in counts})
-    notes += repeats(train, dev) + unseen_note(unseen, "the dev part")
+    notes += repeats(train, dev) + lacking_note(unseen, "label", "the dev part")
     if vocabulary is None:
         texts = [as_read(one.text, config) for one in train]
         vocabulary = learn_vocabulary(
@@ -113,16 +114,3 @@ def targets_of(texts: Sequence[LabelledText], names: Sequence[str], multi: bool)
     for row, one in enumerate(texts):
         targets[row, [number[label] for label in one.labels]] = 1
     return targets
-
-
-def unseen_note(unseen: Counter[str], where: str) -> list[str]:
-    """Return a note on the labels that training lacks, in a list that is empty if there are none."""
-    if not unseen:
-        return []
-    names = ", ".join(sorted(unseen)[:5])
-    lacking = many(len(unseen), "label")
-    return [f"{where} has {lacking} that training lacks ({names}): {many(unseen.total(), 'error')}"]
-
-
-def many(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

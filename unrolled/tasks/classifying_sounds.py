@@ -7,16 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from unrolled.data.audio import AudioFeatures
 from unrolled.data.class_batches import EncodedTexts, stratified
-from unrolled.data.frame_batches import Augmentation, Normalisation
-from unrolled.data.frame_reader import CALLED, Account, FrameReader, kind_of_items, usual_rate
-from unrolled.data.frames import FrameStore, as_stored
+from unrolled.data.frame_batches import Augmentation
+from unrolled.data.frame_reader import Account, FrameReader, InputReader, kind_of_items, store_frames, usual_rate
+from unrolled.data.frames import FrameStore, Normalisation, stored_moments
 from unrolled.data.labelled_sounds import NormalisedFrames, SoundBatches, read_labelled_sounds
 from unrolled.data.lines import read_json
+from unrolled.data.notes import lacking_note
 from unrolled.data.tokens import Progress
 from unrolled.data.transcripts import Item, Kind, split_by_group
 from unrolled.errors import ConfigurationError, DataError, RunError
@@ -24,7 +26,6 @@ from unrolled.models.classifier import Classifier
 from unrolled.settings import to_json
 from unrolled.tasks.base import Task
 from unrolled.tasks.classifying import ClassifyingTask
-from unrolled.tasks.classifying_data import unseen_note
 from unrolled.tasks.classifying_settings import CLASSES_FILE, Classes, ClassEvaluation, ClassifyingConfig
 from unrolled.training import Run
 
@@ -47,31 +48,24 @@ def prepare_sounds(run: Run, settings: ClassifyingConfig, progress: Progress) ->
         raise ConfigurationError("`speeds` is for recordings; `tempo` stretches features", setting=("speeds", "tempo"))
     rate = (settings.sounds.rate or usual_rate(train)) if kind == "audio" else 0
     reader = reader_for(settings, kind, rate)
-    rows: dict[str, list[tuple[str, str]]] = {"train": [], "dev": []}
-    with FrameStore.write(run.path / FRAMES_FILE, reader.dtype) as writer:
-        for done, (part, item) in enumerate([*(("train", one) for one in train), *(("dev", one) for one in dev)], 1):
-            try:
-                for frames in reader.read(item, account, settings.sounds.speeds if part == "train" else ()):
-                    writer.add(frames, item.name)
-                    rows[part].append((item.name, item.text))
-            except DataError as error:
-                reason = str(error).removeprefix(f"{item.source}: ").removeprefix(f"{item.name}: ")
-                account.add("left out, because they cannot be read", f"{item.name} ({reason})")
-            progress(f"reading the {CALLED[kind][1]}", done / (len(train) + len(dev)))
+    given = store_frames(run.path / FRAMES_FILE, reader, train, dev, settings.sounds.speeds, account, progress)
+    rows = {
+        part: [(item.name, item.text) for item in found] for part, found in zip(("train", "dev"), given, strict=True)
+    }
     counts = Counter(label for _, label in rows["train"])
     if len(counts) < 2:
-        left = f": {account.notes(kind)[0]}" if account.names else ""
         what = f"only the class {next(iter(counts))!r}" if counts else "nothing that can be read"
-        raise DataError(f"{config.data}: there is {what} to train on{left}", setting="data")
+        said = ": ".join(filter(None, [f"{config.data}: there is {what} to train on", account.unread(kind)]))
+        raise DataError(said, setting="data")
     names = sorted(counts)
     unseen = Counter(label for _, label in rows["dev"] if label not in counts)
-    notes = (*account.notes(kind), *unseen_note(unseen, "the dev part"))
-    width = writer.width
-    mean, deviation = FrameStore(run.path / FRAMES_FILE).moments(range(len(rows["train"])))
+    notes = (*account.notes(kind), *lacking_note(unseen, "label", "the dev part"))
+    store = FrameStore(run.path / FRAMES_FILE)
+    mean, deviation = store.moments(range(len(rows["train"])))
     stored = {**rows, "mean": mean.tolist(), "deviation": deviation.tolist()}
     (run.path / SOUNDS_FILE).write_text(json.dumps(stored, ensure_ascii=False) + "\n", encoding="utf-8")
     each = tuple(counts[name] for name in names)
-    classes = Classes(tuple(names), tuple(sorted(unseen)), False, each, notes, kind, width, rate)
+    classes = Classes(tuple(names), tuple(sorted(unseen)), False, each, notes, kind, store.width, rate)
     text = json.dumps(to_json(classes), ensure_ascii=False, indent=2) + "\n"
     (run.path / CLASSES_FILE).write_text(text, encoding="utf-8")
 
@@ -112,22 +106,25 @@ class SoundClassifyingTask(ClassifyingTask):
     def read(self) -> None:
         self._number = {name: k for k, name in enumerate(self.classes.names)}
         kind: Kind = "features" if self.classes.kind == "features" else "audio"
-        self.reader = reader_for(self.config, kind, self.classes.rate)
-        self.normalise = Normalisation(moments=self._moments())
+        normalise = Normalisation(moments=self._moments())
+        self.inputs = InputReader(reader_for(self.config, kind, self.classes.rate), self.classes.width, normalise)
+
+    @cached_property
+    def _stored(self) -> Any:
+        path = self.run.path / SOUNDS_FILE
+        try:
+            return read_json(path)
+        except DataError as error:
+            raise RunError(f"{path}: missing or damaged ({error})") from error
 
     def _moments(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the mean and the deviation of the training data's features, if they are normalised by these."""
         if self.config.sounds.normalise == "sequence":
             return None
-        path = self.run.path / SOUNDS_FILE
         try:
-            stored = read_json(path)
-            mean, deviation = (np.array(stored[name], np.float32) for name in ("mean", "deviation"))
-            if mean.shape != (self.classes.width,) or mean.shape != deviation.shape:
-                raise ValueError("its mean and deviation do not fit the features")
-        except (ValueError, KeyError, TypeError, DataError) as error:
-            raise RunError(f"{path}: missing or damaged ({error})") from error
-        return mean, deviation
+            return stored_moments(self._stored, self.classes.width)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.run.path / SOUNDS_FILE}: missing or damaged ({error})") from error
 
     @cached_property
     def frames(self) -> FrameStore:
@@ -140,25 +137,19 @@ class SoundClassifyingTask(ClassifyingTask):
         path, names = self.run.path / SOUNDS_FILE, [*self.classes.names, *self.classes.unseen]
         number = {name: k for k, name in enumerate(names)}
         try:
-            stored = read_json(path)
-            labels = {part: [number[label] for _, label in stored[part]] for part in ("train", "dev")}
+            labels = {part: [number[label] for _, label in self._stored[part]] for part in ("train", "dev")}
             if sum(map(len, labels.values())) != len(self.frames) or self.frames.width != self.classes.width:
                 raise ValueError("it does not fit the frames")
-        except (ValueError, KeyError, TypeError, DataError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path}: missing or damaged ({error})") from error
         first, found = 0, {}
         for part, targets in labels.items():
             numbers = range(first, first + len(targets))
             found[part] = EncodedTexts(
-                NormalisedFrames(self.frames, numbers, self.normalise), np.array(targets, np.int64)
+                NormalisedFrames(self.frames, numbers, self.inputs.normalise), np.array(targets, np.int64)
             )
             first += len(targets)
         return found
-
-    @cached_property
-    def _names(self) -> dict[str, list[str]]:
-        stored = read_json(self.run.path / SOUNDS_FILE)
-        return {part: [name for name, _ in stored[part]] for part in ("train", "dev")}
 
     def build(self) -> Classifier:
         return self._model(self.classes.width, len(self.classes.names))
@@ -198,22 +189,13 @@ class SoundClassifyingTask(ClassifyingTask):
         row = (step // max(1, self.config.training.sample_every)) % len(part)
         chances = self._of_frames([part.tokens[row]])[0]
         best = ", ".join(f"{label} {chance:.2f}" for label, chance in list(chances.items())[:3])
-        return f"{self._names[name][row]}\nlabel {self._labels(part)[row][0]}; found {best}"
+        return f"{self._stored[name][row][0]}\nlabel {self._labels(part)[row][0]}; found {best}"
 
     def count(self) -> dict[str, int]:
         frames = int(self.frames.lengths[: len(self.train)].sum())
         return {"train": len(self.train), "dev": len(self.dev), "tokens": frames, "vocabulary": 0}
 
     # -- use -----------------------------------------------------------------------------------------------------
-
-    def inputs_of(self, item: Item) -> np.ndarray:
-        """Return the inputs of the model for an item, `[T, D]`; DataError if it cannot be read."""
-        found = self.reader.read(item)[0]
-        if found.shape[1] != self.classes.width:
-            raise DataError(
-                f"{item.name}: frames of {found.shape[1]} values, those of training have {self.classes.width}"
-            )
-        return self.normalise(as_stored(found, self.reader.dtype, item.name))
 
     def probabilities(self, texts: Sequence[str | Path | np.ndarray]) -> list[dict[str, float]]:
         """Return the probability of every class for each recording, a file or features `[T, D]`, the best first.
@@ -222,22 +204,13 @@ class SoundClassifyingTask(ClassifyingTask):
         """
         if isinstance(texts, str):
             raise ConfigurationError("recordings must be a list of files, not one string", setting="texts")
-        sources = [(str(one), Path(one)) if isinstance(one, str | Path) else ("features", one) for one in texts]
-        return self._of_frames([self.inputs_of(Item(name, "", source)) for name, source in sources])
+        return self._of_frames([self.inputs.of_source(source) for source in texts])
 
     def _asked(self, asked: ClassEvaluation) -> tuple[EncodedTexts, list[tuple[str, ...]], list[str]]:
         """Return the recordings of a folder or list, their classes, and notes about them."""
-        names, notes = self.classes.names, []
-        inputs, labels = [], []
-        for item in read_labelled_sounds(asked.data, asked.text_column, asked.label_column):
-            try:
-                inputs.append(self.inputs_of(item))
-                labels.append(item.text)
-            except DataError as error:
-                notes.append(f"left out: {error}")
-        if not inputs:
-            raise DataError(f"{asked.data}: none of it can be read; the first: {notes[0]}", setting="data")
+        items = read_labelled_sounds(asked.data, asked.text_column, asked.label_column)
+        inputs, labels, notes = self.inputs.of_all(items, asked.data)
         unseen = Counter(label for label in labels if label not in self._number)
-        number = {name: k for k, name in enumerate([*names, *unseen])}
+        number = {name: k for k, name in enumerate([*self.classes.names, *unseen])}
         part = EncodedTexts(inputs, np.array([number[label] for label in labels], np.int64))
-        return part, [(label,) for label in labels], [*notes, *unseen_note(unseen, asked.data)]
+        return part, [(label,) for label in labels], [*notes, *lacking_note(unseen, "label", asked.data)]

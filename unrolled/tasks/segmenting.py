@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from unrolled.data.batch import batches_by_length
-from unrolled.data.frame_batches import Augmentation, FrameBatch, FrameBatches, Normalisation, collate
-from unrolled.data.frame_reader import many, named
-from unrolled.data.frames import FrameStore, as_stored
+from unrolled.data.frame_batches import Augmentation, FrameBatch, FrameBatches, collate
+from unrolled.data.frames import FrameStore, Normalisation, as_stored, stored_moments
 from unrolled.data.labelled_frames import FrameSequence, read_frame_sequences
 from unrolled.data.lines import read_json
+from unrolled.data.notes import lacking_note, many
 from unrolled.data.tag_batches import Index
 from unrolled.data.tokens import Progress
 from unrolled.data.transcripts import split_by_group
 from unrolled.errors import ConfigurationError, DataError, RunError
-from unrolled.metrics.confusion import by_true
+from unrolled.metrics.confusion import by_true, label_order
 from unrolled.metrics.report import Report, Value
 from unrolled.metrics.segments import score_segments, segments_of
 from unrolled.models.segmenter import Segmenter
@@ -51,16 +51,13 @@ def prepare(run: Run, config: FramesConfig, seed: int) -> None:
         raise ConfigurationError("`data` is missing: an archive of labelled frames", setting="data")
     train, dev = _parts(config, seed)
     known = set().union(*(one.labels for one in train))
-    notes = []
     unknown = Counter(label for one in dev for label in one.labels if label not in known)
-    if unknown:
-        lacking, errors = many(len(unknown), "label", "labels"), many(unknown.total(), "error", "errors")
-        notes.append(f"the dev part has {lacking} that training lacks ({named(list(unknown))}): {errors}")
+    notes = lacking_note(unknown, "label", "the dev part")
     if len(known) == 1:
         notes.append(f"all frames of training have the same label, {next(iter(known))!r}")
     if config.background and config.background not in known:
         raise ConfigurationError(f"`background={config.background}`: no frame has this label", setting="background")
-    Index(sorted(known, key=_in_order)).save(run.path / LABELS_FILE)
+    Index(sorted(known, key=label_order)).save(run.path / LABELS_FILE)
     with FrameStore.write(run.path / FRAMES_FILE, "float32") as writer:
         for one in (*train, *dev):
             writer.add(one.frames, one.name)
@@ -75,11 +72,6 @@ def prepare(run: Run, config: FramesConfig, seed: int) -> None:
     }
     for name, content in ((SEQUENCES_FILE, stored), (NOTICED_FILE, to_json(Noticed(width, tuple(notes))))):
         (run.path / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _in_order(label: str) -> tuple[bool, int, str]:
-    """Sort numbers by their value, before other labels."""
-    return (False, int(label), "") if label.isdecimal() else (True, 0, label)
 
 
 def _parts(config: FramesConfig, seed: int) -> tuple[list[FrameSequence], list[FrameSequence]]:
@@ -120,15 +112,13 @@ class SegmentingTask(SegmentingInfo, Task):
             self.names: list[str] = stored["names"]
             #: The labels of every sequence, as text.
             self.texts: list[list[str]] = stored["labels"]
-            moments = [np.array(stored[name], np.float32) for name in ("mean", "deviation")]
+            moments = stored_moments(stored, self.noticed.width)
             self._train = int(stored["train"])
-            if any(each.shape != (self.noticed.width,) or not np.isfinite(each).all() for each in moments):
-                raise ValueError("its mean and deviation do not fit the frames")
             if not 0 < self._train <= len(self.names) or len(self.names) != len(self.texts):
                 raise ValueError("it has not as many names as labels")
         except (ValueError, KeyError, TypeError, DataError) as error:
             raise RunError(f"{path}: missing or damaged ({error})") from error
-        self.normalise = Normalisation(moments=(moments[0], moments[1]))
+        self.normalise = Normalisation(moments=moments)
 
     @cached_property
     def frames(self) -> FrameStore:
@@ -270,12 +260,9 @@ class SegmentingTask(SegmentingInfo, Task):
         wrong = [f"{a} → {b} {count:,}" for (a, b), count in pairs.most_common() if a != b]
         values.append(Value("confused", len(wrong), "confused" if wrong else "", "; ".join(wrong[:6])))
         values.append(Value("confusion", by_true(pairs.elements())))
-        heading = f"{data}: {many(len(wanted), 'sequence', 'sequences')}, {many(score.segments, 'segment', 'segments')}"
+        heading = f"{data}: {many(len(wanted), 'sequence')}, {many(score.segments, 'segment')}"
         unknown = Counter(label for one in wanted for label in one if label not in self.labels.number)
-        notes = (
-            [f"training lacks {named(list(unknown))}: {many(unknown.total(), 'error', 'errors')}"] if unknown else []
-        )
-        return Report(data, heading, tuple(values), tuple(notes))
+        return Report(data, heading, tuple(values), tuple(lacking_note(unknown, "label", data)))
 
 
 def create_run(path: Path, config: SegmentingConfig) -> SegmentingTask:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unrolled.data.batch import batches_by_length
 from unrolled.data.lines import read_json
+from unrolled.data.notes import lacking_note, many
 from unrolled.data.tag_batches import (
     Index,
     TagBatch,
@@ -75,11 +76,11 @@ def prepare(run: Run, config: SentencesConfig) -> None:
     scheme, notes = scheme_of(tags), []
     broken = 0 if scheme is None else sum(not is_valid(one.tags, scheme) for one in train)
     if scheme == "iob2" and broken:
-        notes.append(f"IOB1 was converted to IOB2: {_many(broken, 'sentence')} had an I- tag that starts a span")
+        notes.append(f"IOB1 was converted to IOB2: {many(broken, 'sentence')} had an I- tag that starts a span")
         train, dev = ([retagged(one, from_iob1(one.tags)) for one in part] for part in (train, dev))
         tags = count_tags(train)
     elif scheme and broken:
-        notes.append(f"the scheme {scheme.upper()} is not enforced: {_many(broken, 'sentence')} of training break it")
+        notes.append(f"the scheme {scheme.upper()} is not enforced: {many(broken, 'sentence')} of training break it")
     if scheme is None and (odd := _odd_tags(tags)):
         notes.append(f"the tags look like spans, but are neither IOB2 nor BIOES, so spans are not scored: {odd}")
     if len(tags) == 1:
@@ -108,15 +109,7 @@ def _odd_tags(tags: Iterable[str]) -> str:
 def _unknown_tags(known: Container[str], sentences: Sequence[TaggedSentence], where: str) -> list[str]:
     """Return a note on the tags that training lacks, in a list that is empty if there are none."""
     unknown = Counter({tag: count for tag, count in count_tags(sentences).items() if tag not in known})
-    if not unknown:
-        return []
-    names = ", ".join(sorted(unknown)[:5])
-    lacking, errors = _many(len(unknown), "tag"), _many(unknown.total(), "error")
-    return [f"{where} has {lacking} that training lacks ({names}): {errors}"]
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+    return lacking_note(unknown, "tag", where)
 
 
 def _read(path: str, config: SentencesConfig) -> list[TaggedSentence]:
@@ -325,7 +318,7 @@ class TaggingTask(TaggingInfo, Task):
         else:
             values += of_words
         values.append(Value("confusion", by_true(pairs)))
-        heading = f"{data}: {_many(len(sentences), 'sentence')}, {_many(len(pairs), 'word')}"
+        heading = f"{data}: {many(len(sentences), 'sentence')}, {many(len(pairs), 'word')}"
         return Report(data, heading, tuple(values), tuple(notes))
 
     def _asked(self, asked: TagEvaluation) -> tuple[list[TaggedSentence], list[str]]:

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from unrolled.data.audio import AudioFeatures
 from unrolled.data.batch import batches_by_length
-from unrolled.data.frame_batches import Augmentation, FrameBatch, FrameBatches, Normalisation, collate
-from unrolled.data.frame_reader import FrameReader
-from unrolled.data.frames import FrameStore, as_stored
+from unrolled.data.frame_batches import Augmentation, FrameBatch, FrameBatches, collate
+from unrolled.data.frame_reader import FrameReader, InputReader
+from unrolled.data.frames import FrameStore, Normalisation, stored_moments
 from unrolled.data.lines import read_json
 from unrolled.data.tag_batches import Index
 from unrolled.data.tokens import Progress
-from unrolled.data.transcripts import Item, read_items
+from unrolled.data.transcripts import read_items
 from unrolled.errors import DataError, RunError
 from unrolled.metrics.report import Report, Value
 from unrolled.metrics.transcripts import EditCounts, TranscriptScore, score_transcripts
@@ -66,6 +66,7 @@ class TranscribingTask(TranscribingInfo, Task):
         audio = AudioFeatures(config.features, config.bins, self.signal.rate or 16_000)
         self.reader = FrameReader(self.signal.kind, audio, config.height)  # type: ignore[arg-type]
         self.normalise = Normalisation(self.signal.kind == "pictures", self._moments())
+        self.inputs = InputReader(self.reader, self.signal.width, self.normalise)
         #: The share of steps at which the last batches of training had a blank.
         self._blanks = 0.0
 
@@ -75,13 +76,9 @@ class TranscribingTask(TranscribingInfo, Task):
             return None
         path = self.run.path / MOMENTS_FILE
         try:
-            stored = read_json(path)
-            found = tuple(np.array(stored[name], np.float32) for name in ("mean", "deviation"))
-            if any(each.shape != (self.signal.width,) or not np.isfinite(each).all() for each in found):
-                raise ValueError(f"it must hold {self.signal.width} finite numbers")
+            return stored_moments(read_json(path), self.signal.width)
         except (ValueError, KeyError, TypeError, DataError) as error:
             raise RunError(f"{path}: missing or damaged ({error})") from error
-        return found[0], found[1]
 
     @cached_property
     def frames(self) -> FrameStore:
@@ -195,23 +192,8 @@ class TranscribingTask(TranscribingInfo, Task):
 
         Raises DataError if one of them cannot be read.
         """
-        frames = [self.frames_of(source) for source in sources]
-        return self.decode(frames, self.decoder(decoding))
-
-    def frames_of(self, source: str | Path | np.ndarray) -> np.ndarray:
-        """Return the inputs of the model for a file, or for features `[T, D]`; DataError if it cannot be read."""
-        path = source if isinstance(source, np.ndarray) else Path(source)
-        name = "features" if isinstance(path, np.ndarray) else str(source)
-        return self.inputs_of(Item(name, "", path))
-
-    def inputs_of(self, item: Item) -> np.ndarray:
-        """Return the inputs of the model for an item; DataError if it cannot be read."""
-        found = self.reader.read(item)[0]
-        if found.shape[1] != self.signal.width:
-            raise DataError(
-                f"{item.name}: its frames have {found.shape[1]} values, those of training {self.signal.width}"
-            )
-        return self.normalise(as_stored(found, self.reader.dtype, item.name))  # rounded as the frames of training are
+        inputs = [self.inputs.of_source(source) for source in sources]
+        return self.decode(inputs, self.decoder(decoding))
 
     def decoder(self, decoding: DecodingConfig | None = None, trust: bool = False) -> Decoder:
         """Return the decoder that a configuration describes. trust: see `open_task`, for the language model's run."""
@@ -255,15 +237,9 @@ class TranscribingTask(TranscribingInfo, Task):
         notes = list(decoder.notes)
         if asked.data:
             config, alone = self.config.transcripts, list[Path]()
-            texts, inputs = [], []
-            for item in read_items(asked.data, config.file_column, config.text_column, alone=alone):
-                try:
-                    inputs.append(self.inputs_of(item))
-                    texts.append(item.text)
-                except DataError as error:
-                    notes.append(f"left out: {error}")
-            if not inputs:
-                raise DataError(f"{asked.data}: none of it can be read; the first: {notes[0]}", setting="data")
+            items = read_items(asked.data, config.file_column, config.text_column, alone=alone)
+            inputs, texts, left_out = self.inputs.of_all(items, asked.data)
+            notes += left_out
             notes += [f"left out: {file}: there is no transcript next to it" for file in alone]
             found = [each.text for each in self.decode(inputs, decoder)]
             score, data = score_transcripts(texts, found), asked.data

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from unrolled.data.audio import AudioFeatures
-from unrolled.data.frame_reader import CALLED, Account, FrameReader, draw_lines, kind_of_items, many, named, usual_rate
+from unrolled.data.frame_reader import Account, FrameReader, draw_lines, kind_of_items, store_frames, usual_rate
 from unrolled.data.frames import FrameStore
+from unrolled.data.notes import many, named
 from unrolled.data.tag_batches import Index
 from unrolled.data.tokens import Progress
 from unrolled.data.transcripts import Item, Kind, kind_of, read_items, split_by_group
@@ -26,8 +27,6 @@ FRAMES_FILE, ITEMS_FILE, LABELS_FILE = "frames.bin", "transcripts.json", "vocabu
 MOMENTS_FILE = "normalisation.json"
 #: How the blank is written in the file of labels; no character has several letters.
 BLANK_NAME = "<blank>"
-#: What is said of files that cannot be read.
-_UNREAD = "left out, because they cannot be read"
 
 
 def prepare(run: Run, settings: TranscribingConfig, progress: Progress) -> None:
@@ -41,28 +40,17 @@ def prepare(run: Run, settings: TranscribingConfig, progress: Progress) -> None:
     _check_settings(config, kind)
     rate = (config.rate or usual_rate(train)) if kind == "audio" else 0
     reader = FrameReader(kind, AudioFeatures(config.features, config.bins, rate or 16_000), config.height)
-    names: list[str] = []
-    texts: list[str] = []
-    parts: dict[str, list[int]] = {"train": [], "dev": []}
-    with FrameStore.write(run.path / FRAMES_FILE, reader.dtype) as writer:
-        for done, (part, item) in enumerate([*(("train", one) for one in train), *(("dev", one) for one in dev)], 1):
-            speeds = config.speeds if part == "train" else ()
-            try:
-                for frames in reader.read(item, account, speeds):
-                    writer.add(frames, item.name)
-                    parts[part].append(len(names))
-                    names.append(item.name)
-                    texts.append(item.text)
-                if not item.text:
-                    account.add("with an empty transcript", item.name)
-            except DataError as error:
-                reason = str(error).removeprefix(f"{item.source}: ").removeprefix(f"{item.name}: ")
-                account.add(_UNREAD, f"{item.name} ({reason})")
-            progress(f"reading the {CALLED[kind][1]}", done / (len(train) + len(dev)))
-    if not parts["train"]:
-        raise DataError(f"{config.data or config.render}: nothing of it can be read: {_unread(account, kind)}")
-    if config.dev and not parts["dev"]:
-        raise DataError(f"{config.dev}: nothing of it can be read: {_unread(account, kind)}", setting="dev")
+    given = store_frames(run.path / FRAMES_FILE, reader, train, dev, config.speeds, account, progress)
+    if not given[0]:
+        raise DataError(f"{config.data or config.render}: nothing of it can be read: {account.unread(kind)}")
+    if config.dev and not given[1]:
+        raise DataError(f"{config.dev}: nothing of it can be read: {account.unread(kind)}", setting="dev")
+    stored = [*given[0], *given[1]]
+    for name, text in {item.name: item.text for item in stored}.items():
+        if not text:
+            account.add("with an empty transcript", name)
+    names, texts = [item.name for item in stored], [item.text for item in stored]
+    parts = {"train": list(range(len(given[0]))), "dev": list(range(len(given[0]), len(stored)))}
     store = FrameStore(run.path / FRAMES_FILE)
     _leave_out_unalignable(settings, kind, store, texts, names, parts, account)
     notes = account.notes(kind)
@@ -73,19 +61,12 @@ def prepare(run: Run, settings: TranscribingConfig, progress: Progress) -> None:
     unknown = Counter(letter for k in parts["dev"] for letter in texts[k] if letter not in letters)
     if unknown:
         shown = named([repr(letter) for letter, _ in unknown.most_common()])
-        lacking = many(len(unknown), "character", "characters")
-        notes.append(
-            f"the dev part has {lacking} that training lacks, {many(unknown.total(), 'error', 'errors')}: {shown}"
-        )
+        lacking, errors = many(len(unknown), "character"), many(unknown.total(), "error")
+        notes.append(f"the dev part has {lacking} that training lacks, {errors}: {shown}")
     mean, deviation = store.moments(parts["train"])
     _write(run, MOMENTS_FILE, {"mean": mean.tolist(), "deviation": deviation.tolist()})
     _write(run, ITEMS_FILE, {"names": names, "texts": texts, **parts})
     _write(run, SIGNAL_FILE, to_json(Signal(kind, store.width, rate, tuple(notes))))
-
-
-def _unread(account: Account, kind: Kind) -> str:
-    """Return the line about what could not be read."""
-    return Account({_UNREAD: account.names[_UNREAD]}).notes(kind)[0]
 
 
 def _write(run: Run, name: str, stored: object) -> None:
