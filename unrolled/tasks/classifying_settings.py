@@ -15,6 +15,7 @@ from unrolled.data.levels import LEVELS
 from unrolled.data.lines import read_json
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.settings import from_json, require, require_choice
+from unrolled.tasks.checks import require_augmentation, require_sound, require_vectors, require_widths, widths_of
 from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.language_settings import LanguageConfig, LanguageInfo
 from unrolled.tasks.pairs import short_name
@@ -106,16 +107,9 @@ class SoundConfig:
     """Deviation of noise that is added to the frames, as a fraction of theirs."""
 
     def __post_init__(self) -> None:
-        require_choice("features", self.features, ("mel", "mfcc"))
         require_choice("normalise", self.normalise, ("training", "sequence"))
-        require(1 <= self.bins <= 256, "bins", "from 1 to 256", self.bins)
-        require(self.rate == 0 or 1000 <= self.rate <= 192_000, "rate", "0, or from 1,000 to 192,000", self.rate)
-        for speed in self.speeds:
-            require(0.5 <= speed <= 2, "speeds", "from 0.5 to 2", speed)
-        require(0 <= self.tempo <= 0.5, "tempo", "from 0 to 0.5", self.tempo)
-        require(0 <= self.noise <= 10, "noise", "from 0 to 10", self.noise)
-        for name in ("time_masks", "feature_masks"):
-            require(0 <= getattr(self, name) <= 100, name, "from 0 to 100", getattr(self, name))
+        require_sound(self)
+        require_augmentation(self)
 
 
 @dataclass(frozen=True)
@@ -144,26 +138,17 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         require_cell(self.cell)
-        sizes = " ".join(map(str, self.hidden_size)) or "none"
-        fit = bool(self.hidden_size) and all(1 <= size <= 65_536 for size in self.hidden_size)
-        require(fit, "hidden_size", "from 1 to 65,536", sizes)
-        for name, low, high in (("num_layers", 1, 1000), ("embedding_size", 1, 65_536)):
-            value = getattr(self, name)
-            require(value is None or low <= value <= high, name, f"from {low} to {high:,}", value)
-        if self.num_layers is not None and len(self.hidden_size) not in (1, self.num_layers):
-            said = f"`hidden_size` gives {len(self.hidden_size)} widths for {self.num_layers} layers"
-            raise ConfigurationError(said, setting="hidden_size")
+        require_widths(self.hidden_size, self.num_layers)
+        require(1 <= self.embedding_size <= 65_536, "embedding_size", "from 1 to 65,536", self.embedding_size)
         require_choice("pooling", self.pooling, POOLING_NAMES)
         require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
         require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
-        if self.fix_vectors and self.vectors is None:
-            said = "`fix_vectors` needs word vectors: name a file with `vectors`"
-            raise ConfigurationError(said, setting=("fix_vectors", "vectors"))
+        require_vectors(self.vectors, self.fix_vectors)
 
     @property
     def widths(self) -> list[int]:
         """The hidden size of each layer."""
-        return list(self.hidden_size) if len(self.hidden_size) > 1 else [self.hidden_size[0]] * (self.num_layers or 1)
+        return widths_of(self.hidden_size, self.num_layers, 1)
 
     def build(
         self, tokens: int, classes: int, multi: bool, class_weights: Tensor | None, embedded: bool = True

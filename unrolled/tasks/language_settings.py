@@ -15,6 +15,7 @@ from unrolled.data.split import split_lengths
 from unrolled.errors import ConfigurationError
 from unrolled.metrics import bits, perplexity
 from unrolled.settings import require, require_choice
+from unrolled.tasks.checks import require_vectors, require_widths, widths_of
 from unrolled.tasks.info import TaskInfo
 from unrolled.training import TrainingConfig
 
@@ -83,23 +84,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require_cell(self.cell)
-        sizes = " ".join(map(str, self.hidden_size)) or "none"
-        fit = bool(self.hidden_size) and all(1 <= size <= 65_536 for size in self.hidden_size)
-        require(fit, "hidden_size", "from 1 to 65,536", sizes)
-        for name, low, high in (("num_layers", 1, 1000), ("embedding_size", 0, 65_536)):
-            value = getattr(self, name)
-            require(value is None or low <= value <= high, name, f"from {low} to {high:,}", value)
+        require_widths(self.hidden_size, self.num_layers)
+        width = self.embedding_size
+        require(width is None or 0 <= width <= 65_536, "embedding_size", "from 0 to 65,536", width)
         require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
-        if self.num_layers is not None and len(self.hidden_size) not in (1, self.num_layers):
-            said = f"`hidden_size` gives {len(self.hidden_size)} widths for {self.num_layers} layers"
-            raise ConfigurationError(said, setting="hidden_size")
         for name in ("dropout", "recurrent_dropout", "zoneout"):
             value = getattr(self, name)
             require(0 <= value < 1, name, "from 0 to below 1", value)
-        if self.fix_vectors and self.vectors is None:
-            raise ConfigurationError(
-                "`fix_vectors` needs word vectors: name a file with `vectors`", setting=("fix_vectors", "vectors")
-            )
+        require_vectors(self.vectors, self.fix_vectors)
         if self.vectors is not None and self.tie_weights:
             raise ConfigurationError(
                 "`vectors` and `tie_weights` cannot be combined: they start the same matrix differently",
@@ -109,9 +101,7 @@ class ModelConfig:
     @property
     def widths(self) -> list[int]:
         """The hidden size of each layer."""
-        if len(self.hidden_size) > 1:
-            return list(self.hidden_size)
-        return [self.hidden_size[0]] * (self.num_layers or 2)
+        return widths_of(self.hidden_size, self.num_layers, 2)
 
     @property
     def embedding_width(self) -> int:

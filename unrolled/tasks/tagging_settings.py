@@ -13,6 +13,7 @@ from unrolled.data.lines import read_json
 from unrolled.data.tagged import Format
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.settings import from_json, require, require_choice
+from unrolled.tasks.checks import require_vectors
 from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.pairs import short_name
 from unrolled.training import TrainingConfig
@@ -87,9 +88,7 @@ class TaggerConfig:
         ):
             value = getattr(self, name)
             require(low <= value <= high, name, f"from {low} to {high:,}", value)
-        if self.fix_vectors and self.vectors is None:
-            said = "`fix_vectors` needs word vectors: name a file with `vectors`"
-            raise ConfigurationError(said, setting=("fix_vectors", "vectors"))
+        require_vectors(self.vectors, self.fix_vectors)
         require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
         require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
 

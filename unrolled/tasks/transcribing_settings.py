@@ -12,6 +12,7 @@ from unrolled.cells import CELL_NAMES, cell_label, require_cell
 from unrolled.data.lines import read_json
 from unrolled.errors import DataError, RunError
 from unrolled.settings import from_json, require, require_choice
+from unrolled.tasks.checks import require_augmentation, require_sound
 from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.pairs import short_name
 from unrolled.training import TrainingConfig
@@ -62,15 +63,11 @@ class TranscriptsConfig:
     """Font files for `render` (all installed fonts)."""
 
     def __post_init__(self) -> None:
-        require_choice("features", self.features, ("mel", "mfcc"))
+        require_sound(self)
         require_choice("normalise", self.normalise or "sequence", ("sequence", "training"))
         require(0 <= self.val_fraction < 1, "val_fraction", "from 0 to below 1", self.val_fraction)
-        require(1 <= self.bins <= 256, "bins", "from 1 to 256", self.bins)
-        require(self.rate == 0 or 1000 <= self.rate <= 192_000, "rate", "0, or from 1,000 to 192,000", self.rate)
         require(8 <= self.height <= 1024, "height", "from 8 to 1,024", self.height)
         require(1 <= self.copies <= 10_000, "copies", "from 1 to 10,000", self.copies)
-        for speed in self.speeds:
-            require(0.5 <= speed <= 2, "speeds", "from 0.5 to 2", speed)
 
 
 @dataclass(frozen=True)
@@ -157,10 +154,7 @@ class TranscriberTraining(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.tempo <= 0.5, "tempo", "from 0 to 0.5", self.tempo)
-        require(0 <= self.noise <= 10, "noise", "from 0 to 10", self.noise)
-        for name in ("time_masks", "feature_masks"):
-            require(0 <= getattr(self, name) <= 100, name, "from 0 to 100", getattr(self, name))
+        require_augmentation(self)
 
 
 @dataclass(frozen=True)
