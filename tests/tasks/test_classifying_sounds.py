@@ -1,7 +1,6 @@
 """A class for every recording: folders, lists and features, and what is wrong with them."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 
 from tests.cli.shared import error_of
 from tests.cli.test_translation import said
+from tests.tasks.shared import assert_same_weights, whole_and_resumed
 from tests.tones import tones
 from unrolled.cli import main
 from unrolled.errors import ConfigurationError, DataError, RunError
@@ -110,15 +110,8 @@ def test_features(folder, tmp_path):
 
 def test_a_resumed_run_ends_with_the_same_weights(folder, tmp_path):
     settings = config(folder / "data", {"eval_every": 2, "lr_schedule": "constant"}, {"dropout": 0.2}, noise=0.1)
-    ends = []
-    for name, stops in (("whole", [6]), ("parts", [3, 6])):
-        for stop in stops:
-            now = replace(settings, training=replace(settings.training, max_steps=stop))
-            resume = stop == 6 and len(stops) > 1
-            task = ClassifyingTask(open_run(tmp_path / name)) if resume else create_run(tmp_path / name, now)
-            Trainer(task, now.training, task.run, resume=resume).train()
-        ends.append(load(tmp_path / name, "last").model.state_dict())
-    assert all(torch.equal(one, ends[1][name]) for name, one in ends[0].items())
+    whole, resumed = whole_and_resumed(tmp_path, ClassifyingTask, settings, 3)
+    assert_same_weights(whole, resumed)
 
 
 def test_a_run_starts_another_with_more_classes(folder, tmp_path):

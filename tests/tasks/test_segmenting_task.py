@@ -3,21 +3,20 @@
 import io
 import json
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from tests.cli.shared import error_of
 from tests.cli.test_translation import said
+from tests.tasks.shared import assert_same_weights, whole_and_resumed
 from unrolled.cli import main
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.tasks import load
 from unrolled.tasks.segmenting import SegmentingTask, create_run
 from unrolled.tasks.segmenting_settings import FramesConfig, SegmenterConfig, SegmentingConfig, SegmentTraining
 from unrolled.tasks.segmenting_stream import SegmentStream
-from unrolled.training import Trainer, open_run
+from unrolled.training import open_run
 
 SMALL = ["--hidden-size", "16", "--dropout", "0", "--learning-rate", "0.02", "--warmup-steps", "0", "--device", "cpu"]
 
@@ -109,18 +108,11 @@ def test_a_matrix_of_confusions(folder, tmp_path, capsys):
 @pytest.mark.parametrize("model", [{"crf": True}, {"cell": "lstm", "num_layers": 2}])
 def test_other_models_learn_and_resume(folder, tmp_path, model):
     settings = config(folder, {"noise": 0.1, "max_steps": 60, "lr_schedule": "constant"}, model)
-    ends = []
-    for name, stops in (("whole", [60]), ("parts", [25, 60])):
-        for stop in stops:
-            now = replace(settings, training=replace(settings.training, max_steps=stop))
-            resume = stop == 60 and len(stops) > 1
-            task = SegmentingTask(open_run(tmp_path / name)) if resume else create_run(tmp_path / name, now)
-            Trainer(task, now.training, task.run, resume=resume).train()
-        ends.append(load(tmp_path / name, "last"))
-    assert all(torch.equal(one, ends[1].model.state_dict()[name]) for name, one in ends[0].model.state_dict().items())
-    assert ends[0].score().json()["accuracy"] > 0.8
+    whole, resumed = whole_and_resumed(tmp_path, SegmentingTask, settings, 25)
+    assert_same_weights(whole, resumed)
+    assert whole.score().json()["accuracy"] > 0.8
     with pytest.raises(ConfigurationError, match="cannot label frames as they come"):
-        SegmentStream(ends[0])
+        SegmentStream(whole)
 
 
 def test_parts_and_what_training_lacks(folder, tmp_path):

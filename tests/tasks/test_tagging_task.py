@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.tasks.shared import assert_same_weights, whole_and_resumed
 from tests.tasks.test_translation_task import gradients
 from unrolled.data.tag_batches import Index, TagBatches, TagEncoder
 from unrolled.data.tagged import TaggedSentence, write_tagged
@@ -169,15 +170,8 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
     """Also with words dropped at random, and a pass that was left in the middle."""
     settings = config(tmp_path, dropout=0.3)
     training = replace(settings.training, lr_schedule="constant", eval_every=2, max_steps=7, word_dropout=0.3)
-    ends = []
-    for name, stops in (("whole", [7]), ("parts", [4, 7])):
-        for stop in stops:
-            now = replace(settings, training=replace(training, max_steps=stop))
-            resume = stop == 7 and len(stops) > 1
-            task = TaggingTask(open_run(tmp_path / name)) if resume else create_run(tmp_path / name, now)
-            Trainer(task, now.training, task.run, resume=resume).train()
-        ends.append(load(tmp_path / name, "last").model.state_dict())
-    assert all(torch.equal(one, ends[1][name]) for name, one in ends[0].items())
+    whole, resumed = whole_and_resumed(tmp_path, TaggingTask, replace(settings, training=training), 4)
+    assert_same_weights(whole, resumed)
 
 
 def test_dropped_words_are_those_of_the_seed():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.tasks.shared import assert_same_weights, whole_and_resumed
 from tests.tasks.test_translation_task import gradients
 from tests.tones import texts, tones, write_tones
 from unrolled.data.line_images import installed_fonts
@@ -245,15 +246,8 @@ def test_a_resumed_run_ends_with_the_same_weights(folder, tmp_path):
     """Also with data that are changed at random, and a pass that was left in the middle."""
     settings = config(folder, model={"dropout": 0.2}, training={"augment": True, "noise": 0.1, "eval_every": 2})
     training = replace(settings.training, lr_schedule="constant", max_steps=7)
-    ends = []
-    for name, stops in (("whole", [7]), ("parts", [4, 7])):
-        for stop in stops:
-            now = replace(settings, training=replace(training, max_steps=stop))
-            resume = stop == 7 and len(stops) > 1
-            task = TranscribingTask(open_run(tmp_path / name)) if resume else create_run(tmp_path / name, now)
-            Trainer(task, now.training, task.run, resume=resume).train()
-        ends.append(load(tmp_path / name, "last").model.state_dict())
-    assert all(torch.equal(one, ends[1][name]) for name, one in ends[0].items())
+    whole, resumed = whole_and_resumed(tmp_path, TranscribingTask, replace(settings, training=training), 4)
+    assert_same_weights(whole, resumed)
 
 
 def test_parts_and_shares_of_a_batch_add_up_to_it(folder, tmp_path):
