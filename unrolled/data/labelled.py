@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unrolled.data.lines import open_lines, readable
+from unrolled.data.lines import json_lines, open_lines, readable
 from unrolled.errors import DataError
 
 #: The formats; the empty name stands for what the file's name says.
@@ -99,14 +99,8 @@ def iterate_labelled(
 
 
 def _read_json(path: str | Path, text: str, label: str, with_labels: bool) -> Iterator[LabelledText]:
-    for number, line in enumerate(open_lines(path), 1):
-        if not line.strip():
-            continue
+    for number, line, entry in json_lines(path):
         where = f"line {number:,}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: {where} is not JSON ({error})") from error
         if not isinstance(entry, dict):
             raise DataError(f"{path}: {where} is not a JSON object")
         for key, setting in ((text, "text_column"), (label, "label_column"))[: 2 if with_labels else 1]:

@@ -87,6 +87,21 @@ class _Rejoined:
         return taken
 
 
+def json_lines(name: str | Path) -> Iterator[tuple[int, str, Any]]:
+    """Yield the number, the text and the value of each line of JSON lines; blank lines are skipped.
+
+    Raises DataError as `open_lines` does, and if a line is not JSON.
+    """
+    for number, line in enumerate(open_lines(name), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name}: line {number:,} is not JSON ({error})") from error
+        yield number, line, value
+
+
 def split_lines(text: str) -> list[str]:
     """Return the lines of a text with their line ends, split at the same places as in `open_lines`."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)

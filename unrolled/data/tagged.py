@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from unrolled.data.lines import open_lines, readable, split_blanks
+from unrolled.data.lines import json_lines, open_lines, readable, split_blanks
 from unrolled.errors import DataError
 
 #: The formats; the empty name stands for what the file's name says.
@@ -153,13 +153,7 @@ def is_word(identifier: str) -> bool:
 
 
 def _read_json(path: str | Path, key: str, with_tags: bool) -> Iterator[TaggedSentence]:
-    for number, line in enumerate(open_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: line {number:,} is not JSON ({error})") from error
+    for number, line, entry in json_lines(path):
         words = _strings(path, number, entry, "words")
         tags = _strings(path, number, entry, key) if with_tags else ()
         if with_tags and len(tags) != len(words):

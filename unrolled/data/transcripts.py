@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 from unrolled.data.arrays import read_array, read_arrays
 from unrolled.data.audio import AUDIO_SUFFIXES
 from unrolled.data.line_images import IMAGE_SUFFIXES
-from unrolled.data.lines import open_lines, readable
+from unrolled.data.lines import json_lines, open_lines, readable
 from unrolled.errors import ConfigurationError, DataError
 
 Kind = Literal["audio", "pictures", "features"]
@@ -144,13 +143,7 @@ def _in_archive(path: Path) -> list[Item]:
 
 
 def _in_json(path: Path, file_column: str, text_column: str, text_keys: Sequence[str]) -> Iterator[Item]:
-    for number, line in enumerate(open_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: line {number:,} is not JSON ({error})") from error
+    for number, _, entry in json_lines(path):
         if not isinstance(entry, dict):
             raise DataError(f"{path}: line {number:,} is no JSON object")
         where = f"line {number:,}"
