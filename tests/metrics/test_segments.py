@@ -4,20 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.metrics.test_transcripts import distance
 from unrolled.errors import DataError
 from unrolled.metrics.segments import Segment, edit_score, matches, score_segments, segments_of
 
 LABELS = st.lists(st.sampled_from("abc"), min_size=1, max_size=25)
-
-
-def distance(first, second):
-    """The edit distance by its recursive definition, row by row."""
-    row = list(range(len(second) + 1))
-    for i, one in enumerate(first, 1):
-        before, row = row, [i]
-        for j, other in enumerate(second, 1):
-            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (one != other)))
-    return row[-1]
 
 
 def test_segments():
