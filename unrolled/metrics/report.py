@@ -73,9 +73,9 @@ class Report:
             for each in groups:
                 group = group.setdefault(each, {})
             group[name] = value.value
+            if value.interval is not None or (value.signature and value.label):
+                group[f"{name}_interval"] = value.interval
             if value.signature:
-                if value.interval is not None or value.label:
-                    group[f"{name}_interval"] = value.interval
                 group[f"{name}_signature"] = value.signature
         return found
 
