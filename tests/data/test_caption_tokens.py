@@ -2,7 +2,7 @@
 
 import pytest
 
-from unrolled.metrics.caption_tokens import caption_tokens
+from unrolled.data.caption_tokens import caption_tokens
 
 
 @pytest.mark.parametrize(
