@@ -13,10 +13,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from unrolled.data.batch import Batch
+from unrolled.data.batch import Batch, by_similar_length
 from unrolled.data.pairs import Sentences, pad
 from unrolled.errors import RunError
 
+#: Batches among which pictures are sorted by the length of their longest caption.
+_POOL = 30
 #: A function that gives the vectors `[N, D]` and, if they are wanted, the grids `[N, P, C]` of pictures by number.
 ReadFeatures = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
@@ -101,8 +103,9 @@ class CaptionBatches:
         for picture in pictures:
             order = draw.permutation(np.arange(captions.first[picture], captions.first[picture + 1]))
             rows += [(picture, order[k : k + each]) for k in range(0, len(order), each)]
-        shuffled = [rows[k] for k in draw.permutation(len(rows))]
-        self.batches = [shuffled[k : k + batch_size] for k in range(0, len(shuffled), batch_size)]
+        longest = np.array([captions.sentences.lengths[some].max() for _, some in rows])
+        numbers = by_similar_length(longest, batch_size, draw, _POOL)
+        self.batches = [[rows[k] for k in some] for some in numbers]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 #: Tokens that are left out. Brackets stay, as `-lrb-` and so on: COCO's scorer looks for them in upper case only.
 PUNCTUATION = {"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
@@ -39,6 +40,15 @@ _TOKEN = re.compile(
 def caption_tokens(caption: str) -> list[str]:
     """Return the words of a caption in lower case, without punctuation."""
     return [token for token in _pieces(caption.lower()) if token not in PUNCTUATION]
+
+
+def caption_text(tokens: Iterable[str]) -> str:
+    """Return tokens as a line of text, from which `caption_tokens` makes the same tokens again."""
+    text = ""
+    for token in tokens:
+        attached = token.startswith("'") or token == "n't"
+        text += token if attached or not text else f" {token}"
+    return text
 
 
 def _pieces(text: str) -> list[str]:

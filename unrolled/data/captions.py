@@ -32,7 +32,12 @@ class CaptionedPicture:
 
 
 def read_captions(
-    path: str | Path, images: str | Path = "", file_column: str = "", text_column: str = ""
+    path: str | Path,
+    images: str | Path = "",
+    file_column: str = "",
+    text_column: str = "",
+    *,
+    need_files: bool = True,
 ) -> tuple[list[CaptionedPicture], list[str]]:
     """Return the captioned pictures of a list or a folder, in its order, and notes for the user.
 
@@ -43,6 +48,7 @@ def read_captions(
 
     images: the folder of the pictures. Without it they are looked for next to the list, and in its folder `images`.
     file_column, text_column: the names of the columns or keys, if they are not among the usual ones.
+    need_files: leave out pictures whose files are missing.
     The notes count and name pictures without a caption, captions without a picture, and empty captions.
 
     Raises DataError, with the line, if the list cannot be read, or if no picture has a caption and a file.
@@ -70,10 +76,10 @@ def read_captions(
             empty.append(name)
         if not kept:
             silent.append(name)
-        elif file is None:
+        elif file is None and need_files:
             lacking.append(name)
         else:
-            pictures.append(CaptionedPicture(name, file, kept, splits.get(name, "")))
+            pictures.append(CaptionedPicture(name, file or folders[0] / name, kept, splits.get(name, "")))
     if not pictures:
         where = " or ".join(str(folder) for folder in folders[:2])
         if lacking:

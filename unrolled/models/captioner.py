@@ -192,15 +192,15 @@ class Captioner(Decodable, nn.Module):
     ) -> Tensor:
         """Return the cross-entropy, summed over targets of 0 and above, with the penalties in training, in nats.
 
-        weights: a factor `[N]` for each caption's cross-entropy, such as its advantage in self-critical training.
+        weights: a factor `[N]` for each caption's cross-entropy, such as its advantage in self-critical training. Then
+            there are no penalties.
         """
         counted, trace = targets >= 0, Trace()
         logits = self(picture, inputs, counted, trace)
-        if weights is None:
-            loss = cross_entropy(logits, targets[counted], reduction="sum", label_smoothing=label_smoothing)
-        else:
+        if weights is not None:
             each = cross_entropy(logits, targets[counted], reduction="none", label_smoothing=label_smoothing)
-            loss = (each * weights.expand_as(targets)[counted]).sum()
+            return (each * weights.expand_as(targets)[counted]).sum()
+        loss = cross_entropy(logits, targets[counted], reduction="sum", label_smoothing=label_smoothing)
         return loss + self.penalty(trace, counted, picture) if self.training else loss
 
     @torch.no_grad()
