@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from unrolled.metrics.cider import CiderD
 from unrolled.metrics.report import Report, Value
 from unrolled.models.captioner import Captioner, PictureFeatures
 from unrolled.tasks.base import Task
-from unrolled.tasks.caption_features import Features, features_again, open_features
+from unrolled.tasks.caption_features import Features, features_again, open_features, require_encoder
 from unrolled.tasks.captioning_data import CAPTIONS_FILE, PICTURES_FILE, WORDS_FILE, Pictures, prepare
 from unrolled.tasks.captioning_settings import (
     CaptionEvaluation,
@@ -37,6 +37,9 @@ from unrolled.tasks.describer import Caption, Describer
 from unrolled.tasks.self_critical import SelfCritical
 from unrolled.tasks.vectors import start_embedding
 from unrolled.training import Run
+
+if TYPE_CHECKING:
+    from unrolled.models.image_encoders import ImageEncoder
 
 #: The pictures whose features are read at once in validation.
 _AT_ONCE = 128
@@ -252,16 +255,30 @@ class CaptioningTask(CaptioningInfo, Task):
 
     def encode(self, pictures: Sequence[str | Path]) -> PictureFeatures:
         """Return the features of picture files; DataError if one cannot be read."""
-        from unrolled.data.pictures import read_picture, scaled
+        from unrolled.data.pictures import read_picture
+
+        return self.encode_arrays([read_picture(path) for path in pictures], self.config.model.reads_grid)
+
+    def encode_arrays(self, pictures: Sequence[np.ndarray], grids: bool) -> PictureFeatures:
+        """Return the features of pictures `[H, W, 3]` uint8 of any sizes; without grids if these are not wanted.
+
+        Raises ConfigurationError if the run was trained on given features.
+        """
+        from unrolled.data.pictures import scaled
+
+        size = self.encoder.input_size
+        arrays = np.stack([scaled(picture, size) for picture in pictures]) if pictures else np.zeros((0, size, size, 3))
+        vectors, found = self.encoder.encode(torch.from_numpy(arrays.astype(np.uint8)))
+        return PictureFeatures(vectors.to(self.device), found.to(self.device) if grids else None)
+
+    @cached_property
+    def encoder(self) -> ImageEncoder:
+        """The image encoder of the run."""
         from unrolled.models.image_encoders import image_encoder
-        from unrolled.tasks.caption_features import require_encoder
 
         encoder = image_encoder(require_encoder(self.noticed, self.run.path))
         self._require(encoder.signature)
-        sized = np.stack([scaled(read_picture(path), encoder.input_size) for path in pictures])
-        vectors, grids = encoder.encode(torch.from_numpy(sized))
-        grid = grids.to(self.device) if self.config.model.reads_grid else None
-        return PictureFeatures(vectors.to(self.device), grid)
+        return encoder
 
     def _require(self, signature: str) -> None:
         if signature != self.noticed.signature:
