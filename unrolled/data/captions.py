@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unrolled.data.line_images import IMAGE_SUFFIXES
 from unrolled.data.lines import json_lines, open_lines, read_json, readable
 from unrolled.data.notes import many, named
+from unrolled.data.pictures import IMAGE_SUFFIXES
 from unrolled.data.transcripts import FILE_KEYS, column_of, plain_text, read_table
 from unrolled.errors import DataError
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from unrolled.data.arrays import read_array, read_arrays
 from unrolled.data.audio import AUDIO_SUFFIXES
-from unrolled.data.line_images import IMAGE_SUFFIXES
 from unrolled.data.lines import json_lines, open_lines, readable
+from unrolled.data.pictures import IMAGE_SUFFIXES
 from unrolled.errors import ConfigurationError, DataError
 
 Kind = Literal["audio", "pictures", "features"]
