@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -17,33 +16,47 @@ Tokens = Sequence[Hashable]
 
 
 class Typicality:
-    """How similar captions are to each other, by the cosine of CIDEr, with document frequencies of the training part.
+    """How similar captions of training are to each other: the mean cosine of CIDEr over n-grams of 1 to 4 words.
 
-    documents: the captions of every picture of training, as tokens.
+    pictures: the captions of every picture, as tokens. A picture is a document.
     """
 
-    def __init__(self, documents: Sequence[Sequence[Tokens]]) -> None:
-        frequencies: Counter[tuple[Hashable, ...]] = Counter()
-        for captions in documents:
-            frequencies.update({ngram for tokens in captions for ngram in _ngrams(tokens)})
-        self._unseen = math.log(max(2, len(documents)))
-        self._weight = {ngram: self._unseen - math.log(count) for ngram, count in frequencies.items()}
+    def __init__(self, pictures: Sequence[Sequence[Tokens]]) -> None:
+        number: dict[tuple[Hashable, ...], int] = {}
+        found: list[int] = []
+        counts: list[int] = []
+        sizes: list[int] = []
+        seen: list[int] = []
+        #: The number of the first caption of each picture.
+        self.first = np.cumsum([0, *map(len, pictures)])
+        for captions in pictures:
+            begun = len(found)
+            for tokens in captions:
+                ngrams = _ngrams(tokens)
+                found += [number.setdefault(ngram, len(number)) for ngram in ngrams]
+                counts += ngrams.values()
+                sizes.append(len(ngrams))
+            seen += set(found[begun:])
+        order = np.array([len(ngram) - 1 for ngram in number])
+        documents = np.bincount(np.array(seen, np.int64), minlength=len(number))
+        self._ids, self._starts = np.array(found, np.int64), np.cumsum([0, *sizes])
+        idf = np.log(max(2, len(pictures)) / np.maximum(documents, 1))
+        values = np.array(counts) * idf[self._ids]
+        group = np.repeat(np.arange(len(sizes)), sizes) * ORDER + order[self._ids]
+        norms = np.sqrt(np.bincount(group, values**2, minlength=len(sizes) * ORDER))
+        self._values = (values / np.maximum(norms[group], 1e-12)).astype(np.float32)
 
-    def similarities(self, captions: Sequence[Tokens]) -> np.ndarray:
-        """Return the similarity of every two of N captions, `[N, N]`, from 0 to 1."""
-        counted = [_ngrams(tokens) for tokens in captions]
-        shared = Counter(ngram for counts in counted for ngram in counts)
-        # An n-gram of one caption alone adds to its norm, but to no product.
-        column = {ngram: k for k, ngram in enumerate(ngram for ngram, times in shared.items() if times > 1)}
-        vectors = np.zeros((len(captions), len(column)), np.float32)
-        for row, counts in enumerate(counted):
-            weights = {ngram: count * self._weight.get(ngram, self._unseen) for ngram, count in counts.items()}
-            norms = np.zeros(ORDER)
-            for ngram, weight in weights.items():
-                norms[len(ngram) - 1] += weight**2
-            for ngram, weight in weights.items():
-                if ngram in column and norms[len(ngram) - 1]:
-                    vectors[row, column[ngram]] = weight / np.sqrt(norms[len(ngram) - 1])
+    def similarities(self, captions: np.ndarray) -> np.ndarray:
+        """Return the similarity of every two of the captions with these numbers `[N]`, `[N, N]`, from 0 to 1."""
+        entries = [np.arange(self._starts[k], self._starts[k + 1]) for k in captions]
+        chosen = np.concatenate(entries)
+        _, column, times = np.unique(self._ids[chosen], return_inverse=True, return_counts=True)
+        shared = times > 1  # an n-gram of one caption alone adds to its norm, but to no product
+        kept = shared[column]
+        place = (np.cumsum(shared) - 1)[column[kept]]
+        row = np.repeat(np.arange(len(captions)), [len(one) for one in entries])[kept]
+        vectors = np.zeros((len(captions), int(shared.sum())), np.float32)
+        vectors[row, place] = self._values[chosen[kept]]
         found: np.ndarray = vectors @ vectors.T / ORDER
         return found
 
@@ -61,15 +74,15 @@ class NearestNeighbours:
         self._vectors = _normalised(vectors)
         self._captions, self._typicality = captions, Typicality(captions)
 
-    def describe(self, vectors: np.ndarray, progress: Callable[[float], None] = lambda share: None) -> list[Tokens]:
+    def describe(self, vectors: np.ndarray) -> list[Tokens]:
         """Return a caption for each of B pictures, given their vectors `[B, D]`."""
-        found = []
-        for number, vector in enumerate(_normalised(vectors)):
-            scores = self._vectors @ vector
-            nearest = np.argsort(-scores, kind="stable")[:NEIGHBOURS]
-            candidates = [caption for k in nearest for caption in self._captions[k]]
-            found.append(candidates[consensus(self._typicality.similarities(candidates))])
-            progress((number + 1) / len(vectors))
+        found, first = [], self._typicality.first
+        for vector in _normalised(vectors):
+            nearest = np.argsort(-(self._vectors @ vector), kind="stable")[:NEIGHBOURS]
+            numbers = np.concatenate([np.arange(first[k], first[k + 1]) for k in nearest])
+            best = int(numbers[consensus(self._typicality.similarities(numbers))])
+            picture = int(np.searchsorted(first, best, side="right")) - 1
+            found.append(self._captions[picture][best - first[picture]])
         return found
 
 
@@ -84,13 +97,14 @@ def consensus(similarities: np.ndarray, compared: int = COMPARED) -> int:
     return int(best.mean(1).argmax())
 
 
-def constant_caption(captions: Sequence[Sequence[Tokens]], most: int = 2000, seed: int = 0) -> Tokens:
+def constant_caption(pictures: Sequence[Sequence[Tokens]], most: int = 2000, seed: int = 0) -> Tokens:
     """Return the most typical caption of training: the consensus of all captions, or of `most` drawn at random."""
-    every = [caption for some in captions for caption in some]
+    every = [caption for some in pictures for caption in some]
+    numbers = np.arange(len(every))
     if len(every) > most:
-        chosen = np.random.default_rng(seed).permutation(len(every))[:most]
-        every = [every[k] for k in np.sort(chosen)]
-    return every[consensus(Typicality(captions).similarities(every), len(every))]
+        numbers = np.sort(np.random.default_rng(seed).permutation(len(every))[:most])
+    best: Tokens = every[numbers[consensus(Typicality(pictures).similarities(numbers), len(numbers))]]
+    return best
 
 
 def _normalised(vectors: np.ndarray) -> np.ndarray:
