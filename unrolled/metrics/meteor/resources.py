@@ -16,6 +16,9 @@ from unrolled.metrics.meteor.normalize import words
 #: The longest phrase of the table of paraphrases, in words.
 LONGEST = 7
 
+#: How much of the table is read at once, in bytes.
+BLOCK = 1 << 22
+
 #: Endings of inflected words and of their base forms, in the order in which they are tried, as in WordNet's Morphy.
 _ENDINGS = (
     *(("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man")),
@@ -153,7 +156,7 @@ def _pairs(table: Path) -> Iterator[tuple[bytes, bytes]]:
     lines: list[bytes] = []
     rest = b""
     with gzip.open(table) as file:
-        while block := file.read(1 << 22):
+        while block := file.read(BLOCK):
             *more, rest = (rest + block).split(b"\n")
             lines += more
             whole = len(lines) // 3 * 3
