@@ -18,7 +18,7 @@ from unrolled.metrics.report import Report, Value
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CaptionScore:
     """One score of a set of captions.
 
@@ -32,7 +32,7 @@ class CaptionScore:
     captions: FloatArray | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CaptionScores:
     """The scores of captions against the references of their pictures.
 

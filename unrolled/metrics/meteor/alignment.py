@@ -136,31 +136,28 @@ def _unambiguous(found: list[list[Match]], ours: int, theirs: int) -> dict[int, 
 def _matches(hypothesis: Sequence[str], reference: Sequence[str], resources: Resources) -> list[list[Match]]:
     """Return all possible matches by where they start in the reference, kind by kind."""
     found: list[list[Match]] = [[] for _ in reference]
-
-    def words(kind: int) -> None:
+    kinds = (EXACT,) if list(hypothesis) == list(reference) else (EXACT, STEM, SYNONYM)
+    for kind in kinds:
         for start, theirs in enumerate(reference):
             for at, ours in enumerate(hypothesis):
-                if kind == EXACT:
-                    same = ours == theirs
-                elif ours == theirs:
-                    same = False
-                elif kind == STEM:
-                    same = resources.stem(ours) == resources.stem(theirs)
-                else:
-                    same = not resources.senses(ours).isdisjoint(resources.senses(theirs))
-                if same:
+                if _are_alike(kind, ours, theirs, resources):
                     found[start].append(Match(kind, start, 1, at, 1))
-
-    words(EXACT)
-    if list(hypothesis) == list(reference):
+    if kinds == (EXACT,):
         return found
-    words(STEM)
-    words(SYNONYM)
     for start, length, at, width in _paraphrases(reference, hypothesis, resources):
         found[start].append(Match(PARAPHRASE, start, length, at, width))
     for at, width, start, length in _paraphrases(hypothesis, reference, resources):
         found[start].append(Match(PARAPHRASE, start, length, at, width))
     return found
+
+
+def _are_alike(kind: int, ours: str, theirs: str, resources: Resources) -> bool:
+    """Whether two words match by `kind`. Equal words match by no other kind."""
+    if ours == theirs or kind == EXACT:
+        return ours == theirs and kind == EXACT
+    if kind == STEM:
+        return resources.stem(ours) == resources.stem(theirs)
+    return not resources.senses(ours).isdisjoint(resources.senses(theirs))
 
 
 def _paraphrases(one: Sequence[str], other: Sequence[str], resources: Resources) -> list[tuple[int, int, int, int]]:
