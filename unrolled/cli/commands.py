@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "classify": ("classify", "give every text its class"),
     "segment": ("segment", "label every frame of video or of sensors"),
     "transcribe": ("transcribe", "write what recordings say, or what stands on pictures of lines"),
+    "caption": ("caption", "describe pictures with one run or an ensemble of runs"),
     "sample": ("sample", "generate text from a run"),
     "eval": ("eval", "score a run on held-out or other text: nats, bits per character, perplexity; BLEU, chrF"),
     "explain": ("explain", "show how a cell is compiled"),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from unrolled.data.pictures import open_picture
 from unrolled.errors import DataError
 
-#: The endings of the names of pictures.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".pbm")
 #: The widest picture that is read as a line, in multiples of its height.
 _LONGEST = 400
 
@@ -25,39 +23,10 @@ def read_line_image(path: str | Path, height: int) -> np.ndarray:
     8, transparent parts are white, and light writing on a dark ground is inverted. Raises DataError if it cannot be
     read.
     """
-    try:
-        with Path(path).open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of damaged metadata; damaged pictures are errors
-            with Image.open(file) as picture:
-                grey = _grey(ImageOps.exif_transpose(picture))
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path}: cannot be read as a picture") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as a picture ({error.strerror or error})") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: it has more pixels than a picture of a line can have") from error
-    except (ValueError, SyntaxError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read as a picture ({error})") from error
+    grey = open_picture(path, "L", "a picture of a line")
     if grey.width > _LONGEST * grey.height:
         raise DataError(f"{path}: {grey.width} × {grey.height} is no line: it is more than {_LONGEST} times as wide")
     return columns_of(grey, height)
-
-
-def _grey(picture: Image.Image) -> Image.Image:
-    """Return a picture in 8 bits of grey on white."""
-    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits, which Pillow would cut off at 255
-        values = np.asarray(picture, np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("some of its values are not finite numbers")
-        low, high = (0.0, 65535.0) if picture.mode != "F" else (float(values.min()), float(values.max()))
-        if picture.mode == "I" and values.max(initial=0) <= 255:
-            high = 255.0
-        values = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
-        return Image.fromarray((values * 255).round().astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return picture.convert("L")
 
 
 def columns_of(grey: Image.Image, height: int) -> np.ndarray:

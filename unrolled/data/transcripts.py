@@ -15,8 +15,8 @@ import numpy as np
 
 from unrolled.data.arrays import read_array, read_arrays
 from unrolled.data.audio import AUDIO_SUFFIXES
-from unrolled.data.line_images import IMAGE_SUFFIXES
 from unrolled.data.lines import json_lines, open_lines, readable
+from unrolled.data.pictures import IMAGE_SUFFIXES
 from unrolled.errors import ConfigurationError, DataError
 
 Kind = Literal["audio", "pictures", "features"]
@@ -147,14 +147,24 @@ def _in_json(path: Path, file_column: str, text_column: str, text_keys: Sequence
         if not isinstance(entry, dict):
             raise DataError(f"{path}: line {number:,} is no JSON object")
         where = f"line {number:,}"
-        file = entry[_key(path, where, list(entry), file_column, FILE_KEYS, "file_column")]
-        text = entry[_key(path, where, list(entry), text_column, text_keys, "text_column")]
+        file = entry[column_of(path, where, list(entry), file_column, FILE_KEYS, "file_column")]
+        text = entry[column_of(path, where, list(entry), text_column, text_keys, "text_column")]
         if not isinstance(file, str) or not isinstance(text, str):
             raise DataError(f"{path}: {where}: the file and its transcript must be strings")
         yield _listed(path, file, text)
 
 
 def _in_table(path: Path, file_column: str, text_column: str, text_keys: Sequence[str]) -> Iterator[Item]:
+    for file, text in read_table(path, file_column, text_column, text_keys):
+        yield _listed(path, file, text)
+
+
+def read_table(path: Path, file_column: str, text_column: str, text_keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Iterate over the files and the texts of a table, CSV or TSV.
+
+    If no column is named and no header names the usual ones, the file is in the first column, the text in the second.
+    Raises DataError, with the line, if there is no such column or a row does not fit the header.
+    """
     lines = open_lines(path)
     first = next(lines, None)
     if first is None:
@@ -168,17 +178,18 @@ def _in_table(path: Path, file_column: str, text_column: str, text_keys: Sequenc
             f"{path}: line 1 has one column; a file and its transcript must be separated by a tab or a comma"
         )
     if file_column or text_column or (set(header) & set(FILE_KEYS) and set(header) & set(text_keys)):
-        at_file = header.index(_key(path, "line 1", header, file_column, FILE_KEYS, "file_column"))
-        at_text = header.index(_key(path, "line 1", header, text_column, text_keys, "text_column"))
+        at_file = header.index(column_of(path, "line 1", header, file_column, FILE_KEYS, "file_column"))
+        at_text = header.index(column_of(path, "line 1", header, text_column, text_keys, "text_column"))
     else:
         at_file, at_text = 0, 1
-        yield _first_row(path, header)
+        _check_first_row(path, header)
+        yield header[0], header[1]
     for row in rows:
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(header):
             raise DataError(f"{path}: line {read.line_num:,} has {len(row)} columns, the first line has {len(header)}")
-        yield _listed(path, row[at_file], row[at_text])
+        yield row[at_file], row[at_text]
 
 
 def _rows(path: Path, read: Any) -> Iterator[list[str]]:
@@ -189,8 +200,8 @@ def _rows(path: Path, read: Any) -> Iterator[list[str]]:
         raise DataError(f"{path}: line {read.line_num:,} cannot be read as a table ({error})") from error
 
 
-def _first_row(path: Path, row: Sequence[str]) -> Item:
-    """Return the item of the first row of a table without the usual header; DataError if it names no file."""
+def _check_first_row(path: Path, row: Sequence[str]) -> None:
+    """Raise DataError if the first row of a table without the usual header names no file."""
     item = _listed(path, row[0], row[1])
     try:
         kind_of(Path(row[0]))
@@ -200,10 +211,9 @@ def _first_row(path: Path, row: Sequence[str]) -> Item:
             "picture or features; name the columns with `file_column` and `text_column`",
             setting=("file_column", "text_column"),
         ) from error
-    return item
 
 
-def _key(path: Path, where: str, keys: Sequence[str], wanted: str, known: Sequence[str], setting: str) -> str:
+def column_of(path: Path, where: str, keys: Sequence[str], wanted: str, known: Sequence[str], setting: str) -> str:
     """Return the name of a column: the one that the user named, or the first usual one."""
     for name in [wanted] if wanted else known:
         if list(keys).count(name) > 1:

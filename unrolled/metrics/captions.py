@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unrolled.data.caption_tokens import caption_tokens
 from unrolled.errors import DataError
-from unrolled.metrics.caption_tokens import caption_tokens
 from unrolled.metrics.cider import Cider, CiderD
 from unrolled.metrics.meteor import find_resources, meteor, meteor_statistics, missing
 from unrolled.metrics.overlap import bleu, bleu_statistics, rouge_l

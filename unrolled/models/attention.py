@@ -29,6 +29,13 @@ class Memory:
         """Return the memory of the chosen sentences `[B']`."""
         return Memory(*(part.index_select(0, sentences) for part in (self.values, self.keys, self.mask)))
 
+    def reorder(self, rows: Tensor, count: int) -> Memory:
+        """Return the memory for states that are reordered to `rows [B', n]` of `count` states; see `Decodable`."""
+        sentences = rows[:, 0] // (count // len(self.mask))
+        if len(sentences) == len(self.mask) and torch.equal(sentences, torch.arange(len(sentences)).to(rows)):
+            return self
+        return self.select(sentences)
+
 
 class AdditiveAttention(nn.Module):
     """Additive attention: `e_j = vᵀ tanh(W s + U h_j)`, `α = softmax(e)`, `c = Σ α_j h_j`.
@@ -68,7 +75,10 @@ class AdditiveAttention(nn.Module):
 
 
 class AttendingLayer(nn.Module):
-    """A recurrent layer over `[x_t; c_t]`, where the context `c_t` is what the previous state `s_{t-1}` attends to."""
+    """A recurrent layer over `[x_t; c_t]`, where the context `c_t` is what the previous state `s_{t-1}` attends to.
+
+    gate: multiply the context by `σ(w · s_{t-1} + b)` (Xu et al. 2015, 4.2.1).
+    """
 
     def __init__(
         self,
@@ -78,6 +88,7 @@ class AttendingLayer(nn.Module):
         memory_size: int,
         *,
         input_projection: bool = False,
+        gate: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -86,18 +97,30 @@ class AttendingLayer(nn.Module):
         width = hidden_size if input_projection else size
         self.cell = as_cell(make(width, hidden_size, **options), width, hidden_size)
         self.attention = AdditiveAttention(self.cell.state_sizes[0], memory_size, hidden_size)
+        self.gate = nn.Linear(self.cell.state_sizes[0], 1) if gate else None
 
-    def step(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, State]:
-        """Return `(output [N, H], context [N, C], state)` after one more input `x [N, I]`."""
-        context, _ = self.attention(state[0], memory)
+    def step(
+        self, x: Tensor, state: State, memory: Memory, weights: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """Return `(output [N, H], context [N, C], state)` after one more input `x [N, I]`.
+
+        weights: a list to which the weights of the memory's positions, `[N, S]`, are appended.
+        """
+        context, attended = self.attention(state[0], memory)
+        if weights is not None:
+            weights.append(attended)
+        if self.gate is not None:
+            context = context * torch.sigmoid(self.gate(state[0]))
         output, state = step(self.cell, self.projection(torch.cat([x, context], -1)), state)
         return output, context, state
 
-    def forward(self, inputs: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, State]:
-        """Return `(outputs [T, B, H], contexts [T, B, C], state)` over `inputs [T, B, I]`."""
+    def forward(
+        self, inputs: Tensor, state: State, memory: Memory, weights: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """Return `(outputs [T, B, H], contexts [T, B, C], state)` over `inputs [T, B, I]`; `weights`: see `step`."""
         outputs, contexts = [], []
         for x in inputs:
-            output, context, state = self.step(x, state, memory)
+            output, context, state = self.step(x, state, memory, weights)
             outputs.append(output)
             contexts.append(context)
         return torch.stack(outputs), torch.stack(contexts), state

@@ -228,10 +228,7 @@ class Decoder(Decodable, nn.Module):
         """Return the state of `rows [B', n]`: n rows for each of B' sentences, where the n belong to one sentence."""
         chosen, memory = rows.flatten(), state.memory
         if memory is not None:
-            each = len(state.layers[0][0]) // len(memory.mask)
-            sentences = rows[:, 0] // each
-            if len(sentences) != len(memory.mask) or not torch.equal(sentences, torch.arange(len(sentences)).to(rows)):
-                memory = memory.select(sentences)
+            memory = memory.reorder(rows, len(state.layers[0][0]))
         layers, vector = pick_state(state.layers, chosen), pick_state(state.vector, chosen)
         return DecoderState(layers, memory, state.kept, vector)
 

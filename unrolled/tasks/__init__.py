@@ -87,6 +87,10 @@ TASKS = (
         *("transcribe", "transcriber", "train a transcriber: speech or printed lines to text"),
         *("transcribing_settings:TranscribingInfo", "transcribing:TranscribingTask"),
     ),
+    Entry(
+        *("caption", "captioner", "train a captioner: a sentence for every picture"),
+        *("captioning_settings:CaptioningInfo", "captioning:CaptioningTask"),
+    ),
 )
 _registered: dict[str, type[Task]] = {}
 #: Tasks that were imported by their entry points.

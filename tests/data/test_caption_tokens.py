@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unrolled.metrics.caption_tokens import caption_tokens
+from unrolled.data.caption_tokens import caption_text, caption_tokens
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,15 @@ from unrolled.metrics.caption_tokens import caption_tokens
 )
 def test_words_without_punctuation(caption, words):
     assert caption_tokens(caption) == (words or caption.lower().removesuffix(" .")).split()
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["a man's AT&T cap isn't (much) worn", "rock 'n' roll in the '90s", "Mr. Smith can't; they're at 3:30 pm, u.s."],
+)
+def test_a_line_of_the_words_has_the_same_words(caption):
+    found = caption_tokens(caption)
+    assert caption_tokens(caption_text(found)) == found
 
 
 @given(st.lists(st.text("abcdefghij", min_size=2, max_size=6), max_size=8))

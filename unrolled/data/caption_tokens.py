@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 #: Tokens that are left out. Brackets stay, as `-lrb-` and so on: COCO's scorer looks for them in upper case only.
 PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
@@ -24,21 +25,23 @@ _BEFORE_NUMBER = r"art|ca|figs?|nos?|op|pp|prop"
 _LETTER = r"[^\W\d_½¼¾]"
 _CLITIC = r"['’](?:s|m|d|ll|re|ve)(?!\w)"
 _NOT = r"n['’]t(?!\w)"
+_SHORTENED = r"'(?:n'|(?:em|til|cause)\b|\d\ds?\b|t(?=is\b|was\b))"
 #: The kinds of tokens. The first kind that matches at a place is the one that counts.
 _TOKEN = re.compile(
     "|".join(
         (
             r"""(?:https?://|www\.)[^\s"<>()]*[^\s"<>().,;:!?']""",
+            r"-[lr][rsc]b-",
             r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
             r"\b(?:can(?=not\b)|(?:gon|wan)(?=na\b)|got(?=ta\b)|(?:gim|lem)(?=me\b))(?!\w+-)",
             rf"{_LETTER}+?(?={_NOT})|{_NOT}|{_CLITIC}",  # `is` and `n't`, `man` and `'s`
-            r"'(?:n'|(?:em|til|cause)\b|\d\ds?\b|t(?=is\b|was\b))|\by'(?=all\b)|\bol'(?!\w)",
+            rf"{_SHORTENED}|\by'(?=all\b)|\bol'(?!\w)",
             rf"(?:{_ABBREVIATIONS})\.|(?-i:{_CAPITALISED})\.|(?:{_BEFORE_NUMBER})\.(?=\s*\d)|{_LETTER}+\.(?=,)",
             rf"(?:{_LETTER}\.)+(?:{_LETTER}\b|-\w+)?",  # initials
             rf"[#@]{_LETTER}\w*",
             r"[+-]?\d*(?:[.,:]\d+)+|[+-]?\d+(?:/\d+)*\w*(?:-\w+)*",  # numbers
             r"(?-i:[A-Z]+(?:&[A-Z]+)+)",
-            rf"(?:[od]['’])?\w+(?:[-/_.]\w+|(?!{_CLITIC}|'n')['’]\w+)*",  # words, with what is inside them
+            rf"(?:[od]['’])?\w+(?:[-/_.]\w+|(?!{_CLITIC}|{_SHORTENED})['’]\w+)*",  # words, with what is inside them
             r"\.{2,}|-{2,}|[!?]+|\*+|\S",
         )
     ),
@@ -60,3 +63,14 @@ def caption_tokens(caption: str) -> list[str]:
         if token not in PUNCTUATION and not _DROPPED.fullmatch(match[0]):
             found.append(_WRITTEN.get(token, token))
     return found
+
+
+def caption_text(tokens: Iterable[str]) -> str:
+    """Return tokens as a line of text, from which `caption_tokens` makes the same tokens again."""
+    text = ""
+    for token in tokens:
+        attached = token.startswith("'") or token == "n't"
+        if "&" in token:  # as in AT&T; of small letters it would be three tokens
+            token = token.upper()
+        text += token if attached or not text else f" {token}"
+    return text
