@@ -33,7 +33,7 @@ def test_a_pass_reads_every_caption_once(captions: list, batch_size: int, each: 
     found: Counter[tuple[int, tuple[int, ...]]] = Counter()
     for k in range(len(batches)):
         batch = batches.batch(k)
-        steps, rows, columns = batch.targets.shape
+        _, rows, columns = batch.targets.shape
         assert rows <= batch_size
         assert columns == each
         assert batch.vectors[:, 0].tolist() == batch.pictures.tolist()

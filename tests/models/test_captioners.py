@@ -110,8 +110,7 @@ def _embedded(model: Captioner, inputs: torch.Tensor) -> torch.Tensor:
 def test_plain_is_the_formula_of_the_lectures() -> None:
     model, inputs = make("plain", "elman"), captions(3, 2)
     cell = model.layers.cells[0][0]  # type: ignore[union-attr,index]
-    weights = dict(cell.named_parameters())
-    names = {name: value for name, value in weights.items()}
+    names = dict(cell.named_parameters())
     over_input = next(value for name, value in names.items() if value.shape == (8, 12))
     over_state = next(value for name, value in names.items() if value.shape == (8, 8))
     biases = [value for value in names.values() if value.dim() == 1]

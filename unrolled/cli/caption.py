@@ -129,7 +129,7 @@ def _check(arguments: Arguments) -> None:
 
 def _files(named: Sequence[str]) -> Iterator[str]:
     """Iterate over the files, and over the pictures in the folders."""
-    from unrolled.data.line_images import IMAGE_SUFFIXES
+    from unrolled.data.pictures import IMAGE_SUFFIXES
 
     for name in named:
         path = Path(name)

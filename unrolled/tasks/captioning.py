@@ -268,7 +268,7 @@ class CaptioningTask(CaptioningInfo, Task):
 
         size = self.encoder.input_size
         arrays = np.stack([scaled(picture, size) for picture in pictures]) if pictures else np.zeros((0, size, size, 3))
-        vectors, found = self.encoder.encode(torch.from_numpy(arrays.astype(np.uint8)))
+        vectors, found = self.encoder.encode(arrays.astype(np.uint8))
         return PictureFeatures(vectors.to(self.device), found.to(self.device) if grids else None)
 
     @cached_property
