@@ -6,40 +6,63 @@ import re
 from collections.abc import Iterable
 
 #: Tokens that are left out. Brackets stay, as `-lrb-` and so on: COCO's scorer looks for them in upper case only.
-PUNCTUATION = {"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
+PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
 
-_BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-_WRITTEN = {"“": "``", "”": "''", "‘": "`", "’": "'", "…": "...", "–": "--", "—": "--", "½": "1/2", "¼": "1/4"}
-_WRITTEN |= {"¾": "3/4", "€": "$", "£": "#", "&amp;": "&"}
+#: Characters that are written in another way. Typographic quotation marks, dashes and dots are left out.
+_WRITTEN = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+_WRITTEN |= {"½": "1/2", "¼": "1/4", "¾": "3/4", "€": "$", "£": "#"}
 
-#: Words that keep a period at their end.
+#: Abbreviations that keep their period: always; if they begin with a capital; and before a number.
 _ABBREVIATIONS = (
-    r"mr|mrs|ms|drs?|prof|sen|rep|gov|lt|col|gen|adm|rev|maj|sgt|cpl|pvt|capt|ste?|ave|pres|lieut|hon|brig|jr|sr|bros"
-    r"|ltd|co|corp|inc|dept|univ|assn|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mon|tues?|wed|thu(?:rs)?|fri|vs|etc"
-    r"|al|esq|blvd|rd|ft"
+    r"ph\.d|adm|al|ala|apr|ariz|assn|attys?|aug|ave|bancorp|bhd|bldg|blvd|brig|bros|calif|capt|cf|cmdr|col|colo|comdr"
+    r"|conn|corp|cos?|cpl|ct|dak|dec|dept|det|drs?|elec|esq|est|etc|ext|feb|fla|fri|ft|ga|gen|govs?|hon|inc|ind|intl|jan"
+    r"|jr|jul|jun|kans?|ky|lieut|lt|ltd|maj|mar|md|messrs|mfg|mich|minn|mo|mon|mont|mrs?|ms|mt|natl|neb|nev|nov|oct|okla"
+    r"|penn|pfc|ph|plc|pres|profs?|pty|pvt|rd|reps?|rev|rt|sens?|sept?|sgt|spc|sq|sr|ste?|supt|sys|tel|tenn|thu(?:rs)?"
+    r"|tues?|univ|va|vs|vt|wed|wisc?|wyo"
 )
-_LETTER = r"[^\W\d_]"
-_CLITIC = r"['’](?:s|m|d|ll|re|ve)"
+_CAPITALISED = r"Ark|Az|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash"
+_BEFORE_NUMBER = r"art|ca|figs?|nos?|op|pp|prop"
+_LETTER = r"[^\W\d_½¼¾]"
+_CLITIC = r"['’](?:s|m|d|ll|re|ve)(?!\w)"
+_NOT = r"n['’]t(?!\w)"
+_SHORTENED = r"'(?:n'|(?:em|til|cause)\b|\d\ds?\b|t(?=is\b|was\b))"
+#: The kinds of tokens. The first kind that matches at a place is the one that counts.
 _TOKEN = re.compile(
-    rf"""
-    (?P<url>(?:https?://|www\.)[^\s"<>()]*[^\s"<>().,;:!?'])
-  | (?P<mail>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)
-  | (?P<halves>(?:can)(?=not\b)|(?:gon|wan)(?=na\b)|(?:got)(?=ta\b)|(?:gim|lem)(?=me\b))
-  | (?P<negated>{_LETTER}+?(?=n['’]t(?!\w)))
-  | (?P<not>n['’]t(?!\w))
-  | (?P<clitic>{_CLITIC}(?!\w))
-  | (?P<short>(?:{_ABBREVIATIONS})\.|no\.(?=\s*\d)|(?:{_LETTER}\.)+{_LETTER}\.|(?:e\.g|i\.e|a\.m|p\.m)\.)
-  | (?P<number>\d+(?:[.,:/]\d+)*(?:st|nd|rd|th)?(?:{_LETTER}+)?(?:-\w+)*)
-  | (?P<word>(?:'n'|'em|'\d\ds|o'|{_LETTER}&(?={_LETTER}))?\w+(?:[-/.&]\w+|(?!{_CLITIC}(?!\w)|n['’]t(?!\w))['’]\w+)*)
-  | (?P<dots>\.\s?\.\s?\.|\.{{2,}}) | (?P<dashes>-{{2,}}) | (?P<marks>[!?]+) | (?P<quote>''|``) | (?P<other>\S)
-    """,
-    re.VERBOSE | re.IGNORECASE,
+    "|".join(
+        (
+            r"""(?:https?://|www\.)[^\s"<>()]*[^\s"<>().,;:!?']""",
+            r"-[lr][rsc]b-",
+            r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+            r"\b(?:can(?=not\b)|(?:gon|wan)(?=na\b)|got(?=ta\b)|(?:gim|lem)(?=me\b))(?!\w+-)",
+            rf"{_LETTER}+?(?={_NOT})|{_NOT}|{_CLITIC}",  # `is` and `n't`, `man` and `'s`
+            rf"{_SHORTENED}|\by'(?=all\b)|\bol'(?!\w)",
+            rf"(?:{_ABBREVIATIONS})\.|(?-i:{_CAPITALISED})\.|(?:{_BEFORE_NUMBER})\.(?=\s*\d)|{_LETTER}+\.(?=,)",
+            rf"(?:{_LETTER}\.)+(?:{_LETTER}\b|-\w+)?",  # initials
+            rf"[#@]{_LETTER}\w*",
+            r"[+-]?\d*(?:[.,:]\d+)+|[+-]?\d+(?:/\d+)*\w*(?:-\w+)*",  # numbers
+            r"(?-i:[A-Z]+(?:&[A-Z]+)+)",
+            rf"(?:[od]['’])?\w+(?:[-/_.]\w+|(?!{_CLITIC}|{_SHORTENED})['’]\w+)*",  # words, with what is inside them
+            r"\.{2,}|-{2,}|[!?]+|\*+|\S",
+        )
+    ),
+    re.IGNORECASE,
 )
+#: Punctuation beyond ASCII, and what Penn Treebank writes as two marks.
+_DROPPED = re.compile(r"""["“”‘’…–—]|\.{2,}|-{2,}|''|``""")
 
 
 def caption_tokens(caption: str) -> list[str]:
-    """Return the words of a caption in lower case, without punctuation."""
-    return [token for token in _pieces(caption.lower()) if token not in PUNCTUATION]
+    """Return the words of a caption in lower case, without punctuation.
+
+    They are those of Stanford's PTBTokenizer 3.4.1 as `pycocoevalcap` uses it, except for rare cases such as
+    emoticons.
+    """
+    found = []
+    for match in _TOKEN.finditer(caption.replace("&amp;", "&")):
+        token = match[0].lower().replace("’", "'")
+        if token not in PUNCTUATION and not _DROPPED.fullmatch(match[0]):
+            found.append(_WRITTEN.get(token, token))
+    return found
 
 
 def caption_text(tokens: Iterable[str]) -> str:
@@ -47,15 +70,7 @@ def caption_text(tokens: Iterable[str]) -> str:
     text = ""
     for token in tokens:
         attached = token.startswith("'") or token == "n't"
+        if "&" in token:  # as in AT&T; of small letters it would be three tokens
+            token = token.upper()
         text += token if attached or not text else f" {token}"
     return text
-
-
-def _pieces(text: str) -> list[str]:
-    found = []
-    for match in _TOKEN.finditer(text):
-        piece = match[0]
-        if match.lastgroup in ("dots", "dashes"):
-            continue
-        found.append(_BRACKETS.get(piece) or _WRITTEN.get(piece) or ('"' if piece == '"' else piece))
-    return [piece for piece in found if piece != '"']

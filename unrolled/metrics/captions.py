@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from unrolled.data.caption_tokens import caption_tokens
 from unrolled.errors import DataError
 from unrolled.metrics.cider import Cider, CiderD
+from unrolled.metrics.meteor import find_resources, meteor, meteor_statistics, missing
 from unrolled.metrics.overlap import bleu, bleu_statistics, rouge_l
 from unrolled.metrics.report import Report, Value
 
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CaptionScore:
     """One score of a set of captions.
 
@@ -31,12 +32,13 @@ class CaptionScore:
     captions: FloatArray | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CaptionScores:
     """The scores of captions against the references of their pictures.
 
     cider_d: what the server of COCO and `pycocoevalcap` report as CIDEr. `cider` is without clipping and the penalty
         on length.
+    meteor: None if a package that it needs is not installed, or if it was not asked for.
     novel: the share of captions that are not among the training captions, or None without training captions.
     words: the number of different words in the captions. distinct: the share of different captions.
     captions, resamples: the numbers of captions and of bootstrap resamples.
@@ -64,6 +66,7 @@ def score_captions(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    with_meteor: bool = True,
 ) -> CaptionScores:
     """Score one caption of each picture against the picture's references, all as raw text.
 
@@ -71,6 +74,8 @@ def score_captions(
     words by `caption_tokens`. An n-gram's document frequency is the number of the scored pictures with a reference
     that contains it, so CIDEr is comparable only on the same set of pictures. With fewer than two pictures it is 0.
     Intervals come from `resamples` sets of pictures, drawn with replacement; document frequencies stay as they are.
+
+    METEOR reads its data from an installed `pycocoevalcap`, which takes seconds.
 
     training: the captions that the model was trained on, for `novel`.
     Raises DataError if the numbers of both differ, if there are no captions, or if a picture has no reference.
@@ -100,12 +105,16 @@ def score_captions(
     for index in range(4):
         interval = None if spread is None else float(spread[index])
         scores[f"bleu{index + 1}"] = CaptionScore(float(totals[index]), interval, alone[:, index])
+    suited = _meteor_statistics(found, wanted) if with_meteor else None
+    if suited is not None:
+        total, half = sample.statistic(suited, meteor)
+        scores["meteor"] = CaptionScore(float(total), None if half is None else float(half), meteor(suited))
     for name, values in means.items():
         mean, half = sample.statistic(values[:, None], lambda sums: sums / len(found))
         scores[name] = CaptionScore(float(mean[0]), None if half is None else float(half[0]), values)
     return CaptionScores(
         **{name: scores[name] for name in ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider", "cider_d")},
-        meteor=None,
+        meteor=scores.get("meteor"),
         novel=scores.get("novel"),
         words=len({token for tokens in found for token in tokens}),
         distinct=len({tuple(tokens) for tokens in found}) / len(found),
@@ -138,6 +147,8 @@ def captions_report(scores: CaptionScores, data: str) -> Report:
     values.append(Value("distinct", scores.distinct, "distinct captions", f"{scores.distinct:.1%}"))
     values.append(Value("words", scores.words, "words used", f"{scores.words:,}"))
     notes = ["scores times 100, as papers have them; CIDEr-D is COCO's CIDEr"]
+    if scores.meteor is None and missing():
+        notes.append(f"no METEOR: pip install {missing()}")
     if scores.resamples:
         notes.append(f"± is half of the 95% interval over {scores.resamples:,} resamples of the pictures")
     return Report(data, f"{data}: {scores.captions:,} captions", tuple(values), tuple(notes))
@@ -146,6 +157,17 @@ def captions_report(scores: CaptionScores, data: str) -> Report:
 def _shown(score: CaptionScore, unit: str) -> str:
     spread = "" if score.interval is None else f" ± {100 * score.interval:.1f}"
     return f"{100 * score.value:.1f}{spread}{unit}"
+
+
+def _meteor_statistics(found: list[list[str]], wanted: list[list[list[str]]]) -> FloatArray | None:
+    """Return the statistics of METEOR, with shape (captions, 21), or None without its data."""
+    resources = find_resources()
+    if resources is None:
+        return None
+    ours = [resources.words(" ".join(tokens)) for tokens in found]
+    theirs = [[resources.words(" ".join(tokens)) for tokens in each] for each in wanted]
+    resources.prepare(ours, (words for each in theirs for words in each))
+    return np.array([meteor_statistics(*pair, resources) for pair in zip(ours, theirs, strict=True)], dtype=float)
 
 
 class _Resampling:
