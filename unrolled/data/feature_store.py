@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import re
 import zlib
@@ -21,6 +22,8 @@ from unrolled.errors import DataError, ShapeError
 
 #: The bytes of an entry of the index: the picture's SHA-256 and a checksum of it and of the row's number.
 _HASH, _ENTRY = 32, 36
+#: After this many bytes are read, the pages of the mapped file are released: they count as the process's memory.
+_RELEASE = 64 << 20
 
 
 def picture_key(path: str | Path) -> str:
@@ -55,6 +58,7 @@ class FeatureStore:
         self._files = (0, 0)  # the numbers of the files that the rows are those of
         self._row: dict[str, int] = {}
         self._mapped, self._values = (self._files, 0), np.zeros((0, self._width), np.float16)
+        self._unreleased = 0
         self._refresh()
 
     def __len__(self) -> int:
@@ -86,7 +90,13 @@ class FeatureStore:
     def _read(self, rows: np.ndarray, first: int, end: int) -> np.ndarray:
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self._values):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self._values)}")
-        return np.asarray(self._values[rows, first:end])
+        found = np.asarray(self._values[rows, first:end])
+        self._unreleased += found.nbytes
+        mapped = getattr(self._values, "_mmap", None)
+        if self._unreleased > _RELEASE and hasattr(mapped, "madvise"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+            self._unreleased = 0
+        return found
 
     def add(self, keys: Sequence[str], vectors: np.ndarray, grids: np.ndarray) -> None:
         """Add the vectors `[N, D]` and the grids `[N, P, C]` of pictures. Those that have a row already keep it.
