@@ -93,7 +93,7 @@ class FeatureStore:
         found = np.asarray(self._values[rows, first:end])
         self._unreleased += found.nbytes
         mapped = getattr(self._values, "_mmap", None)
-        if self._unreleased > _RELEASE and hasattr(mapped, "madvise"):
+        if mapped is not None and self._unreleased > _RELEASE and hasattr(mapped, "madvise"):
             mapped.madvise(mmap.MADV_DONTNEED)
             self._unreleased = 0
         return found
