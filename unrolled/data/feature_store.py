@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -92,8 +93,8 @@ class FeatureStore:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self._values)}")
         found = np.asarray(self._values[rows, first:end])
         self._unreleased += found.nbytes
-        mapped = getattr(self._values, "_mmap", None)
-        if mapped is not None and self._unreleased > _RELEASE and hasattr(mapped, "madvise"):
+        mapped: Any = getattr(self._values, "_mmap", None)
+        if self._unreleased > _RELEASE and hasattr(mapped, "madvise"):
             mapped.madvise(mmap.MADV_DONTNEED)
             self._unreleased = 0
         return found
