@@ -24,7 +24,9 @@ COLOURS = tuple(_REFERENCES)
 _SYNONYMS = {"grey": "gray", "beige": "tan", "blond": "yellow", "blonde": "yellow", "golden": "yellow"}
 #: The difference in CIELAB at which a colour counts for e^(-1/2) of an exact match.
 _TOLERANCE = 12.0
-_TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 _WHITE = _TO_XYZ.sum(1)
 
 
@@ -58,7 +60,7 @@ def colour_shares(pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     difference = ((to_lab(pixels)[:, None] - _LAB) * _SCALE / _TOLERANCE) ** 2
     distance = difference.sum(-1)
-    nearest = np.stack([distance[:, _OWNER == k].min(1) for k in range(len(COLOURS))], 1)
+    nearest = np.stack([distance[:, k == _OWNER].min(1) for k in range(len(COLOURS))], 1)
     match = np.exp(-(nearest - nearest.min(1, keepdims=True)) / 2)
     match /= match.sum(1, keepdims=True)
     total = weights.sum()

@@ -10,7 +10,9 @@ _IRREGULAR = {
     "wolves": "wolf", "shelves": "shelf", "scarves": "scarf", "calves": "calf", "loaves": "loaf", "wives": "wife",
 }  # fmt: skip
 _PLURAL = {singular: plural for plural, singular in _IRREGULAR.items()} | {"person": "people"}
-_UNCHANGED = frozenset({"sheep", "fish", "deer", "aircraft", "series", "cattle", "grass", "glass", "dress", "bus", "gas"})
+_UNCHANGED = frozenset(
+    {"sheep", "fish", "deer", "aircraft", "series", "cattle", "grass", "glass", "dress", "bus", "gas"}
+)
 _COMPOUND = ("men", "women", "children", "people")
 
 

@@ -15,22 +15,127 @@ _OWNERS = frozenset({"his", "her", "its", "their", "my", "your", "our", "'s"})
 _MANY = frozenset({*NUMBERS[1:], "several", "many", "some", "few", "both"})
 #: Words that begin a noun phrase.
 DETERMINERS = _ARTICLES | _OWNERS | _MANY | {"one", "these"}
-_BEING = frozenset("is are was were be been being am has have had".split())
+_BEING = frozenset(["is", "are", "was", "were", "be", "been", "being", "am", "has", "have", "had"])
 PREPOSITIONS = frozenset(
-    "in on at by with to from into onto over under through across behind near beside besides between along around "
-    "above below against before after up down off out inside outside upon toward towards underneath beneath past of "
-    "during without within atop".split()
+    [
+        "in",
+        "on",
+        "at",
+        "by",
+        "with",
+        "to",
+        "from",
+        "into",
+        "onto",
+        "over",
+        "under",
+        "through",
+        "across",
+        "behind",
+        "near",
+        "beside",
+        "besides",
+        "between",
+        "along",
+        "around",
+        "above",
+        "below",
+        "against",
+        "before",
+        "after",
+        "up",
+        "down",
+        "off",
+        "out",
+        "inside",
+        "outside",
+        "upon",
+        "toward",
+        "towards",
+        "underneath",
+        "beneath",
+        "past",
+        "of",
+        "during",
+        "without",
+        "within",
+        "atop",
+    ]
 )
 _OTHER = frozenset(
-    "and but or that this those which who whom whose where when while as for like do does did can will would could may "
-    "not n't 're 've he she it they him them i you we us himself herself itself themselves there here very so too also "
-    "just than then next together away another each every other someone something what how if because until".split()
+    [
+        "and",
+        "but",
+        "or",
+        "that",
+        "this",
+        "those",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "where",
+        "when",
+        "while",
+        "as",
+        "for",
+        "like",
+        "do",
+        "does",
+        "did",
+        "can",
+        "will",
+        "would",
+        "could",
+        "may",
+        "not",
+        "n't",
+        "'re",
+        "'ve",
+        "he",
+        "she",
+        "it",
+        "they",
+        "him",
+        "them",
+        "i",
+        "you",
+        "we",
+        "us",
+        "himself",
+        "herself",
+        "itself",
+        "themselves",
+        "there",
+        "here",
+        "very",
+        "so",
+        "too",
+        "also",
+        "just",
+        "than",
+        "then",
+        "next",
+        "together",
+        "away",
+        "another",
+        "each",
+        "every",
+        "other",
+        "someone",
+        "something",
+        "what",
+        "how",
+        "if",
+        "because",
+        "until",
+    ]
 )
 #: Words that end a noun phrase.
 FUNCTION_WORDS = DETERMINERS | _BEING | PREPOSITIONS | _OTHER
-_SIZES = frozenset("big large small little tall long tiny huge".split())
+_SIZES = frozenset(["big", "large", "small", "little", "tall", "long", "tiny", "huge"])
 #: Along and on these, captions go to places: one does not walk down an action.
-_GROUND = frozenset("on onto down along across through near".split())
+_GROUND = frozenset(["on", "onto", "down", "along", "across", "through", "near"])
 #: A word is looked at if this many phrases have it.
 _FEWEST = 5
 
