@@ -10,9 +10,8 @@ _IRREGULAR = {
     "wolves": "wolf", "shelves": "shelf", "scarves": "scarf", "calves": "calf", "loaves": "loaf", "wives": "wife",
 }  # fmt: skip
 _PLURAL = {singular: plural for plural, singular in _IRREGULAR.items()} | {"person": "people"}
-_UNCHANGED = frozenset(
-    {"sheep", "fish", "deer", "aircraft", "series", "cattle", "grass", "glass", "dress", "bus", "gas"}
-)
+_BOTH = ("sheep", "fish", "deer", "aircraft", "series", "cattle")
+_UNCHANGED = frozenset({*_BOTH, "grass", "glass", "dress", "bus", "gas"})
 _COMPOUND = ("men", "women", "children", "people")
 
 
@@ -44,7 +43,7 @@ def plural(word: str) -> str:
     """Return the plural of a noun in the singular."""
     if word in _PLURAL:
         return _PLURAL[word]
-    if word in ("sheep", "fish", "deer", "aircraft", "series", "cattle"):
+    if word in _BOTH:
         return word
     for end in ("man", "child"):  # fireman, but not human
         if word.endswith(end) and len(word) > len(end) and not word.endswith("human"):

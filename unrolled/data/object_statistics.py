@@ -67,7 +67,8 @@ class ObjectStatistics:
         """Return how likely an object has each of the `COLOURS` where captions give it one, `[12]`."""
         counts = np.array([self._colours[label][name] for name in COLOURS], float)
         prior = counts + _SMOOTHING * self._every_colour / self._every_colour.sum()
-        return prior / prior.sum()
+        shares: np.ndarray = prior / prior.sum()
+        return shares
 
     def coloured(self, label: str) -> float:
         """Return the share of the mentions of an object that have a colour."""

@@ -9,133 +9,33 @@ from dataclasses import dataclass
 from unrolled.data.colours import colour_name
 from unrolled.data.noun_forms import singular
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _ARTICLES = frozenset({"a", "an", "the"})
 _OWNERS = frozenset({"his", "her", "its", "their", "my", "your", "our", "'s"})
 _MANY = frozenset({*NUMBERS[1:], "several", "many", "some", "few", "both"})
 #: Words that begin a noun phrase.
 DETERMINERS = _ARTICLES | _OWNERS | _MANY | {"one", "these"}
-_BEING = frozenset(["is", "are", "was", "were", "be", "been", "being", "am", "has", "have", "had"])
-PREPOSITIONS = frozenset(
-    [
-        "in",
-        "on",
-        "at",
-        "by",
-        "with",
-        "to",
-        "from",
-        "into",
-        "onto",
-        "over",
-        "under",
-        "through",
-        "across",
-        "behind",
-        "near",
-        "beside",
-        "besides",
-        "between",
-        "along",
-        "around",
-        "above",
-        "below",
-        "against",
-        "before",
-        "after",
-        "up",
-        "down",
-        "off",
-        "out",
-        "inside",
-        "outside",
-        "upon",
-        "toward",
-        "towards",
-        "underneath",
-        "beneath",
-        "past",
-        "of",
-        "during",
-        "without",
-        "within",
-        "atop",
-    ]
+_BEING = _words("is are was were be been being am has have had")
+PREPOSITIONS = _words(
+    "in on at by with to from into onto over under through across behind near beside besides between along around "
+    "above below against before after up down off out inside outside upon toward towards underneath beneath past of "
+    "during without within atop"
 )
-_OTHER = frozenset(
-    [
-        "and",
-        "but",
-        "or",
-        "that",
-        "this",
-        "those",
-        "which",
-        "who",
-        "whom",
-        "whose",
-        "where",
-        "when",
-        "while",
-        "as",
-        "for",
-        "like",
-        "do",
-        "does",
-        "did",
-        "can",
-        "will",
-        "would",
-        "could",
-        "may",
-        "not",
-        "n't",
-        "'re",
-        "'ve",
-        "he",
-        "she",
-        "it",
-        "they",
-        "him",
-        "them",
-        "i",
-        "you",
-        "we",
-        "us",
-        "himself",
-        "herself",
-        "itself",
-        "themselves",
-        "there",
-        "here",
-        "very",
-        "so",
-        "too",
-        "also",
-        "just",
-        "than",
-        "then",
-        "next",
-        "together",
-        "away",
-        "another",
-        "each",
-        "every",
-        "other",
-        "someone",
-        "something",
-        "what",
-        "how",
-        "if",
-        "because",
-        "until",
-    ]
+_OTHER = _words(
+    "and but or that this those which who whom whose where when while as for like do does did can will would could may "
+    "not n't 're 've he she it they him them i you we us himself herself itself themselves there here very so too also "
+    "just than then next together away another each every other someone something what how if because until"
 )
 #: Words that end a noun phrase.
 FUNCTION_WORDS = DETERMINERS | _BEING | PREPOSITIONS | _OTHER
-_SIZES = frozenset(["big", "large", "small", "little", "tall", "long", "tiny", "huge"])
+_SIZES = _words("big large small little tall long tiny huge")
 #: Along and on these, captions go to places: one does not walk down an action.
-_GROUND = frozenset(["on", "onto", "down", "along", "across", "through", "near"])
+_GROUND = _words("on onto down along across through near")
 #: A word is looked at if this many phrases have it.
 _FEWEST = 5
 
