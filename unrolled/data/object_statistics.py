@@ -51,6 +51,8 @@ class ObjectStatistics:
                 self._articles[one.label][first if first in ("a", "an", "one", "the") else ""] += 1
             if place:
                 word = preposition_before(tokens, one.start)
+                if not word and tokens[mentions[place - 1].place + 1 : one.start] == ["and"]:
+                    word = "and"
                 if word:
                     self._between[mentions[place - 1].label, one.label][word] += 1
                     self._before[one.label][word] += 1
@@ -78,7 +80,12 @@ class ObjectStatistics:
         """Return what captions put before the singular: `a`, `the` or, for what is not counted, nothing."""
         counts = self._articles[label]
         single = counts["a"] + counts["an"] + counts["one"]
-        return max(("a", single), ("the", counts["the"]), ("", counts[""]), key=lambda one: one[1])[0]
+        # Without an article there is often something else: its owner, or what there is a piece of.
+        return max(("a", single), ("the", counts["the"]), ("", 0.5 * counts[""]), key=lambda one: one[1])[0]
+
+    def plural_share(self, label: str) -> float:
+        """Return the share of the mentions of an object that are of several."""
+        return self.plurals[label] / max(1, self.mentions[label])
 
     def countable(self, label: str) -> bool:
         """Return whether captions count an object, as a ball, unlike grass."""
@@ -97,6 +104,10 @@ class ObjectStatistics:
             found[word] = (own[word] + _SMOOTHING * of_second) / (own.total() + _SMOOTHING)
         return found
 
+    def related(self, one: str, other: str) -> int:
+        """Return how often a preposition joins two objects, in either order."""
+        return self._between[one, other].total() + self._between[other, one].total()
+
     def is_first(self, one: str, other: str) -> bool:
         """Return whether captions name one object before another; what is seldom named second is first."""
         ahead, behind = self._between[one, other].total(), self._between[other, one].total()
@@ -114,7 +125,7 @@ class ObjectStatistics:
         """
         pair = frozenset((one, other))
         rarer = min(self.mentions[one], self.mentions[other])
-        return one == other or self._across[pair] >= max(1, 0.4 * rarer, 12 * self._together[pair])
+        return one == other or self._across[pair] >= max(1, 0.4 * rarer, 6 * self._together[pair])
 
 
 def preposition_before(tokens: Sequence[str], place: int) -> str:

@@ -97,7 +97,7 @@ class ObjectWords:
             if label is None or (place + 1 < len(tokens) and tokens[place + 1] in self.form_of):
                 continue
             start, colours = place, list[str]()
-            while start and (tokens[start - 1] not in FUNCTION_WORDS or _joins(tokens, start - 1)):
+            while start and (self._inside(tokens[start - 1]) or _joins(tokens, start - 1)):
                 start -= 1
                 if name := colour_name(tokens[start]):
                     colours.insert(0, name)
@@ -107,6 +107,10 @@ class ObjectWords:
                 many |= tokens[start] in _MANY and tokens[start] != "some"
             found.append(Mention(place, start, label, tuple(colours), many))
         return found
+
+    def _inside(self, word: str) -> bool:
+        """Return whether a word can stand in a phrase before its noun."""
+        return word not in FUNCTION_WORDS and word not in self.form_of and not word.endswith("ing")
 
 
 def _joins(tokens: Sequence[str], place: int) -> bool:

@@ -38,6 +38,8 @@ _AT_ONCE, _FOR_COMPONENTS = 200, 1000
 _COLOURED = 0.04
 #: What captions say of an object's colour counts this much beside the pixels.
 _COLOUR_PRIOR = 1.0
+#: Of an object there can be several if captions say so at least this often: of dogs, but not of beaches.
+_SEVERAL = 0.1
 #: Pixels of a box that are looked at, along each side.
 _PIXELS = 48
 
@@ -96,7 +98,7 @@ class ObjectDetector:
     def _detection(self, picture: np.ndarray, label: str, chance: float, where: np.ndarray) -> Detection:
         height, width = picture.shape[:2]
         boxes = map_boxes(where, height, width)
-        count = len(boxes) if self.statistics.countable(label) else 1
+        count = len(boxes) if self.statistics.plural_share(label) >= _SEVERAL else 1
         colour = self.colour(picture, label, boxes[0], enlarged(where, height, width))
         return Detection(label, chance, boxes[0], count, colour)
 
