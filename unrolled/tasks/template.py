@@ -21,6 +21,8 @@ SPATIAL = ("over", "above", "under", "below", "on", "in", "by", "near", "beside"
 _CONTRARY = 0.05
 #: In a short caption an object has its colour if captions give it one this often.
 _USUAL_COLOUR = 0.2
+#: The most objects in a short caption.
+_IN_SHORT = 3
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ def preposition(
     usual = statistics.prepositions(first.label, second.label)
     known = {word: usual.get(word, 0.0) for word in SPATIAL} if spatial else usual
     fits = _fits(first, second, size)
-    scores = {word: math.log(share + 1e-4) + math.log(fits.get(word, 0.5)) for word, share in known.items()}
+    # The template is about the boxes, so there the captions count less.
+    least = 0.02 if spatial else 1e-4
+    scores = {word: math.log(share + least) + math.log(fits.get(word, 0.5)) for word, share in known.items()}
     return max(scores, key=lambda word: scores[word]) if scores else "by"
 
 
@@ -126,14 +130,26 @@ def _definite(one: Detection) -> str:
 
 
 def _short(detections: Sequence[Detection], size: tuple[int, int], statistics: ObjectStatistics) -> str:
-    """Return the most probable object and the one that captions most likely relate to it, as one phrase."""
-    first = detections[0]
-    if len(detections) == 1:
-        return _indefinite(first, statistics)
-    second = max(detections[1:], key=lambda one: one.probability)
-    first, second = _ordered(first, second, statistics)
-    word = preposition(first, second, size, statistics)
-    return f"{_indefinite(first, statistics)} {word} {_indefinite(second, statistics)}"
+    """Return up to `_IN_SHORT` objects as one phrase: one that captions begin with, and what it has or where it is."""
+    first = max(detections, key=lambda one: one.probability * (1 - statistics.second_share(one.label)))
+    joined: list[tuple[str, Detection]] = []
+    for one in detections:
+        word = "" if one is first else preposition(first, one, size, statistics)
+        # After the first, things that captions would rather begin with are left out, and so are prepositions said.
+        if word and (not joined or (word != joined[0][0] and statistics.is_first(first.label, one.label))):
+            joined.append((word, one))
+        if len(joined) == _IN_SHORT - 1:
+            break
+    if len(joined) == 2 and _comes_first(joined[1], joined[0], statistics):
+        joined.reverse()
+    return " ".join(
+        [_indefinite(first, statistics), *(f"{word} {_indefinite(one, statistics)}" for word, one in joined)]
+    )
+
+
+def _comes_first(one: tuple[str, Detection], other: tuple[str, Detection], statistics: ObjectStatistics) -> bool:
+    """Return whether a preposition with its object comes before another: with a ball, and then in the snow."""
+    return one[0] == "and" or (other[0] != "and" and statistics.is_first(one[1].label, other[1].label))
 
 
 def _indefinite(one: Detection, statistics: ObjectStatistics) -> str:

@@ -36,12 +36,10 @@ _MOST = 10_000
 _AT_ONCE, _FOR_COMPONENTS = 200, 1000
 #: An object can have a colour if captions give it one at least this often.
 _COLOURED = 0.04
-#: What captions say of an object's colour counts this much beside the pixels.
-_COLOUR_PRIOR = 1.0
 #: Of an object there can be several if captions say so at least this often: of dogs, but not of beaches.
 _SEVERAL = 0.1
-#: Pixels of a box that are looked at, along each side.
-_PIXELS = 48
+#: Pixels of a picture that are looked at for colours, along each side.
+_PIXELS = 56
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class ObjectDetector:
 
     @torch.no_grad()
     def detect(
-        self, picture: np.ndarray, grid: np.ndarray | Tensor, *, least: float = 0.4, most: int = 5
+        self, picture: np.ndarray, grid: np.ndarray | Tensor, *, least: float = 0.25, most: int = 5
     ) -> list[Detection]:
         """Return the objects in a picture, the most probable first: at least one, and at most `most`.
 
@@ -102,7 +100,7 @@ class ObjectDetector:
         colour = self.colour(picture, label, boxes[0], enlarged(where, height, width))
         return Detection(label, chance, boxes[0], count, colour)
 
-    def from_boxes(self, picture: np.ndarray, boxes: Sequence[LabelledBox], *, least: float = 0.4) -> list[Detection]:
+    def from_boxes(self, picture: np.ndarray, boxes: Sequence[LabelledBox], *, least: float = 0.25) -> list[Detection]:
         """Return detections from given boxes, those with the highest scores first; boxes of a label are counted.
 
         The labels need not be among the words of training. Boxes with a score below `least` are left out.
@@ -122,18 +120,21 @@ class ObjectDetector:
     def colour(self, picture: np.ndarray, label: str, box: Box, weights: np.ndarray) -> str:
         """Return the most likely colour of an object in a box, or an empty string if it can have none.
 
-        Its pixels count by `weights [H, W]`, and a colour also by how often captions give it to such an object.
+        Its pixels count by `weights [H, W]`. A colour counts less if it is also around the box, and more the more often
+        captions give it to such an object.
         """
         if self.statistics.coloured(label) < _COLOURED:
             return ""
         height, width = picture.shape[:2]
-        rows, columns = (
-            np.unique(np.linspace(max(0, low), min(size, high) - 1, _PIXELS).round().astype(int).clip(0, size - 1))
-            for low, high, size in ((box.top, box.bottom, height), (box.left, box.right, width))
-        )
-        inside = picture[rows][:, columns].reshape(-1, 3)
-        shares = colour_shares(inside, weights[rows][:, columns].ravel())
-        scores = np.log(shares + 0.02) + _COLOUR_PRIOR * np.log(self.statistics.colour_prior(label))
+        rows, columns = (np.unique(np.linspace(0, size - 1, _PIXELS).round().astype(int)) for size in (height, width))
+        down = (rows + 0.5 >= box.top) & (rows + 0.5 <= box.bottom)
+        across = (columns + 0.5 >= box.left) & (columns + 0.5 <= box.right)
+        inside = (down[:, None] & across).ravel()
+        pixels, chosen = picture[rows][:, columns].reshape(-1, 3), weights[rows][:, columns].ravel()
+        here = colour_shares(pixels, inside * chosen)
+        # The box holds some of what is around the object, so what is outside too counts less.
+        around = colour_shares(pixels, ~inside * (1 - chosen / max(1e-12, chosen.max())) + 1e-6)
+        scores = np.log(here + 0.05) - 0.5 * np.log(around + 0.05) + np.log(self.statistics.colour_prior(label))
         return COLOURS[int(scores.argmax())]
 
     # -- files ---------------------------------------------------------------------------------------------------
