@@ -27,7 +27,10 @@ _IN_SHORT = 3
 
 @dataclass(frozen=True)
 class TemplateCaption:
-    """A caption from a template. text: all detections and where they are. short: one phrase, as people write captions."""
+    """A caption from a template.
+
+    text: all detections and where they are. short: some of them in one phrase, as people write captions.
+    """
 
     text: str
     short: str
@@ -80,7 +83,7 @@ def preposition(
     known = {word: usual.get(word, 0.0) for word in SPATIAL} if spatial else usual
     fits = _fits(first, second, size)
     # The template is about the boxes, so there the captions count less.
-    least = 0.02 if spatial else 1e-4
+    least = 0.01 if spatial else 1e-4
     scores = {word: math.log(share + least) + math.log(fits.get(word, 0.5)) for word, share in known.items()}
     return max(scores, key=lambda word: scores[word]) if scores else "by"
 
@@ -94,14 +97,15 @@ def _fits(first: Detection, second: Detection, size: tuple[int, int]) -> dict[st
     lower = (b.centre[1] - a.centre[1]) / height  # by how much the second is below the first
     inside = a.shared(b) / max(1e-6, a.area)
     apart = 1 - a.shared(b) / max(1e-6, min(a.area, b.area))
+    beside = 0.4 + 0.6 * apart  # boxes of things side by side overlap, because the grid is coarse
     above = aligned * min(1.0, max(0.0, 0.5 + 3 * lower))
     below = aligned * min(1.0, max(0.0, 0.5 - 3 * lower))
     on = aligned * (1.0 if b.top - 0.1 * height <= a.bottom <= b.bottom + 0.1 * height else 0.0)
     nearer = min(1.0, max(0.0, 0.5 + 3 * (a.bottom - b.bottom) / height))
     found = {
         "over": above * apart, "above": above * apart, "under": below * apart, "below": below * apart, "on": on,
-        "in": inside, "by": apart, "near": apart, "beside": apart, "next to": apart, "behind": aligned * (1 - nearer),
-        "in front of": aligned * nearer,
+        "in": inside, "by": beside, "near": beside, "beside": beside, "next to": beside,
+        "behind": aligned * (1 - nearer), "in front of": aligned * nearer,
     }  # fmt: skip
     return {word: max(_CONTRARY, min(1.0, value)) for word, value in found.items()}
 

@@ -29,7 +29,7 @@ from unrolled.models.word_detector import WordDetector
 ReadGrids = Callable[[np.ndarray], np.ndarray]
 #: Learning reads this many principal components of the features, in batches of this many pictures.
 _COMPONENTS, _BATCH = 512, 100
-_EPOCHS, _RATE, _PENALTY = 4, 0.003, 0.015
+_EPOCHS, _RATE, _PENALTY = 5, 0.005, 0.02
 #: The most pictures to learn from: their components take 100 kB each.
 _MOST = 10_000
 #: The pictures whose grids are read at once, and those from which the components are computed.
@@ -187,8 +187,8 @@ def learn_detector(
     """Learn to detect the objects that captions of pictures mention, from these captions alone.
 
     read: gives the grids of features `[N, P, C]` of pictures by number. captions: those of every picture, as text.
-    The features are projected on their principal components of equal variance; the learned weights are then those of
-    the features themselves. Of more than 10,000 pictures, some are drawn; what captions say is learned from all.
+    Learning uses the first principal components of the features; the weights that it returns are those of the features
+    themselves. Of more than 10,000 pictures, some are drawn; what captions say is learned from all.
 
     Raises DataError if the captions mention no object often enough.
     """
@@ -210,7 +210,10 @@ def learn_detector(
 
 
 def _components(read: ReadGrids, pictures: int) -> tuple[Tensor, Tensor]:
-    """Return the mean of the features `[C]`, and a projection `[C, K]` that makes them uncorrelated."""
+    """Return the mean of the features `[C]`, and their projection `[C, K]`, after which their mean variance is 1.
+
+    Variances stay unequal: with equal ones, objects are found where their surroundings are, and not where they are.
+    """
     chosen = np.unique(np.linspace(0, pictures - 1, min(_FOR_COMPONENTS, pictures)).round().astype(int))
     size = read(chosen[:1]).shape[2]
     total, products, count = torch.zeros(size), torch.zeros(size, size), 0
@@ -220,8 +223,7 @@ def _components(read: ReadGrids, pictures: int) -> tuple[Tensor, Tensor]:
     mean = total / count
     values, vectors = torch.linalg.eigh((products / count - torch.outer(mean, mean)).double())
     values, vectors = values.flip(0)[:_COMPONENTS], vectors.flip(1)[:, :_COMPONENTS]
-    kept = values > 1e-6 * values[0]  # fewer pictures than features leave directions without variance
-    return mean, (vectors[:, kept] / values[kept].sqrt()).float()
+    return mean, (vectors / values.mean().clamp(min=1e-12).sqrt()).float()
 
 
 def _train(model: WordDetector, features: Tensor, targets: Tensor, seed: int, progress: Progress) -> None:
