@@ -82,9 +82,9 @@ def preposition(
     usual = statistics.prepositions(first.label, second.label)
     known = {word: usual.get(word, 0.0) for word in SPATIAL} if spatial else usual
     fits = _fits(first, second, size)
-    # The template is about the boxes, so there the captions count less.
-    least = 0.01 if spatial else 1e-4
-    scores = {word: math.log(share + least) + math.log(fits.get(word, 0.5)) for word, share in known.items()}
+    # The template is about the boxes, so there the captions count less; but only they know what is in or on what.
+    least = {word: 0.01 if spatial and word not in ("in", "on") else 1e-4 for word in known}
+    scores = {word: math.log(share + least[word]) + math.log(fits.get(word, 0.5)) for word, share in known.items()}
     return max(scores, key=lambda word: scores[word]) if scores else "by"
 
 

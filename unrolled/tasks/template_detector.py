@@ -118,12 +118,12 @@ class ObjectDetector:
         ]
 
     def colour(self, picture: np.ndarray, label: str, box: Box, weights: np.ndarray) -> str:
-        """Return the most likely colour of an object in a box, or an empty string if it can have none.
+        """Return the most likely colour of an object in a box, or an empty string if captions hardly give it one.
 
         Its pixels count by `weights [H, W]`. A colour counts less if it is also around the box, and more the more often
         captions give it to such an object.
         """
-        if self.statistics.coloured(label) < _COLOURED:
+        if self.statistics.mentions[label] and self.statistics.coloured(label) < _COLOURED:
             return ""
         height, width = picture.shape[:2]
         rows, columns = (np.unique(np.linspace(0, size - 1, _PIXELS).round().astype(int)) for size in (height, width))
