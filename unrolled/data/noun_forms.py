@@ -32,7 +32,7 @@ def singular(word: str, known: Container[str]) -> str:
         tries = [word[:-3] + "y", word[:-1]]
     elif word.endswith("ves"):
         tries = [word[:-3] + "f", word[:-1]]
-    elif word.endswith(("ches", "shes", "sses", "xes", "zes", "oes")):
+    elif word.endswith(("ches", "shes", "ses", "xes", "zes", "oes")):
         tries = [word[:-2], word[:-1]]
     elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
         tries = [word[:-1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -67,8 +67,8 @@ def fill_template(
         sentences.append(f"{_definite(first).capitalize()} {verb} {word} {_definite(second)}.")
     if len(detections) == 1 and detections[0].colour:
         one = detections[0]
-        noun = f"{NUMBERS[one.count - 1]} {plural(one.label)}" if 1 < one.count <= 10 else one.label
-        sentences.append(f"The {noun} {'is' if one.count == 1 else 'are'} {one.colour}.")
+        verb = "is" if one.count == 1 else "are"
+        sentences.append(f"{_definite(replace(one, colour='')).capitalize()} {verb} {one.colour}.")
     return TemplateCaption(" ".join(sentences), _short(detections, size, statistics), tuple(detections))
 
 

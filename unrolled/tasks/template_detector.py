@@ -29,7 +29,7 @@ from unrolled.models.word_detector import WordDetector
 ReadGrids = Callable[[np.ndarray], np.ndarray]
 #: Learning reads this many principal components of the features, in batches of this many pictures.
 _COMPONENTS, _BATCH = 512, 100
-_EPOCHS, _RATE, _PENALTY = 5, 0.005, 0.02
+_EPOCHS, _FEWEST_STEPS, _RATE, _PENALTY = 5, 300, 0.005, 0.02
 #: The most pictures to learn from: their components take 100 kB each.
 _MOST = 10_000
 #: The pictures whose grids are read at once, and those from which the components are computed.
@@ -233,11 +233,11 @@ def _train(model: WordDetector, features: Tensor, targets: Tensor, seed: int, pr
         prior = targets.mean(0).clamp(1e-4, 1 - 1e-4)
         model.bias.copy_(torch.logit(-torch.expm1(torch.log1p(-prior) / positions)))
     generator = torch.Generator().manual_seed(seed)
-    steps = _EPOCHS * -(-count // _BATCH)
+    epochs = max(_EPOCHS, -(-_FEWEST_STEPS * _BATCH // count))
+    steps, done = epochs * -(-count // _BATCH), 0
     optimiser = torch.optim.Adam(model.parameters(), lr=_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
-    done = 0
-    for _ in range(_EPOCHS):
+    for _ in range(epochs):
         order = torch.randperm(count, generator=generator)
         for first in range(0, count, _BATCH):
             rows = order[first : first + _BATCH]
