@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+from unrolled.training.journal import best_validation
 from unrolled.training.run import Run, write_atomically
 
 
@@ -17,7 +18,8 @@ def draw_loss(run: Run, validated: str = "loss") -> None:
 
     records = run.metrics()
     train = [(r["step"], r["loss"]) for r in records if "loss" in r]
-    valid = [(r["step"], r["validation_loss"]) for r in records if "validation_loss" in r]
+    scored = [record for record in records if "validation_loss" in record]
+    valid = [(record["step"], record["validation_loss"]) for record in scored]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -26,7 +28,8 @@ def draw_loss(run: Run, validated: str = "loss") -> None:
         axes.plot(steps, losses, color="#9ecae1", linewidth=0.8, label="training")
         axes.plot(steps, _smoothed(losses), color="#3182bd", linewidth=1.6, label="training, smoothed")
     if valid:
-        best = min(valid, key=lambda point: point[1])
+        found = best_validation(scored, validated)
+        best = found["step"], found["validation_loss"]
         side = axes if validated == "loss" else axes.twinx()
         label = "validation" if side is axes else validated
         lines = side.plot(*zip(*valid, strict=True), color="#e6550d", marker="o", markersize=3.5, label=label)
