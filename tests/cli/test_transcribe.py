@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -109,6 +110,25 @@ def test_a_figure_of_where_characters_are_written(folder, tmp_path, capsys):
 def test_no_matrix_if_nothing_is_confused(folder, tmp_path, capsys):
     words = ["inspect", "confusions", folder / "run", "--data", folder / "new", "--out", tmp_path / "matrix"]
     assert "nothing is confused" in said(capsys, *words).out
+    assert not (tmp_path / "matrix.png").exists()
+
+
+def test_the_matrix_holds_what_was_right(folder, tmp_path, capsys):
+    write_tones(tmp_path / "data", ["ab", "ba", "aab"])
+    (tmp_path / "data" / "000.txt").write_text("cb")  # its first tone is that of an a
+    words = ["inspect", "confusions", folder / "run", "--data", tmp_path / "data", "--out", tmp_path / "matrix"]
+    assert re.search(r"1 +'c' +'a'", said(capsys, *words).out)
+    assert (tmp_path / "matrix.png").exists()
+    report = json.loads(said(capsys, "eval", folder / "run", "--data", tmp_path / "data", "--json").out)
+    assert report["confusion"] == {"a": {"a": 3}, "b": {"b": 3}, "c": {"a": 1}}
+
+
+def test_no_matrix_if_there_is_no_label(folder, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    soundfile.write(tmp_path / "data" / "000.wav", tones("  "), 8000)
+    (tmp_path / "data" / "000.txt").write_text("")
+    words = ["inspect", "confusions", folder / "run", "--data", tmp_path / "data", "--out", tmp_path / "matrix"]
+    assert "there is no label in it, so there is no matrix to draw" in said(capsys, *words).out
     assert not (tmp_path / "matrix.png").exists()
 
 

@@ -1,6 +1,7 @@
 """The loop apart from what it trains: a fake task of a few lines, whose batches are no tensors and carry a state."""
 
 import dataclasses
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -155,3 +156,10 @@ def test_shares_of_processes_add_up_to_the_batch(tmp_path, size):
         trainer._backward(task.epoch(0).batch(0))
         gradients.append(task.model.weight.grad)
     torch.testing.assert_close(sum(gradients[1:]) / size, gradients[0])
+
+
+def test_the_curve_of_a_run_whose_name_looks_like_mathematics(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(tmp_path / r"$\foo$ 鬱", max_steps=4)
+    assert (tmp_path / r"$\foo$ 鬱" / "loss.png").stat().st_size > 10_000

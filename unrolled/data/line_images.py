@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from unrolled.data.fonts import code_points
 from unrolled.data.pictures import open_picture
 from unrolled.errors import DataError
 
@@ -86,7 +87,7 @@ class Renderer:
             raise DataError("there is no font to draw lines with; name font files with `fonts`", setting="fonts")
         #: The files of the fonts.
         self.fonts = [font.path for font in self._fonts]
-        self._known = [_characters_of(font.path) for font in self._fonts]
+        self._known = [code_points(font.path) for font in self._fonts]
 
     def _load(self, path: str) -> Any:
         try:
@@ -109,10 +110,3 @@ class Renderer:
         baseline = max(ascent, -int(top)) + self.height // 16
         ImageDraw.Draw(picture).text((margin - left, baseline), text, font=font, fill=0, anchor="ls")
         return columns_of(picture, self.height)
-
-
-def _characters_of(path: str) -> set[int]:
-    """Return the code points that a font has a glyph for."""
-    from matplotlib.ft2font import FT2Font
-
-    return set(FT2Font(path).get_charmap())

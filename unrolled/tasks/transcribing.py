@@ -256,6 +256,7 @@ class TranscribingTask(TranscribingInfo, Task):
             said = "; ".join(f"{_shown(a)} → {_shown(b)} {times:,}" for a, b, times in counts.commonest(8))
             common = [[a, b, times] for a, b, times in counts.commonest(50)]
             values.append(Value(f"confusions.{name}", common, f"confused {name}" if said else "", said))
+        values.append(Value("confusion", score.characters.by_true()))
         return Report(data, f"{data}: {score.count:,} transcripts, {decoder}", tuple(values), tuple(notes))
 
 

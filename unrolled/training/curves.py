@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 from unrolled.training.journal import best_validation
 from unrolled.training.run import Run, write_atomically
@@ -43,12 +44,15 @@ def draw_loss(run: Run, validated: str = "loss") -> None:
     if ordered:  # the high losses of the first steps would flatten the rest
         low, high = ordered[0], ordered[int(0.98 * (len(ordered) - 1))]
         axes.set_ylim(low - 0.08 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
-    axes.set(xlabel="step", ylabel="loss (nats per token)", title=run.path.resolve().name)
+    name = run.path.resolve().name.replace("$", r"\$")  # a bare $ would begin mathematics
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=name.encode("utf-8", "replace").decode())
     axes.grid(alpha=0.25)
     if train or valid:
         axes.legend(frameon=False)
     picture = io.BytesIO()
-    figure.savefig(picture, dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)  # in the run's name
+        figure.savefig(picture, dpi=120)
     write_atomically(run.path / "loss.png", picture.getvalue())
 
 
