@@ -13,8 +13,8 @@ from unrolled.data.fonts import code_points
 from unrolled.data.pictures import open_picture
 from unrolled.errors import DataError
 
-#: The widest picture that is read as a line, in multiples of its height.
-_LONGEST = 400
+#: The widest picture that is read or drawn as a line, in multiples of its height.
+LONGEST = 400
 
 
 def read_line_image(path: str | Path, height: int) -> np.ndarray:
@@ -25,8 +25,8 @@ def read_line_image(path: str | Path, height: int) -> np.ndarray:
     read.
     """
     grey = open_picture(path, "L", "a picture of a line")
-    if grey.width > _LONGEST * grey.height:
-        raise DataError(f"{path}: {grey.width} × {grey.height} is no line: it is more than {_LONGEST} times as wide")
+    if grey.width > LONGEST * grey.height:
+        raise DataError(f"{path}: {grey.width} × {grey.height} is no line: it is more than {LONGEST} times as wide")
     return columns_of(grey, height)
 
 
@@ -99,6 +99,12 @@ class Renderer:
         """Return the fonts that have every character of a text."""
         needed = {ord(character) for character in text if not character.isspace()}
         return [font for font, known in zip(self._fonts, self._known, strict=True) if needed <= known]
+
+    def fits(self, text: str, font: Any) -> bool:
+        """Return whether a line is at most `LONGEST` times as wide as high in a font."""
+        # A longer text is not measured: it would take seconds, and hardly a letter is narrower than a column.
+        most = LONGEST * self.height
+        return len(text) <= most and font.getlength(text) <= most
 
     def draw(self, text: str, font: Any) -> np.ndarray:
         """Return the columns of a line, `[W, height]` uint8; see `read_line_image`."""
