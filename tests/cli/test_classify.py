@@ -116,6 +116,8 @@ def test_a_page_of_words_in_colours(folder, capsys, tmp_path):
         (["train", "classify", "--data", "{folder}/train.jsonl", "--format", "xml"], "--format"),
         (["train", "classify", "--data", "{folder}/train.jsonl", "--pooling", "sum"], "choose from last, mean, max"),
         (["train", "classify", "--data", "{folder}/train.jsonl", "--val-fraction", "1"], "--val-fraction"),
+        (["classify", "{folder}/run", "--file", ""], "--file: the path is empty"),
+        (["classify", "{folder}/run", "--file="], "--file: the path is empty"),
         (["classify", "{folder}/run", "--file", "none.txt"], "none.txt: No such file"),
         (["classify", "{folder}/run", "text", "--file", "none.txt"], "give either TEXT or them"),
         (["classify", "{folder}/run", "text", "--top", "-1"], "--top must be 0 or above"),

@@ -144,9 +144,15 @@ def test_mistakes(folder, capsys):
     said(capsys, *words)
     new = folder / "new" / "000.wav"
     for given, reason in [
-        (["transcribe", both, new, "--stream"], "reads both ways, or by convolution, so it cannot"),
+        (["transcribe", both, new, "--stream"], "its model reads both ways, so it cannot"),
         (["transcribe", folder / "run"], "FILE"),
         (["transcribe", folder / "run", ""], "a FILE is empty"),
+        (["transcribe", folder / "run", new, ""], "a FILE is empty"),
+        (["inspect", "transcript", folder / "run", ""], "a FILE is empty"),
+        (["transcribe", "", new], "a RUN is empty"),
+        (["transcribe", folder / "run", new, "--lm", ""], "--lm: the path is empty"),
+        (["train", "transcribe", "--data", folder / "data", "--dev="], "--dev: the path is empty"),
+        (["train", "transcribe", "--render", folder / "run", "--fonts", ""], "--fonts: the path is empty"),
         (["transcribe", folder / "run", new, "-"], "only --stream reads standard input"),
         (["train", "transcribe", "--data", new], "a single file has no transcript"),
         (

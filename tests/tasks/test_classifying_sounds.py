@@ -140,6 +140,7 @@ def test_what_is_wrong_is_counted_and_named(folder, tmp_path, capsys):
     assert "cannot be read as a recording" in found.err
     assert len(found.out.splitlines()) == 1
     assert "name the recordings" in error_of(["classify", folder / "run"], capsys)
+    assert "a FILE is empty: name a recording" in error_of(["classify", folder / "run", ""], capsys)
     assert "for texts, not recordings" in error_of(["classify", folder / "run", "a.wav", "--words"], capsys)
     said_ = error_of(["train", "classify", "--data", data], capsys)
     assert "holds recordings; add --level audio" in said_

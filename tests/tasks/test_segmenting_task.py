@@ -111,8 +111,9 @@ def test_other_models_learn_and_resume(folder, tmp_path, model):
     whole, resumed = whole_and_resumed(tmp_path, SegmentingTask, settings, 25)
     assert_same_weights(whole, resumed)
     assert whole.score().json()["accuracy"] > 0.8
-    with pytest.raises(ConfigurationError, match="cannot label frames as they come"):
+    with pytest.raises(ConfigurationError, match="cannot label frames as they come") as caught:
         SegmentStream(whole)
+    assert set(caught.value.settings) == {"no_bidirectional", *(["no_crf"] if model.get("crf") else [])}
 
 
 def test_parts_and_what_training_lacks(folder, tmp_path):
@@ -150,10 +151,17 @@ def test_mistakes_in_use(folder, tmp_path, capsys, monkeypatch):
         ("1 2 3 x\n", "line 1: could not convert"),
         ("1 2 3 nan\n", "not finite"),
         ("1 2 3 1e39\n", "standard input: line 1 holds a number that is not finite, or too large"),
+        ("1 2 3 4\n\n5 6 7 x\n", "standard input: line 3: could not convert string to float: 'x'"),
         ("1 2 3 4\n\n1 2\n", "line 3 must hold 4 numbers, as each frame of training, and holds 2"),
     ):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
         assert reason in error_of(["segment", folder / "run", "-", "--online"], capsys)
+    (tmp_path / "latin").write_bytes(b"1 2 3 4\n\xe9 2 3 4\n")
+    words = ["segment", folder / "run", tmp_path / "latin", "--online"]
+    assert "latin: line 2 is not UTF-8 text" in error_of(words, capsys)
+    monkeypatch.chdir(folder)  # which holds archives
+    for words in (["segment", folder / "run", ""], ["segment", folder / "run", "", "--online"]):
+        assert "a FILE is empty: name a file or a folder" in error_of(words, capsys)
     np.savez(tmp_path / "large.npz", a_frames=np.full((3, 4), 1e39), a_labels=["cut"] * 3)
     assert "a: some features are above 3.40282e+38" in error_of(
         ["segment", folder / "run", tmp_path / "large.npz"], capsys

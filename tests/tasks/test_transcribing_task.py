@@ -103,6 +103,19 @@ def test_only_models_that_read_forwards_stream(folder, tmp_path):
     both = create_run(tmp_path / "both", config(folder))
     with pytest.raises(ConfigurationError, match="reads both ways"):
         TranscriptStream(both)
+    for name, model, advice in (
+        ("forwards", {"bidirectional": False}, {"front"}),
+        ("both-convolved", {"bidirectional": True}, {"no_bidirectional", "front"}),
+    ):
+        task = create_run(tmp_path / name, config(folder, model={**model, "front": "convolve"}))
+        with pytest.raises(ConfigurationError, match=r"by convolution, so it cannot.*`front=join`") as caught:
+            TranscriptStream(task)
+        assert set(caught.value.settings) == advice
+    (tmp_path / "text.txt").write_text("il\nli\n")
+    pictures = config("", model={"bidirectional": False}, render=str(tmp_path / "text.txt"), copies=2, height=16)
+    with pytest.raises(ConfigurationError, match=r"reads pictures, .*: train one on recordings$") as caught:
+        TranscriptStream(create_run(tmp_path / "pictures", pictures))
+    assert not caught.value.settings
     each = create_run(tmp_path / "each", config(folder, model={"bidirectional": False}, normalise="sequence"))
     with pytest.raises(ConfigurationError, match="normalises each recording as a whole"):
         TranscriptStream(each)
