@@ -151,6 +151,12 @@ def test_what_is_wrong_is_counted_and_named(folder, tmp_path, capsys):
     [
         ({"texts": {"data": ""}}, ConfigurationError, "`data` is missing"),
         ({"group": "(x)"}, DataError, "does not match this name"),
+        (
+            {"group": "(.)", "texts": {"dev": "dev"}},
+            ConfigurationError,
+            "`group` chooses .* which `dev` names: leave one",
+        ),
+        ({"texts": {"text_column": "x"}}, ConfigurationError, "`text_column` names a column of a list"),
         ({"model": {"vectors": "v.txt"}}, ConfigurationError, "`vectors` are for words"),
     ],
 )

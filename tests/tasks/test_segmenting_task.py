@@ -134,6 +134,7 @@ def test_parts_and_what_training_lacks(folder, tmp_path):
         ({"data": ""}, ConfigurationError, "`data` is missing"),
         ({"held_out": "nothing*"}, DataError, r"no sequence \(the first is s00\)"),
         ({"held_out": "*"}, DataError, "all sequences"),
+        ({"held_out": "s0*", "dev": "x.npz"}, ConfigurationError, "`held_out` chooses .* which `dev` names: leave one"),
         ({"background": "sleep"}, ConfigurationError, "no frame has this label"),
     ],
 )
@@ -146,6 +147,8 @@ def test_mistakes_in_settings(folder, tmp_path, change, error, reason):
 def test_mistakes_in_use(folder, tmp_path, capsys, monkeypatch):
     np.savez(tmp_path / "wide.npz", frames=np.zeros((3, 9)))
     assert "must be [T, 4], as in training" in error_of(["segment", folder / "run", tmp_path / "wide.npz"], capsys)
+    words = ["segment", folder / "run", "-", "--online", "--to", "jsonl"]
+    assert "--to is about whole sequences" in error_of(words, capsys)
     assert "only --online reads standard input" in error_of(["segment", folder / "run"], capsys)
     for text, reason in (
         ("1 2 3 x\n", "line 1: could not convert"),

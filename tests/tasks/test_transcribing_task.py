@@ -196,6 +196,8 @@ def test_what_is_wrong_with_data_is_counted_and_named(folder, tmp_path):
         ({"data": ""}, ConfigurationError, "`data` is missing"),
         ({"speeds": (0.9,)}, ConfigurationError, None),
         ({"group": "_(.*)_"}, DataError, "does not match this name"),
+        ({"data": "", "render": "text.txt", "text_column": "a"}, ConfigurationError, "`text_column` names a column"),
+        ({"fonts": ("a.ttf",)}, ConfigurationError, "`fonts` is about lines that are drawn"),
         ({"model": {"stride": 100}, "data": "one"}, DataError, "lower `stride`"),
     ],
 )

@@ -59,7 +59,7 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Argum
             shown.finish()
             raise
         line = _in_one_line(said.getvalue(), prog)
-        for section in _sections(kind):
+        for section in (kind.__name__, *_sections(kind)):
             line = line.removeprefix(f"{section}: ")
         raise ConfigurationError(with_flags(line, names)) from None
     if "" in words or any(word.endswith("=") for word in words):

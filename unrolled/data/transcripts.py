@@ -98,6 +98,12 @@ def read_items(
     return items
 
 
+def is_list(path: str | Path) -> bool:
+    """Return whether `read_items` reads a path as a list, whose columns can be named."""
+    suffix = Path(Path(path).name.removesuffix(".gz")).suffix.lower()
+    return not Path(path).is_dir() and suffix != ".npz"
+
+
 def plain_text(text: str) -> str:
     """Return a transcript in Unicode's form NFC, with single spaces and none at its ends."""
     return " ".join(unicodedata.normalize("NFC", readable(text)).split())

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require, require_choice
+
+#: Why a setting that chooses what is held out has no effect beside `dev`; see `refuse_unused`.
+HELD_OUT_BY_DEV = "chooses what is held out for validation, which `dev` names: leave one of the two out"
 
 
 def require_widths(hidden_size: Sequence[int], num_layers: int | None) -> None:
@@ -30,6 +34,19 @@ def require_vectors(vectors: str | None, fix_vectors: bool) -> None:
     if fix_vectors and vectors is None:
         said = "`fix_vectors` needs word vectors: name a file with `vectors`"
         raise ConfigurationError(said, setting=("fix_vectors", "vectors"))
+
+
+def refuse_unused(settings: Any, names: Sequence[str], why: str, setting: Sequence[str] = ()) -> None:
+    """Raise ConfigurationError for the first of the settings that is not at its default: it would have no effect.
+
+    why: what follows its name in the message. setting: the other settings that `why` names.
+    """
+    defaults = {each.name: each.default for each in fields(settings)}
+    for name in names:
+        value = getattr(settings, name)
+        if value != defaults[name]:
+            shown = f"no_{name}" if value is False else name
+            raise ConfigurationError(f"`{shown}` {why}", setting=(shown, *setting))
 
 
 def require_sound(settings: Any) -> None:

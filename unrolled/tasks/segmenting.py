@@ -30,6 +30,7 @@ from unrolled.metrics.segments import score_segments, segments_of
 from unrolled.models.segmenter import Segmenter
 from unrolled.settings import to_json
 from unrolled.tasks.base import Task
+from unrolled.tasks.checks import HELD_OUT_BY_DEV, refuse_unused
 from unrolled.tasks.segmenting_settings import (
     NOTICED_FILE,
     FramesConfig,
@@ -76,6 +77,8 @@ def prepare(run: Run, config: FramesConfig, seed: int) -> None:
 
 def _parts(config: FramesConfig, seed: int) -> tuple[list[FrameSequence], list[FrameSequence]]:
     """Return the sequences to train on and those to validate on."""
+    if config.dev:
+        refuse_unused(config, ["held_out"], HELD_OUT_BY_DEV, ["dev"])
     found = read_frame_sequences(config.data)
     if config.dev:
         dev = read_frame_sequences(config.dev)

@@ -12,7 +12,7 @@ from unrolled.cells import CELL_NAMES, cell_label, require_cell
 from unrolled.data.lines import read_json
 from unrolled.errors import DataError, RunError
 from unrolled.settings import from_json, require, require_choice
-from unrolled.tasks.checks import require_augmentation, require_sound
+from unrolled.tasks.checks import refuse_unused, require_augmentation, require_sound
 from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.pairs import short_name
 from unrolled.training import TrainingConfig
@@ -199,6 +199,9 @@ class DecodingConfig:
         require(0 <= self.beam <= 10_000, "beam", "from 0 to 10,000", self.beam)
         require(0 <= self.lm_weight <= 100, "lm_weight", "from 0 to 100", self.lm_weight)
         require(abs(self.length_bonus) <= 100, "length_bonus", "from -100 to 100", self.length_bonus)
+        if not self.lm:
+            why = "is about a language model: name one with `lm`"
+            refuse_unused(self, ("lm_weight", "length_bonus"), why, ["lm"])
 
     @property
     def width(self) -> int:
