@@ -176,3 +176,28 @@ def test_mistakes_in_use(folder, tmp_path, capsys, monkeypatch):
     (task.run.path / "sequences.json").write_text(json.dumps({**stored, "mean": [0]}))
     with pytest.raises(RunError, match="missing or damaged"):
         SegmentingTask(open_run(task.run.path))
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "change"),
+    [
+        ("sequences.json", "labels", lambda found: [None, *found[1:]]),
+        ("sequences.json", "labels", lambda found: [7, *found[1:]]),
+        ("sequences.json", "labels", lambda found: [[1, *found[0][1:]], *found[1:]]),
+        ("sequences.json", "labels", lambda found: [*found[:-1], [None, *found[-1][1:]]]),
+        ("sequences.json", "labels", lambda found: [*found[:-1], [["cut"], *found[-1][1:]]]),
+        ("sequences.json", "labels", lambda found: [found[0][1:], *found[1:]]),
+        ("sequences.json", "names", lambda found: [*found[:-1], None]),
+        ("noticed.json", "width", lambda found: -1),
+        ("vocabulary-labels.json", None, lambda found: []),
+    ],
+)
+def test_damaged_runs_are_errors_that_name_the_file(folder, tmp_path, file, name, change):
+    task = create_run(tmp_path / "run", config(folder))
+    stored = json.loads((task.run.path / file).read_text())
+    changed = change(stored) if name is None else {**stored, name: change(stored[name])}
+    (task.run.path / file).write_text(json.dumps(changed))
+    with pytest.raises(RunError, match=file) as caught:
+        SegmentingTask(open_run(task.run.path)).validate()
+    assert not caught.value.settings
+    assert "\n" not in str(caught.value)

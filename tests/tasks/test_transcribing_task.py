@@ -300,3 +300,23 @@ def test_damaged_runs_are_errors(folder, tmp_path):
     (path / "signal.json").write_text('{"kind": "smell", "width": 3}')
     with pytest.raises(RunError, match="unknown value 'smell'"):
         TranscribingTask(open_run(path))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("signal.json", {"rate": 1}, "`rate` must be 0, or from 1,000 to 192,000, got 1"),
+        ("signal.json", {"rate": 1_000_000}, "`rate` must be 0, or"),
+        ("signal.json", {"width": 0}, "`width` must be at least 1"),
+        ("transcripts.json", {"train": []}, "nothing to train on"),
+        ("transcripts.json", {"train": "0"}, "must be lists"),
+        ("vocabulary-labels.json", None, "it is empty"),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_a_run_is_no_setting(folder, tmp_path, file, change, reason):
+    task = create_run(tmp_path / "run", config(folder))
+    path = task.run.path / file
+    path.write_text(json.dumps([] if change is None else {**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunError, match=f"{file}: .*{reason}") as caught:
+        TranscribingTask(open_run(task.run.path)).validate()
+    assert not caught.value.settings

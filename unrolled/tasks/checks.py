@@ -53,10 +53,14 @@ def require_sound(settings: Any) -> None:
     """Check the settings `features`, `bins`, `rate` and `speeds` of recordings."""
     require_choice("features", settings.features, ("mel", "mfcc"))
     require(1 <= settings.bins <= 256, "bins", "from 1 to 256", settings.bins)
-    rate = settings.rate
-    require(rate == 0 or 1000 <= rate <= 192_000, "rate", "0, or from 1,000 to 192,000", rate)
+    require_rate(settings.rate)
     for speed in settings.speeds:
         require(0.5 <= speed <= 2, "speeds", "from 0.5 to 2", speed)
+
+
+def require_rate(rate: int) -> None:
+    """Check the samples per second of recordings; 0 if there are none, or if the data say it."""
+    require(rate == 0 or 1000 <= rate <= 192_000, "rate", "0, or from 1,000 to 192,000", rate)
 
 
 def require_augmentation(settings: Any) -> None:

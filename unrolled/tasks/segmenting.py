@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ class SegmentingTask(SegmentingInfo, Task):
             self.names: list[str] = stored["names"]
             #: The labels of every sequence, as text.
             self.texts: list[list[str]] = stored["labels"]
+            if not all(isinstance(name, str) for name in (*self.names, *chain.from_iterable(self.texts))):
+                raise TypeError("names and labels must be strings")
             moments = stored_moments(stored, self.noticed.width)
             self._train = int(stored["train"])
             if not 0 < self._train <= len(self.names) or len(self.names) != len(self.texts):
@@ -129,6 +132,8 @@ class SegmentingTask(SegmentingInfo, Task):
         store = FrameStore(self.run.path / FRAMES_FILE)
         if store.lengths.tolist() != [len(labels) for labels in self.texts]:
             raise RunError(f"{self.run.path / SEQUENCES_FILE}: its labels do not fit the frames")
+        if store.width != self.noticed.width:
+            raise RunError(f"{self.run.path / NOTICED_FILE}: damaged, its `width` is not that of the frames")
         return store
 
     @cached_property

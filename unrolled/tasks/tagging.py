@@ -156,7 +156,10 @@ class TaggingTask(TaggingInfo, Task):
         path = self.run.path / SENTENCES_FILE
         try:
             stored = read_json(path)
-            return {name: sentences_of(stored[name]) for name in ("train", "dev")}
+            found = {name: sentences_of(stored[name]) for name in ("train", "dev")}
+            if not found["train"]:
+                raise ValueError("there is no sentence to train on")
+            return found
         except (ValueError, KeyError, TypeError, DataError) as error:
             raise RunError(f"{path}: missing or damaged ({error})") from error
 
