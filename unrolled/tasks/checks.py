@@ -9,7 +9,7 @@ from typing import Any
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require, require_choice
 
-#: Why a setting that chooses what is held out has no effect beside `dev`; see `refuse_unused`.
+#: Why a setting that chooses what is held out has no effect with `dev`; see `refuse_unused`.
 HELD_OUT_BY_DEV = "chooses what is held out for validation, which `dev` names: leave one of the two out"
 
 

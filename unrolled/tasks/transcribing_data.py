@@ -99,7 +99,7 @@ def _items(config: TranscriptsConfig, seed: int, account: Account, alone: list[P
 
 
 def _check_unused(config: TranscriptsConfig) -> None:
-    """Raise ConfigurationError for a setting that would have no effect beside the others."""
+    """Raise ConfigurationError for a setting that would have no effect with the others."""
     if config.dev:
         refuse_unused(config, ["group"], HELD_OUT_BY_DEV, ["dev"])
     if not config.render:
