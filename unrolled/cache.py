@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from unrolled.errors import CacheError, ConfigurationError
+from unrolled.errors import CacheError, ConfigurationError, DataError
 
 #: The bounds in MiB and in files, beyond which the least recently used files are removed.
 LIMIT, MOST_FILES = 512, 20_000
@@ -213,6 +213,22 @@ def open_cache(*inside: str, make: bool = False) -> Iterator[Folder | None]:
     """
     with _open(_Guarded(cache_directory().joinpath(*inside).absolute()), make) as folder:
         yield folder
+
+
+def cached_data(name: str) -> Path:
+    """Return the folder `name` of the cache, for data that no other user can change, and create it if necessary.
+
+    Raises DataError if it cannot be created, or if other users could change its content.
+    """
+    folder = cache_directory() / name
+    try:
+        with open_cache(name, make=True):  # after this no other user can replace a part of the path
+            pass
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); set UNROLLED_CACHE") from error
+    except CacheError as error:
+        raise DataError(str(error)) from error
+    return folder
 
 
 @contextmanager

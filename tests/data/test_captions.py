@@ -45,6 +45,11 @@ FORMATS = {
             ]
         }
     ),
+    "results.csv": "image_name| comment_number| comment\na.jpg| 0| A dog .\na.jpg| 1   Two dogs\nb.jpg| 0| A cat\n",
+    "blank.txt": "\n\na.jpg#0\tA dog .\na.jpg#1\tTwo  dogs\nb.jpg#0\tA cat\n",
+    "list.json": json.dumps(
+        [{"image": "a.jpg", "caption": ["A dog .", "Two dogs"]}, {"image": "b.jpg", "caption": "A cat"}]
+    ),
     "list.jsonl": '{"image": "a.jpg", "captions": ["A dog .", "Two dogs"]}\n{"image": "b.jpg", "captions": ["A cat"]}\n',
     "rows.jsonl": '{"file": "a.jpg", "text": "A dog ."}\n{"file": "a.jpg", "text": "Two dogs"}\n'
     '{"file": "b.jpg", "text": "A cat"}\n',
@@ -86,6 +91,30 @@ def test_what_is_missing_is_counted_and_named(folder: Path) -> None:
     assert (len(pictures), notes) == (4, [])
 
 
+def test_captions_of_a_picture_that_no_file_can_be_are_counted(folder: Path) -> None:
+    text = "a.jpg#0\tA dog\n" + "x" * 300 + ".jpg#0\tA cat\n"
+    pictures, notes = read_captions(_write(folder / "t.txt", text))
+    assert [one.name for one in pictures] == ["a.jpg"]
+    assert notes[0].startswith("1 picture with captions is missing: xxx")
+    stored = json.loads(FORMATS["coco.json"])
+    stored["annotations"].append({"image_id": 8, "caption": "A cow"})
+    assert read_captions(_write(folder / "c.json", json.dumps(stored)))[1] == [
+        "1 picture with captions is missing: image_id 8"
+    ]
+    half = '{"image": "\\ud800.jpg", "caption": "A cat"}\n' + FORMATS["list.jsonl"]
+    assert read_captions(_write(folder / "t.jsonl", half))[1] == ["1 picture with captions is missing: \ufffd.jpg"]
+
+
+def test_the_folder_of_a_list_may_be_that_of_the_pictures(folder: Path) -> None:
+    stored = json.loads(FORMATS["karpathy.json"])
+    for one in stored["images"]:
+        one["filepath"] = "val2014"
+    pictures, notes = read_captions(_write(folder / "k.json", json.dumps(stored)), folder / "images")
+    assert [one.name for one in pictures] == ["val2014/a.jpg", "val2014/b.jpg"]
+    assert [one.file.name for one in pictures] == ["a.jpg", "b.jpg"]
+    assert notes == []
+
+
 def test_pictures_without_captions_in_a_list_of_coco(folder: Path) -> None:
     stored = json.loads(FORMATS["coco.json"])
     stored["annotations"] = stored["annotations"][:1]
@@ -98,7 +127,9 @@ def test_pictures_without_captions_in_a_list_of_coco(folder: Path) -> None:
     ("name", "text", "said"),
     [
         ("t.txt", "a.jpg#0\tA dog\nno caption\n", "line 2 is not a picture's name"),
-        ("t.json", "[1]", "must hold a list of `images`"),
+        ("t.json", "1", "must hold a list of `images`"),
+        ("t.json", "[1]", "object 1 is no JSON object"),
+        ("t.csv", "image_name|comment_number|comment\na.jpg|A dog\n", "line 2 is not a picture's name"),
         ("t.json", '{"images": [{"id": 1}], "annotations": []}', "must hold `images` with `id` and `file_name`"),
         ("t.json", '{"images": [{"filename": "a.jpg"}]}', "must hold `images` with `id` and `file_name`"),
         ("t.json", '{"images": []}', "there are no captions in it"),

@@ -188,7 +188,8 @@ def _model(model: Any) -> tuple[str, str]:
     sizes = sizes if isinstance(sizes, list) else [sizes] if sizes else []
     if len(sizes) == 1:
         sizes = sizes * (layers if isinstance(layers, int) and 0 < layers <= 100 else 2)
-    return str(model.get("cell", "")), "+".join(map(str, sizes))
+    # A captioner whose cell is that of its decoder's paper is named by the decoder.
+    return str(model.get("cell") or model.get("model") or ""), "+".join(map(str, sizes))
 
 
 def _state(run: Run) -> str:

@@ -19,6 +19,9 @@ CAPTION_KEYS = ("caption", "captions", "text", "sentence", "sentences", "descrip
 #: Folders in which pictures lie next to a list of captions, by their usual names.
 _FOLDERS = ("images", "Images", "pictures", "Flicker8k_Dataset", "flickr30k_images", "train2014", "val2014")
 _TOKEN_LINE = re.compile(r"([^\t]+)#(?:enc\w*#)?\d+\t(.*)")
+#: A line of Flickr30k's table, one of which lacks its second bar, and the header of the table.
+_BAR_LINE = re.compile(r"([^|]+)\|\s*\d+\s*\|?\s*(.*)")
+_BAR_HEADER = re.compile(r"image\w*\s*\|\s*comment_number\s*\|\s*comment\s*")
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,10 @@ def read_captions(
 ) -> tuple[list[CaptionedPicture], list[str]]:
     """Return the captioned pictures of a list or a folder, in its order, and notes for the user.
 
-    A list is a token file of Flickr (`name.jpg#0`, a tab, the caption), COCO's JSON (`images`, `annotations`), the JSON
-    of Karpathy's splits, JSON lines, CSV or TSV with a column for files and one for captions. A picture may have
-    several rows, and in JSON lines a list of captions. A folder holds pictures and next to each a text with a caption
-    per line.
+    A list is a token file of Flickr (`name.jpg#0`, a tab, the caption), Flickr30k's table (`name.jpg| 0| caption`),
+    COCO's JSON (`images`, `annotations`), the JSON of Karpathy's splits, a JSON list or JSON lines of objects, or CSV
+    or TSV with a column for files and one for captions. A picture may have several rows, and in JSON a list of
+    captions. A folder holds pictures and next to each a text with a caption per line.
 
     images: the folder of the pictures. Without it they are looked for next to the list, and in its folder `images`.
     file_column, text_column: the names of the columns or keys, if they are not among the usual ones.
@@ -70,7 +73,7 @@ def read_captions(
         raise DataError(f"{images}: there is no such folder of pictures", setting="images")
     pictures, lacking, empty, silent = [], [], [], list(alone)
     for name, captions in found.items():
-        file = next((file for folder in folders if (file := folder / name).is_file()), None)
+        file = _file_of(name, folders)
         kept = tuple(caption for caption in captions if caption)
         if len(kept) < len(captions):
             empty.append(name)
@@ -106,6 +109,17 @@ def read_names(path: str | Path) -> set[str]:
     return names
 
 
+def _file_of(name: str, folders: Sequence[Path]) -> Path | None:
+    """Return the file of a picture. A list may name a folder, such as val2014/a.jpg, that the user's path ends in."""
+    for file in (*(folder / name for folder in folders), *(folder / Path(name).name for folder in folders)):
+        try:
+            if file.is_file():
+                return file
+        except OSError:  # the name is too long
+            continue
+    return None
+
+
 def _usual_folders(folder: Path) -> list[Path]:
     return [folder / name for name in _FOLDERS if (folder / name).is_dir()]
 
@@ -122,12 +136,14 @@ def _entries(path: Path, alone: list[str], file_column: str, text_column: str) -
     if kind in IMAGE_SUFFIXES:
         raise DataError(f"{path}: a single picture has no caption; name a list of captions, or a folder")
     if kind == ".json":
-        return _in_json(path)
+        return _in_json(path, file_column, text_column)
     if kind in (".jsonl", ".ndjson"):
         return _in_json_lines(path, file_column, text_column)
-    first = next(open_lines(path), "")
+    first = next((line for line in open_lines(path) if line.strip()), "")
     if _TOKEN_LINE.fullmatch(first):
-        return _in_token_file(path)
+        return _in_token_file(path, _TOKEN_LINE, "#, a number, a tab and a caption")
+    if _BAR_HEADER.fullmatch(first):
+        return _in_token_file(path, _BAR_LINE, "|, a number, | and a caption")
     return ((file, text, "") for file, text in read_table(path, file_column, text_column, CAPTION_KEYS))
 
 
@@ -143,31 +159,38 @@ def _in_folder(folder: Path, alone: list[str]) -> Iterator[_Entry]:
             yield name, line, ""
 
 
-def _in_token_file(path: Path) -> Iterator[_Entry]:
+def _in_token_file(path: Path, form: re.Pattern[str], described: str) -> Iterator[_Entry]:
     for number, line in enumerate(open_lines(path), 1):
-        if not line.strip():
+        if not line.strip() or _BAR_HEADER.fullmatch(line):
             continue
-        found = _TOKEN_LINE.fullmatch(line)
+        found = form.fullmatch(line)
         if found is None:
-            raise DataError(f"{path}: line {number:,} is not a picture's name, #, a number, a tab and a caption")
+            raise DataError(f"{path}: line {number:,} is not a picture's name, {described}")
         yield readable(found[1]), found[2], ""
 
 
 def _in_json_lines(path: Path, file_column: str, text_column: str) -> Iterator[_Entry]:
     for number, _, entry in json_lines(path):
-        where = f"line {number:,}"
-        if not isinstance(entry, dict):
-            raise DataError(f"{path}: {where} is no JSON object")
-        name = entry[column_of(path, where, list(entry), file_column, FILE_KEYS, "file_column")]
-        given = entry[column_of(path, where, list(entry), text_column, CAPTION_KEYS, "text_column")]
-        captions = given if isinstance(given, list) else [given]
-        if not isinstance(name, str) or not all(isinstance(one, str) for one in captions):
-            raise DataError(f"{path}: {where}: the file must be a string, and captions strings or a list of them")
-        yield from ((name, one, str(entry.get("split", ""))) for one in captions or [None])
+        yield from _in_object(path, f"line {number:,}", entry, file_column, text_column)
 
 
-def _in_json(path: Path) -> Iterator[_Entry]:
+def _in_object(path: Path, where: str, entry: Any, file_column: str, text_column: str) -> Iterator[_Entry]:
+    if not isinstance(entry, dict):
+        raise DataError(f"{path}: {where} is no JSON object")
+    name = entry[column_of(path, where, list(entry), file_column, FILE_KEYS, "file_column")]
+    given = entry[column_of(path, where, list(entry), text_column, CAPTION_KEYS, "text_column")]
+    captions = given if isinstance(given, list) else [given]
+    if not isinstance(name, str) or not all(isinstance(one, str) for one in captions):
+        raise DataError(f"{path}: {where}: the file must be a string, and captions strings or a list of them")
+    yield from ((readable(name), one, str(entry.get("split", ""))) for one in captions or [None])
+
+
+def _in_json(path: Path, file_column: str, text_column: str) -> Iterator[_Entry]:
     stored = read_json(path)
+    if isinstance(stored, list):
+        for number, entry in enumerate(stored, 1):
+            yield from _in_object(path, f"object {number:,}", entry, file_column, text_column)
+        return
     images = stored.get("images") if isinstance(stored, dict) else None
     if not isinstance(images, list) or not all(isinstance(one, dict) for one in images):
         raise DataError(f"{path}: it must hold a list of `images`, as COCO's captions or Karpathy's splits do")
@@ -181,7 +204,9 @@ def _in_json(path: Path) -> Iterator[_Entry]:
 def _coco(stored: dict[str, Any], images: Sequence[dict[str, Any]]) -> Iterator[_Entry]:
     names = {one["id"]: str(one["file_name"]) for one in images}
     yield from ((name, None, "") for name in names.values())
-    yield from ((names[one["image_id"]], str(one["caption"]), "") for one in stored["annotations"])
+    for one in stored["annotations"]:
+        number = one["image_id"]
+        yield names.get(number, f"image_id {number}"), str(one["caption"]), ""
 
 
 def _karpathy(images: Sequence[dict[str, Any]]) -> Iterator[_Entry]:

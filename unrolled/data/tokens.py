@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unrolled.cache import cache_directory, open_cache
+from unrolled.cache import cached_data
 from unrolled.data.levels import LEVELS, VOCABULARIES
 from unrolled.data.lines import read_json
 from unrolled.data.pieces import Piece, cut, read_text
 from unrolled.data.vocabulary import Blocks, BPEVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary
 from unrolled.data.words import WordVocabulary
 from unrolled.data.workers import DIGEST_BYTES, Job, Result, WorkerPool, characters, encode, encode_to_cache, words
-from unrolled.errors import CacheError, ConfigurationError, DataError, RunError
+from unrolled.errors import ConfigurationError, DataError, RunError
 
 #: A function that is called with what is being done and with the share of it that is done.
 Progress = Callable[[str, float], None]
@@ -186,22 +186,12 @@ def _jobs(files: Sequence[Path]) -> list[list[Piece]]:
 
 
 def cache_folder() -> Path:
-    """Return the folder of cached parts, and create it if necessary.
-
-    Raises DataError if it cannot be created, or if other users could change its content.
-    """
-    folder = cache_directory() / "tokens"
-    try:
-        with open_cache("tokens", make=True):  # after this no other user can replace a part of the path
-            pass
-        for old in folder.glob("*.tmp"):  # files of killed processes; files of running ones are younger
-            with suppress(FileNotFoundError):  # another process has just renamed it
-                if time.time() - old.stat().st_mtime > 3600:
-                    old.unlink()
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror}); set UNROLLED_CACHE") from error
-    except CacheError as error:
-        raise DataError(str(error)) from error
+    """Return the folder of cached parts, and create it if necessary; see `cached_data`."""
+    folder = cached_data("tokens")
+    for old in folder.glob("*.tmp"):  # files of killed processes; files of running ones are younger
+        with suppress(FileNotFoundError):  # another process has just renamed it
+            if time.time() - old.stat().st_mtime > 3600:
+                old.unlink()
     return folder
 
 

@@ -1,22 +1,13 @@
-"""A pool of worker processes for large texts. Each is a new process that imports little and answers line by line.
-
-The workers are not forks, because a process that has used PyTorch has threads, and a fork of it may hang. They do not
-use `multiprocessing`, because it would import the caller's program again in each worker.
-"""
+"""What worker processes do with large texts: survey and encode them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import signal
-import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,9 +16,11 @@ import numpy as np
 from unrolled.cache import is_own_file
 from unrolled.data.levels import VOCABULARIES
 from unrolled.data.pieces import Piece
+from unrolled.data.process_pool import ProcessPool, answer_jobs
+from unrolled.data.process_pool import processors as processors
 from unrolled.data.vocabulary import ByteVocabulary, Vocabulary, code_points
 from unrolled.data.words import split_words
-from unrolled.errors import DataError, UnrolledError
+from unrolled.errors import DataError
 
 Job = Sequence[Piece]
 Result = TypeVar("Result")
@@ -108,84 +101,31 @@ def _intact(path: Path) -> bool:
     return hashlib.sha256(content[DIGEST_BYTES:]).digest() == content[:DIGEST_BYTES]
 
 
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class WorkerPool:
+class WorkerPool(ProcessPool):
     """A context manager that starts one process for each processor, at most 32, and maps jobs over them."""
 
-    def __enter__(self) -> WorkerPool:
-        self._own = threading.local()
-        self._processes: list[subprocess.Popen[str]] = []
-        self._threads = ThreadPoolExecutor(min(32, processors()))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for process in self._processes:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                assert stream is not None
-                with suppress(OSError):  # closing flushes unsent jobs, which nobody needs any more
-                    stream.close()
+    def __init__(self) -> None:
+        # The pool already uses every processor.
+        super().__init__(__name__, processors(), "encodes the text", {"TOKENIZERS_PARALLELISM": "false"})
 
     def map(
         self, what: Callable[..., Result], jobs: Sequence[Job], vocabulary: Vocabulary | None = None, **options: str
     ) -> Iterator[Result]:
         """Yield the result of `what(job, ...)` for every job, in order."""
-        setup = {"what": what.__name__, "options": options}
+        setup: dict[str, Any] = {"what": what.__name__, "options": options}
         if vocabulary is not None:
             setup["vocabulary"] = {"level": vocabulary.level, **vocabulary.state()}
-        return self._threads.map(lambda job: self._ask(json.dumps(setup), job), jobs)
-
-    def _ask(self, setup: str, job: Job) -> Any:
-        own = self._own.__dict__
-        try:
-            if own.get("setup") != setup:
-                own["setup"], own["process"] = setup, self._start(setup)
-            process = own["process"]
-            process.stdin.write(json.dumps([(str(piece.path), piece.start, piece.end) for piece in job]) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except (OSError, ValueError):
-            answer = ""
-        if not answer:
-            raise DataError("a process that encodes the text was killed; is there enough memory?")
-        result, error = json.loads(answer)
-        if error:
-            raise DataError(error)
-        return result
-
-    def _start(self, setup: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}  # the pool already uses every processor
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from unrolled.data.workers import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
-        self._processes.append(process)
-        assert process.stdin is not None
-        process.stdin.write(setup + "\n")
-        return process
+        return self.ask(setup, [[(str(piece.path), piece.start, piece.end) for piece in job] for job in jobs])
 
 
 def main() -> None:
-    """Answer the jobs on standard input, one per line, until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process receives it too, and ends this one
-    setup = json.loads(sys.stdin.readline())
+    """Answer jobs; see `ProcessPool`."""
+    answer_jobs(_prepare)
+
+
+def _prepare(setup: Any) -> Callable[[Any], Any]:
     options = setup["options"]
     if stored := setup.get("vocabulary"):
         options["vocabulary"] = VOCABULARIES[stored["level"]].from_state(stored)
-    work = {one.__name__: one for one in (characters, words, encode_to_cache)}[setup["what"]]
-    for line in sys.stdin:
-        job = [Piece(Path(path), start, end) for path, start, end in json.loads(line)]
-        try:
-            answer = [work(job, **options), None]
-        except (UnrolledError, OSError) as error:
-            answer = [None, str(error)]
-        print(json.dumps(answer), flush=True)
+    work: Callable[..., Any] = {one.__name__: one for one in (characters, words, encode_to_cache)}[setup["what"]]
+    return lambda job: work([Piece(Path(path), start, end) for path, start, end in job], **options)

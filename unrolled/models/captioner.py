@@ -198,6 +198,8 @@ class Captioner(Decodable, nn.Module):
         counted, trace = targets >= 0, Trace()
         logits = self(picture, inputs, counted, trace)
         if weights is not None:
+            if self.unknown is not None:  # a token that is never sampled has no probability
+                logits[:, self.unknown] = -torch.inf
             each = cross_entropy(logits, targets[counted], reduction="none", label_smoothing=label_smoothing)
             return (each * weights.expand_as(targets)[counted]).sum()
         loss = cross_entropy(logits, targets[counted], reduction="sum", label_smoothing=label_smoothing)

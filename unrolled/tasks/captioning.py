@@ -13,25 +13,20 @@ from torch import Tensor
 
 from unrolled.data.caption_batches import CaptionBatch, CaptionBatches, EncodedCaptions, as_floats
 from unrolled.data.caption_tokens import caption_tokens
-from unrolled.data.captions import CaptionedPicture, read_captions, read_names
-from unrolled.data.notes import many, named
 from unrolled.data.tag_batches import Index
 from unrolled.data.tokens import Progress
 from unrolled.decoding import BeamSearch
-from unrolled.errors import ConfigurationError, DataError, RunError
-from unrolled.metrics.captions import captions_report, score_captions
+from unrolled.errors import ConfigurationError, RunError
 from unrolled.metrics.cider import CiderD
-from unrolled.metrics.report import Report, Value
+from unrolled.metrics.report import Report
 from unrolled.models.captioner import Captioner, PictureFeatures
 from unrolled.tasks.base import Task
-from unrolled.tasks.caption_features import Features, features_again, open_features, require_encoder
+from unrolled.tasks.caption_features import Features, features_again, require_encoder
 from unrolled.tasks.captioning_data import CAPTIONS_FILE, PICTURES_FILE, WORDS_FILE, Pictures, prepare
 from unrolled.tasks.captioning_settings import (
     CaptionEvaluation,
     CaptioningConfig,
     CaptioningInfo,
-    CaptionsConfig,
-    options_of,
 )
 from unrolled.tasks.describer import Caption, Describer
 from unrolled.tasks.self_critical import SelfCritical
@@ -105,6 +100,16 @@ class CaptioningTask(CaptioningInfo, Task):
         if len(captions) != len(self.pictures) or not captions.fit(self.end):
             raise RunError(f"{self.run.path / CAPTIONS_FILE}: its captions do not fit the words or the pictures")
         return captions
+
+    @property
+    def features(self) -> Features:
+        """The features of the run's pictures, by row."""
+        return self._features[0]
+
+    @property
+    def feature_rows(self) -> np.ndarray:
+        """The rows of the run's pictures in `features`, `[N]`."""
+        return self._features[1]
 
     @cached_property
     def _features(self) -> tuple[Features, np.ndarray]:
@@ -181,7 +186,7 @@ class CaptioningTask(CaptioningInfo, Task):
         """Return minus the CIDEr-D of greedy captions of the pictures held out, so that less is better."""
         if len(self.dev) < 2:
             return None
-        found = [some[0].words for some in self._describe(list(self.dev), BeamSearch(beam=1))]
+        found = [some[0].words for some in self.describe_own(list(self.dev), BeamSearch(beam=1))]
         return -float(self._dev_cider.score(found, self._dev_references).mean())
 
     @cached_property
@@ -208,7 +213,8 @@ class CaptioningTask(CaptioningInfo, Task):
             total, count = total + float(self.loss(batch)[0]), count + batch.count
         return total / count
 
-    def _describe(self, pictures: Sequence[int], how: BeamSearch, others: Sequence[Any] = ()) -> list[list[Caption]]:
+    def describe_own(self, pictures: Sequence[int], how: BeamSearch, others: Sequence[Any] = ()) -> list[list[Caption]]:
+        """Return the captions of the run's pictures with these numbers. others: the other runs of an ensemble."""
         training = self.model.training
         try:
             describer, found = Describer([self, *others]), []
@@ -222,7 +228,7 @@ class CaptioningTask(CaptioningInfo, Task):
         """Return greedy captions of three pictures held out, or of training, with a reference of each."""
         part = self.dev or range(self.pictures.train)
         chosen = [part[(step * 7 + k) % len(part)] for k in range(min(3, len(part)))]
-        found = self._describe(chosen, BeamSearch(beam=1))
+        found = self.describe_own(chosen, BeamSearch(beam=1))
         return "\n".join(
             f"{self.pictures.names[k]}\n  = {self.pictures.captions[k][0]}\n  > {some[0].text}"
             for k, some in zip(chosen, found, strict=True)
@@ -277,70 +283,19 @@ class CaptioningTask(CaptioningInfo, Task):
         from unrolled.models.image_encoders import image_encoder
 
         encoder = image_encoder(require_encoder(self.noticed, self.run.path))
-        self._require(encoder.signature)
+        self.require_signature(encoder.signature)
         return encoder
 
-    def _require(self, signature: str) -> None:
+    def require_signature(self, signature: str) -> None:
+        """Raise RunError if these are not the features that the run was trained on."""
         if signature != self.noticed.signature:
             raise RunError(f"{self.run.path}: trained on features of {self.noticed.signature}, not of {signature}")
 
     def evaluate(self, asked: CaptionEvaluation) -> Report:
         """Report the scores of captions of `asked.data`, or of the pictures held out, with those of the baselines."""
-        from unrolled.tasks import open_task
+        from unrolled.tasks.caption_scoring import score_run
 
-        how = BeamSearch(**options_of(asked))
-        others = [open_task(run, str(self.device), "best", CaptioningTask) for run in asked.ensemble]
-        if asked.data:
-            found, notes = read_captions(asked.data, asked.images, need_files=not self.config.captions.features)
-            pictures, features, more = self._given(found, asked)
-            describer, notes = Describer([self, *others]), [*notes, *more]
-            outputs = []
-            for k in range(0, len(pictures), _AT_ONCE):
-                outputs += describer.describe(features(k, k + _AT_ONCE), how)
-            data, loss = asked.data, None
-            references = [list(one.captions) for one in pictures]
-        elif len(self.dev):
-            outputs = self._describe(list(self.dev), how, others)
-            data, loss, notes = "dev", self.dev_loss(), []
-            references = [self.pictures.captions[k] for k in self.dev]
-        else:
-            raise DataError(f"{self.run.path}: nothing was held out; give `data`", setting="data")
-        texts = [some[0].text if some else "" for some in outputs]
-        train = [text for some in self.pictures.captions[: self.pictures.train] for text in some]
-        report = captions_report(score_captions(texts, references, train, resamples=asked.resamples), data)
-        values = list(report.values)
-        if loss is not None:
-            self.require_number(loss, data)
-            values.append(Value("loss", loss, "cross-entropy", f"{loss:.4f} nats per word"))
-        return Report(report.data, report.heading, tuple(values), (*report.notes, *notes))
-
-    def _given(self, found: list[CaptionedPicture], asked: CaptionEvaluation) -> Any:
-        """Return given pictures that can be read, a function for the features of some of them, and notes."""
-        if asked.names:
-            wanted = read_names(asked.names)
-            found = [one for one in found if one.name in wanted or one.file.name in wanted]
-            if not found:
-                raise DataError(f"{asked.names}: none of its pictures has captions in {asked.data}", setting="names")
-        config = self.config.captions
-        source = CaptionsConfig(features=config.features, encoder=self.noticed.encoder or config.encoder)
-        features, keys, unread = open_features(source, found, self.config.model.reads_grid, lambda what, share: None)
-        if features.signature != self.noticed.signature:
-            raise RunError(
-                f"{self.run.path}: trained on features of {self.noticed.signature}, not {features.signature}"
-            )
-        pictures = [one for one, key in zip(found, keys, strict=True) if key]
-        if not pictures:
-            raise DataError(f"{asked.data}: none of its pictures can be read")
-        rows = features.rows([key for key in keys if key])
-
-        def read(first: int, end: int) -> PictureFeatures:
-            wanted = rows[first:end]
-            return self.as_features(
-                features.vectors(wanted), features.grids(wanted) if self.config.model.reads_grid else None
-            )
-
-        notes = [f"{many(len(unread), 'picture')} cannot be read: {named(unread)}"] if unread else []
-        return pictures, read, notes
+        return score_run(self, asked)
 
 
 def create_run(path: Path, config: CaptioningConfig) -> CaptioningTask:

@@ -88,8 +88,8 @@ class CaptionerConfig:
     cell: Annotated[str | None, arg(metavar="NAME", help=f"One of {CELL_NAMES} (default: the paper's).")] = None
     hidden_size: int = 512
     """Units per layer."""
-    num_layers: Annotated[int | None, arg(metavar="N")] = None
-    """Number of layers (1; 2 for lrcn)."""
+    num_layers: int = 1
+    """Number of layers; lrcn has at least 2."""
     embedding_size: int = 256
     """Width of the embedding of words, and of the picture's where the decoder reads it as a word."""
     dropout: float = 0.5
@@ -103,7 +103,7 @@ class CaptionerConfig:
             require_cell(self.cell)
         for name, high in (("hidden_size", 65_536), ("embedding_size", 65_536), ("num_layers", 1000)):
             value = getattr(self, name)
-            require(value is None or 1 <= value <= high, name, f"from 1 to {high:,}", value)
+            require(1 <= value <= high, name, f"from 1 to {high:,}", value)
         require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
         require(abs(self.forget_bias) <= 1000, "forget_bias", "from -1000 to 1000", self.forget_bias)
 
@@ -115,7 +115,7 @@ class CaptionerConfig:
     @property
     def depth(self) -> int:
         """The number of layers."""
-        return self.num_layers or (2 if self.model == "lrcn" else 1)
+        return max(2, self.num_layers) if self.model == "lrcn" else self.num_layers
 
     @property
     def reads_grid(self) -> bool:

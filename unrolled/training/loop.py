@@ -284,6 +284,9 @@ class Trainer:
                 mark = " (best so far)" if progress else " (as good as the best so far)"
             self._log(validation_loss=loss)
             said = self.task.describe_validation(loss)
+            is_loss = self.task.validated == "loss"
+            best = f"{at.best_loss:.4f}" if is_loss else self.task.describe_validation(at.best_loss)
+            mark = " (best so far)" if better else f" (best {best} at step {at.best_step:,})"
             line.say(f"step {at.step:,} · {clock(at.seconds)} · validation {said}{mark}")
         self._save(best=better or loss is None)
 

@@ -1,0 +1,127 @@
+"""Scores of a captioner, next to those of captions that need no decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unrolled.data.caption_tokens import caption_text, caption_tokens
+from unrolled.data.captions import read_captions, read_names
+from unrolled.data.notes import many, named
+from unrolled.decoding import BeamSearch
+from unrolled.errors import DataError
+from unrolled.metrics.captions import CaptionScores, captions_report, score_captions
+from unrolled.metrics.report import Report, Value
+from unrolled.models.captioner import PictureFeatures
+from unrolled.tasks.caption_baselines import NearestNeighbours, constant_caption
+from unrolled.tasks.caption_features import Features, open_features
+from unrolled.tasks.captioning_settings import CaptionEvaluation, CaptionsConfig, options_of
+from unrolled.tasks.describer import Caption, Describer
+
+if TYPE_CHECKING:
+    from unrolled.tasks.captioning import CaptioningTask
+
+#: The pictures whose features are read at once.
+_AT_ONCE = 128
+#: The scores that the line of a baseline shows.
+_SHOWN = (("bleu1", "BLEU-1"), ("bleu4", "BLEU-4"), ("meteor", "METEOR"), ("cider_d", "CIDEr-D"))
+
+
+def score_run(task: CaptioningTask, asked: CaptionEvaluation) -> Report:
+    """Return the scores of a run's captions of `asked.data` or of the pictures held out, with those of the baselines.
+
+    Raises DataError if there are no such pictures.
+    """
+    from unrolled.tasks import open_task
+    from unrolled.tasks.captioning import CaptioningTask
+
+    how = BeamSearch(**options_of(asked))
+    others = [open_task(run, str(task.device), "best", CaptioningTask) for run in asked.ensemble]
+    loss, notes = None, list[str]()
+    if asked.data:
+        data = asked.data
+        references, features, rows, notes = _given(task, asked)
+
+        def describe(first: int, end: int) -> list[list[Caption]]:
+            return Describer([task, *others]).describe(_read(task, features, rows[first:end]), how)
+
+    elif len(task.dev):
+        data, loss = "dev", task.dev_loss()
+        references = [task.pictures.captions[k] for k in task.dev]
+        features, rows = task.features, task.feature_rows[task.dev.start :]
+
+        def describe(first: int, end: int) -> list[list[Caption]]:
+            return task.describe_own(list(task.dev)[first:end], how, others)
+
+    else:
+        raise DataError(f"{task.run.path}: nothing was held out; give `data`", setting="data")
+    found = [some for first in range(0, len(references), _AT_ONCE) for some in describe(first, first + _AT_ONCE)]
+    known = [text for some in task.pictures.captions[: task.pictures.train] for text in some]
+    scores = score_captions(_texts(found), references, known, resamples=asked.resamples)
+    report = captions_report(scores, data)
+    values = list(report.values)
+    if loss is not None:
+        task.require_number(loss, data)
+        values.append(Value("loss", loss, "cross-entropy", f"{loss:.4f} nats per word"))
+    if asked.baselines:
+        values += _baselines(task, lambda: features.vectors(rows), references)
+    return Report(report.data, report.heading, tuple(values), (*report.notes, *notes))
+
+
+def _texts(found: Sequence[Sequence[Caption]]) -> list[str]:
+    return [some[0].text if some else "" for some in found]
+
+
+def _read(task: CaptioningTask, features: Features, rows: np.ndarray) -> PictureFeatures:
+    grids = features.grids(rows) if task.config.model.reads_grid else None
+    return task.as_features(features.vectors(rows), grids)
+
+
+def _given(task: CaptioningTask, asked: CaptionEvaluation) -> tuple[list[list[str]], Features, np.ndarray, list[str]]:
+    """Return the captions of given pictures that can be read, their features and rows, and notes."""
+    config = task.config.captions
+    columns = config.file_column, config.text_column
+    found, notes = read_captions(asked.data, asked.images, *columns, need_files=not config.features)
+    if asked.names:
+        wanted = read_names(asked.names)
+        found = [one for one in found if one.name in wanted or one.file.name in wanted]
+        if not found:
+            raise DataError(f"{asked.names}: none of its pictures has captions in {asked.data}", setting="names")
+    source = CaptionsConfig(features=config.features, encoder=task.noticed.encoder or config.encoder)
+    features, keys, unread = open_features(source, found, task.config.model.reads_grid, lambda what, share: None)
+    task.require_signature(features.signature)
+    if not any(keys):
+        raise DataError(f"{asked.data}: none of its pictures can be read (the first: {found[0].name})")
+    if unread:
+        notes.append(f"{many(len(unread), 'picture')} cannot be read: {named(unread)}")
+    references = [list(one.captions) for one, key in zip(found, keys, strict=True) if key]
+    return references, features, features.rows([key for key in keys if key]), notes
+
+
+def _baselines(
+    task: CaptioningTask, vectors: Callable[[], np.ndarray], references: Sequence[Sequence[str]]
+) -> list[Value]:
+    """Return the scores of a constant caption and of the captions of similar pictures."""
+    train = task.pictures.train
+    known = [[tuple(caption_tokens(text)) for text in some] for some in task.pictures.captions[:train]]
+    constant = caption_text(str(word) for word in constant_caption(known))
+    neighbours = NearestNeighbours(task.features.vectors(task.feature_rows[:train]), known)
+    near = [caption_text(str(word) for word in tokens) for tokens in neighbours.describe(vectors())]
+    values = []
+    for name, label, texts in (
+        ("constant", "constant caption", [constant] * len(references)),
+        ("neighbours", "nearest neighbours", near),
+    ):
+        values += _row(name, label, score_captions(texts, references, resamples=0))
+    values.append(Value("constant.caption", constant))
+    return values
+
+
+def _row(name: str, label: str, scores: CaptionScores) -> list[Value]:
+    """Return the values of a baseline, of which the first has a line in the table."""
+    found = [(key, shown, score.value) for key, shown in _SHOWN if (score := getattr(scores, key)) is not None]
+    line = " · ".join(f"{shown} {100 * value:.1f}" for _, shown, value in found)
+    first, *rest = [Value(f"{name}.{key}", value) for key, _, value in found]
+    return [Value(first.name, first.value, label, line), *rest]
