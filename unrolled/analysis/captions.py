@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unrolled.analysis.figures import canvas
+from unrolled.analysis.figures import canvas, literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,5 +54,5 @@ def draw_attention(picture: np.ndarray, words: Sequence[str], weights: np.ndarra
         found = attention_map(weights[number - 1], _SIDE)
         light = 0.25 + 0.75 * found[..., None]
         axes.imshow((shown * light).astype(np.uint8))
-        axes.set_title(labels[number - 1].replace("$", r"\$"), fontsize=11)
+        axes.set_title(literal(labels[number - 1]), fontsize=11)
     return figure
