@@ -63,12 +63,11 @@ class Scene:
 
 def draw_scene(draw: random.Random) -> Scene:
     """Return a random scene. Two things differ in colour and shape, and in their column or row."""
-    ground = draw.choice(list(GROUNDS))
-    first = _thing(draw)
-    if draw.random() < 0.4:
-        return Scene(ground, (first,))
+    ground, alone = draw.choice(list(GROUNDS)), draw.random() < 0.4
     while True:
-        other = _thing(draw)
+        first, other = _thing(draw), _thing(draw)
+        if alone:
+            return Scene(ground, (first,))
         apart = {first.column, other.column} == {"left", "right"} or {first.row, other.row} == {"top", "bottom"}
         if apart and other.colour != first.colour and other.shape != first.shape:
             return Scene(ground, (first, other))
