@@ -91,12 +91,12 @@ def captions_of(scene: Scene) -> list[str]:
             f"A {first.size} {first.name} on {scene.ground}.",
         ]
     other = rest[0]
-    beside, reverse = _relation(first, other), _relation(other, first)
+    relation, reverse = _relation(first, other), _relation(other, first)
     return [
-        f"A {first.name} {beside} a {other.name}.",
+        f"A {first.name} {relation} a {other.name}.",
         f"A {other.name} {reverse} a {first.name}.",
         f"There are a {first.name} and a {other.name} on a {scene.ground} ground.",
-        f"A {first.size} {first.name} {beside} a {other.size} {other.name}.",
+        f"A {first.size} {first.name} {relation} a {other.size} {other.name}.",
         f"A {first.name} {first.place} and a {other.name} {other.place}.",
     ]
 

@@ -144,7 +144,7 @@ def _baselines(task: Scored, vectors: Callable[[], np.ndarray], references: Sequ
 
 
 def _row(name: str, label: str, scores: CaptionScores) -> list[Value]:
-    """Return the values of a baseline, of which the first has a line in the table."""
+    """Return the values of a baseline; the first one has a line in the table."""
     found = [(key, shown, score.value) for key, shown in _SHOWN if (score := getattr(scores, key)) is not None]
     line = " · ".join(f"{shown} {100 * value:.1f}" for _, shown, value in found)
     first, *rest = [Value(f"{name}.{key}", value) for key, _, value in found]
