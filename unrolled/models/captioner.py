@@ -90,10 +90,14 @@ class Captioner(Decodable, nn.Module):
         forget_bias: float = 1.0,
     ) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
         self.vector_size, self.grid_size, self.unknown = vector_size, grid_size, unknown
         self.embedding_size, self.hidden_size, self.num_layers = embedding_size, hidden_size, num_layers
+        #: The mean and the deviation of each value of a vector; vectors are normalised by them.
+        self.register_buffer("mean", torch.zeros(vector_size))
+        self.register_buffer("deviation", torch.ones(vector_size))
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         self.picture = nn.Linear(vector_size, embedding_size)
         self.dropout = Dropout(dropout)
         self._make, self._options, self._projected = named_cell(cell, forget_bias)
@@ -137,7 +141,19 @@ class Captioner(Decodable, nn.Module):
         if self.reads_grid and (grid is None or grid.dim() != 3 or grid.size(2) != self.grid_size):
             got = "no grid" if grid is None else f"a grid {list(grid.shape)}"
             raise ShapeError(f"this decoder attends to a grid [B, P, {self.grid_size}], got {got}")
-        return self._start(context)
+        return self._start(PictureFeatures(self._normalised(vector), grid))
+
+    def normalise_by(self, mean: Tensor, deviation: Tensor) -> None:
+        """Normalise vectors by the mean and the deviation of each value over the pictures of training, `[D]`.
+
+        A decoder learns several times as fast from features with mean 0 and deviation 1.
+        """
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+
+    def _normalised(self, vector: Tensor) -> Tensor:
+        normalised: Tensor = (vector - self.mean) / self.deviation
+        return normalised
 
     def step(self, token: Tensor, state: CaptionState) -> tuple[Tensor, CaptionState]:
         """Return `(log_probs [N, V], state)` after one more `token [N]`. The rows of a picture are adjacent."""

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from unrolled.data.caption_batches import EncodedCaptions
 from unrolled.data.caption_tokens import caption_tokens
@@ -26,6 +30,9 @@ from unrolled.tasks.vectors import store_vectors
 from unrolled.training import Run
 
 WORDS_FILE, CAPTIONS_FILE, PICTURES_FILE = "vocabulary.json", "captions.safetensors", "pictures.json"
+MOMENTS_FILE = "moments.safetensors"
+#: The least deviation of a value that vectors are divided by.
+_LEAST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,8 @@ def prepare(run: Run, settings: CaptioningConfig, progress: Progress, words: Ind
         "captions": [list(one.captions) for one in pictures],
         "train": count,
     }
+    rows = features.rows(stored["keys"][:count])  # type: ignore[index]
+    save_moments(run.path / MOMENTS_FILE, features.vectors(rows))
     if config.vectors is not None:
         store_vectors(run.path, config.vectors, words.number, settings.model.embedding_size)
     noticed = Noticed(
@@ -112,6 +121,22 @@ def prepare(run: Run, settings: CaptioningConfig, progress: Progress, words: Ind
     )
     for name, content in ((PICTURES_FILE, stored), (NOTICED_FILE, to_json(noticed))):
         (run.path / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save_moments(path: Path, vectors: np.ndarray) -> None:
+    """Write the mean and the deviation of each value of vectors `[N, D]`."""
+    values = vectors.astype(np.float64)
+    arrays = {"mean": values.mean(0), "deviation": np.maximum(values.std(0), _LEAST)}
+    save_file({name: array.astype(np.float32) for name, array in arrays.items()}, path)
+
+
+def read_moments(path: Path) -> dict[str, Tensor]:
+    """Read what `save_moments` wrote; RunError if it is missing or damaged."""
+    try:
+        stored = load_file(path)
+        return {name: stored[name] for name in ("mean", "deviation")}
+    except (OSError, SafetensorError, KeyError) as error:
+        raise RunError(f"{path}: missing or damaged ({type(error).__name__}: {error})") from error
 
 
 def _are(names: Sequence[str]) -> str:
