@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "inspect codes": ("inspect_codes", "compare local and distributed codes on objects left out of training"),
     "inspect classes": ("inspect_classes", "write an HTML page of texts coloured by what each word adds to a class"),
+    "inspect captions": ("inspect_captions", "write an HTML page of pictures with captions, scores and attention"),
     "inspect words": ("inspect_words", "show nearest neighbours, analogies and a map of word vectors"),
     "inspect confusions": ("inspect_confusions", "draw which labels a trained model takes for which"),
     "inspect transcript": (
