@@ -82,6 +82,8 @@ class Arguments:
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     _check(arguments)
+    if not arguments.sample:
+        _search(arguments)  # says what is wrong with it before a picture is read
     from unrolled.tasks.captioning import CaptioningTask
     from unrolled.tasks.describer import Describer
 
