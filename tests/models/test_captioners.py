@@ -112,8 +112,11 @@ def test_vectors_are_normalised(kind: str) -> None:
     model, inputs, given_pictures = make(kind), captions(2, 2), pictures()
     wanted = model(given_pictures, inputs)
     mean, deviation = torch.arange(5.0), torch.arange(1.0, 6.0)
-    model.normalise_by(mean, deviation)
-    found = model(PictureFeatures(given_pictures.vector * deviation + mean, given_pictures.grid), inputs)
+    grid_mean, grid_deviation = torch.arange(4.0), torch.arange(2.0, 6.0)
+    moments = {"mean": mean, "deviation": deviation, "grid_mean": grid_mean, "grid_deviation": grid_deviation}
+    model.normalise_by(moments)
+    grid = given_pictures.grid * grid_deviation + grid_mean if model.reads_grid else None
+    found = model(PictureFeatures(given_pictures.vector * deviation + mean, grid), inputs)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 

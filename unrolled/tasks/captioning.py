@@ -79,8 +79,8 @@ class CaptioningTask(CaptioningInfo, Task):
         noticed = self.noticed
         model = self.config.model.build(size, noticed.vector_size, noticed.grid_size, 0)
         try:
-            model.normalise_by(**read_moments(self.run.path / MOMENTS_FILE))
-        except RuntimeError as error:  # of another width
+            model.normalise_by(read_moments(self.run.path / MOMENTS_FILE))
+        except (KeyError, RuntimeError) as error:  # of another width
             raise RunError(f"{self.run.path / MOMENTS_FILE}: does not fit the features ({error})") from error
         if self.config.captions.vectors is not None and size == self.end + 1:
             start_embedding(model.embedding, self.run.path, fixed=self.config.captions.fix_vectors)
