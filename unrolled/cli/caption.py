@@ -163,7 +163,7 @@ def _read(tasks: Sequence[CaptioningTask], files: Sequence[str]) -> tuple[list[s
 
 
 def _search(arguments: Arguments) -> Any:
-    from unrolled.tasks.translator import search_for
+    from unrolled.decoding import search_for
 
     names = ("length_penalty", "min_length", "no_repeat", "groups", "diversity")
     options = {name: getattr(arguments, name) for name in names}
