@@ -4,10 +4,11 @@ DEMO_TIME ?= 2m
 DEMO_RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-sanitized fuzz lint format clean help
+.PHONY: demo demo-caption test test-slow test-sanitized fuzz lint format clean help
 
 help:
 	@echo "make demo       train about two minutes on Python's own source code and sample from the result"
+	@echo "make demo-caption  draw scenes, train a captioner on them for two minutes, and describe new ones"
 	@echo "make test       the test suite (about 5 minutes on 2 cores)"
 	@echo "make test-slow  the checks that take longer, and those that need UNROLLED_DATA"
 	@echo "make test-sanitized  the engine's tests with its C under gcc's address and undefined-behaviour sanitizers"
@@ -32,6 +33,26 @@ demo: .venv/installed
 	@echo "  $(BIN)/unrolled train lm --resume $(DEMO_RUN) --max-time 10m       # continue training"
 	@echo "  $(BIN)/unrolled train lm --data YOUR.txt --cell gru --max-time 5m  # your text, another cell"
 	@echo "  $(BIN)/unrolled info $(DEMO_RUN)"
+
+# No photographs with captions can be had from a package, so the demo draws its own scenes.
+SCENES := runs/scenes
+CAPTION_RUN := runs/caption-$(shell date +%Y%m%d-%H%M%S)
+demo-caption: .venv/installed
+	@test -d $(SCENES) || $(BIN)/unrolled data scenes $(SCENES) --count 1500
+	@test -d $(SCENES)-new || $(BIN)/unrolled data scenes $(SCENES)-new --count 6 --seed 2
+	$(BIN)/unrolled train caption --data $(SCENES)/captions.jsonl --min-count 1 --hidden-size 256 --embedding-size 128 \
+		--batch-size 16 --learning-rate 0.002 --max-time $(DEMO_TIME) --eval-every 75 --sample-every 75 --out $(CAPTION_RUN)
+	@echo
+	@echo '--- $(BIN)/unrolled caption $(CAPTION_RUN) $(SCENES)-new/images ---'
+	@$(BIN)/unrolled caption $(CAPTION_RUN) $(SCENES)-new/images
+	@$(BIN)/unrolled caption $(CAPTION_RUN) $(SCENES)-new/images/scene-00000.png --attention $(CAPTION_RUN)/attention.png \
+		--tree $(CAPTION_RUN)/tree.svg > $(CAPTION_RUN)/caption.txt
+	@$(BIN)/unrolled inspect captions $(CAPTION_RUN) --out $(CAPTION_RUN)/captions.html
+	@echo
+	@echo "What to look at: $(SCENES)-new/images, $(CAPTION_RUN)/captions.html, attention.png and tree.svg"
+	@echo "What to try next:"
+	@echo "  $(BIN)/unrolled train caption --data $(SCENES)/captions.jsonl --model show-and-tell --max-time 2m"
+	@echo "  $(BIN)/unrolled train caption --data YOUR-CAPTIONS --images YOUR-PICTURES   # docs/captioning.md"
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

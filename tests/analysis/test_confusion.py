@@ -24,3 +24,15 @@ def test_the_figure_names_classes_and_counts():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["∅", "␣", "a", "b", "c"]
     assert sorted(text.get_text() for text in axes.texts) == ["1", "1", "1", "1", "2"]
     assert draw_confusion({}).axes
+
+
+def test_the_colour_is_the_share_of_all_items_of_a_class():
+    """Also where some were given a class that the figure leaves out."""
+    counts = {"a": {"a": 6, "b": 3, "rare": 1}, "b": {"b": 9}}
+    shares = draw_confusion(counts, most=2).axes[0].images[0].get_array()
+    assert shares.tolist() == [[0.6, 0.3], [0.0, 1.0]]
+
+
+def test_only_the_start_of_a_long_name_is_shown():
+    axes = draw_confusion({"x" * 1000: {"y": 1}}).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x" * 39 + "…", "y"]

@@ -77,6 +77,18 @@ def test_several_labels(folder, capsys):
     assert set(entry["labels"]) <= {"good", "bad", "odd"}
 
 
+def test_columns_of_another_run_do_not_keep_a_folder_from_being_read(folder, tmp_path, capsys):
+    columns = ["--text-column", "review", "--label-column", "class"]
+    words = ["train", "classify", "--data", folder / "other.csv", *columns, *SMALL, "--max-steps", "1"]
+    said(capsys, *words, "--out", tmp_path / "run")
+    for name, text in (("good", "great"), ("bad", "awful")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "data" / name / str(number)).write_text(f"{text} {number}")
+    words = ["train", "classify", "--data", tmp_path / "data", "--init-from", tmp_path / "run", "--max-steps", "1"]
+    assert "texts" in said(capsys, *words, "--device", "cpu", "--out", tmp_path / "new").out
+
+
 def test_what_each_word_adds(folder, capsys, monkeypatch):
     lines = said(capsys, "classify", folder / "run", "an awful film", "--words").out.splitlines()
     found = {line.split("\t")[0]: float(line.split("\t")[1]) for line in lines[1:]}
@@ -116,6 +128,17 @@ def test_a_page_of_words_in_colours(folder, capsys, tmp_path):
         (["train", "classify", "--data", "{folder}/train.jsonl", "--format", "xml"], "--format"),
         (["train", "classify", "--data", "{folder}/train.jsonl", "--pooling", "sum"], "choose from last, mean, max"),
         (["train", "classify", "--data", "{folder}/train.jsonl", "--val-fraction", "1"], "--val-fraction"),
+        (
+            ["train", "classify", "--data", "{folder}/train.jsonl", "--group", "(.)"],
+            "--group is for recordings: add --l",
+        ),
+        (["train", "classify", "--data", "{folder}/train.jsonl", "--no-augment"], "--no-augment is for recordings"),
+        (
+            ["train", "classify", "--data", "{folder}", "--label-column", "x"],
+            "--label-column names a column of a table",
+        ),
+        (["classify", "{folder}/run", "--file", ""], "--file: the path is empty"),
+        (["classify", "{folder}/run", "--file="], "--file: the path is empty"),
         (["classify", "{folder}/run", "--file", "none.txt"], "none.txt: No such file"),
         (["classify", "{folder}/run", "text", "--file", "none.txt"], "give either TEXT or them"),
         (["classify", "{folder}/run", "text", "--top", "-1"], "--top must be 0 or above"),

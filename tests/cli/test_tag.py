@@ -111,6 +111,10 @@ def test_flags_with_two_and_with_three_values(folder, capsys, words, settings):
             "--marginals needs --to conll",
         ),
         (["tag", "{folder}"], "not a run directory"),
+        (["tag", "{folder}/run", ""], "a FILE is empty: name a file or a folder"),
+        (["tag", ""], "a RUN is empty"),
+        (["info", ""], "a RUN is empty"),
+        (["train", "tag", "--data", "{folder}/train.conll", "--vectors", ""], "--vectors: the path is empty"),
         (["eval", "{folder}/run", "--column", "2"], "--column and --format describe a file: name it with --data"),
         (["sample", "{folder}/run"], "a tagger run, not a language model run"),
     ],
@@ -150,14 +154,34 @@ def test_the_best_sequences(folder, tmp_path, capsys):
         assert expected in error_of(["tag", folder / "run", tmp_path / "text.txt", *options], capsys)
 
 
-def test_sequences_that_the_rules_forbid_are_an_error_in_every_form(tmp_path, capsys):
+def test_a_sentence_for_which_the_rules_allow_no_tags_does_not_stop_the_others(tmp_path, capsys):
+    """It is tagged without the rules, counted and named."""
     write(tmp_path / "train.conll", [TaggedSentence(("a", "b"), ("B-X", "E-X"))] * 12)
     words = ["train", "tag", "--data", tmp_path / "train.conll", *SMALL, "--max-steps", "1", "--out", tmp_path / "run"]
     said(capsys, *words)
-    (tmp_path / "one.txt").write_text("a\n")
-    for options in ([], ["--best", "2"], ["--best", "2", "--to", "jsonl"], ["--marginals"]):
-        error = error_of(["tag", tmp_path / "run", tmp_path / "one.txt", *options], capsys)
-        assert "the CRF's rules allow no sequence of this length" in error
+    (tmp_path / "some.txt").write_text("a b\na\n\nb a\nb\n")
+    note = f"{tmp_path / 'some.txt'}: BIOES allows no tags for the length of 2 sentences, tagged without its rules"
+    for options in ([], ["--best", "2"], ["--best", "2", "--to", "jsonl"], ["--marginals"], ["--to", "inline"]):
+        found = said(capsys, "tag", tmp_path / "run", tmp_path / "some.txt", *options)
+        assert found.err == f"unrolled: note: {note}: number 2, number 5\n"
+        if "jsonl" in options:
+            best = [json.loads(line)["best"] for line in found.out.splitlines()]
+            assert [len(each) for each in best] == [1, 2, 1, 1, 2]
+            assert best[3][0]["tags"] == ["B-X", "E-X"]
+            for each in (best[1], best[4]):
+                assert {one["tags"][0] for one in each} == {"B-X", "E-X"}
+                assert sum(math.exp(one["log_prob"]) for one in each) == pytest.approx(1, abs=1e-4)
+        elif options == ["--marginals"]:
+            rows = [line.split("\t") for line in found.out.splitlines() if line]
+            assert [row[0] for row in rows] == ["a", "b", "a", "b", "a", "b"]
+            assert all(0.2 < float(row[2]) < 1 for row in (rows[2], rows[5]))
+            assert [row[1:] for row in rows[3:5]] == [["B-X", "1.0000"], ["E-X", "1.0000"]]
+        elif options == ["--to", "inline"]:
+            assert [line.split("/")[0] for line in found.out.split("\n")] == ["a", "a", "", "b", "b", ""]
+    write(tmp_path / "dev.conll", [TaggedSentence(("a", "b"), ("B-X", "E-X")), TaggedSentence(("a",), ("B-X",))])
+    report = said(capsys, "eval", tmp_path / "run", "--data", tmp_path / "dev.conll")
+    assert "of 3 words" in report.out
+    assert "allows no tags for the length of 1 sentence, tagged without its rules: number 2" in report.err
 
 
 def test_marginals_of_many_sentences_are_those_of_each(folder, tmp_path, capsys):

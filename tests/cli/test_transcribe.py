@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -112,6 +113,25 @@ def test_no_matrix_if_nothing_is_confused(folder, tmp_path, capsys):
     assert not (tmp_path / "matrix.png").exists()
 
 
+def test_the_matrix_holds_what_was_right(folder, tmp_path, capsys):
+    write_tones(tmp_path / "data", ["ab", "ba", "aab"])
+    (tmp_path / "data" / "000.txt").write_text("cb")  # its first tone is that of an a
+    words = ["inspect", "confusions", folder / "run", "--data", tmp_path / "data", "--out", tmp_path / "matrix"]
+    assert re.search(r"1 +'c' +'a'", said(capsys, *words).out)
+    assert (tmp_path / "matrix.png").exists()
+    report = json.loads(said(capsys, "eval", folder / "run", "--data", tmp_path / "data", "--json").out)
+    assert report["confusion"] == {"a": {"a": 3}, "b": {"b": 3}, "c": {"a": 1}}
+
+
+def test_no_matrix_if_there_is_no_label(folder, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    soundfile.write(tmp_path / "data" / "000.wav", tones("  "), 8000)
+    (tmp_path / "data" / "000.txt").write_text("")
+    words = ["inspect", "confusions", folder / "run", "--data", tmp_path / "data", "--out", tmp_path / "matrix"]
+    assert "there is no label in it, so there is no matrix to draw" in said(capsys, *words).out
+    assert not (tmp_path / "matrix.png").exists()
+
+
 def test_transcripts_for_a_language_model(folder, capsys):
     lines = said(capsys, "data", "transcripts", folder / "run").out.splitlines()
     assert len(lines) == 54
@@ -124,9 +144,25 @@ def test_mistakes(folder, capsys):
     said(capsys, *words)
     new = folder / "new" / "000.wav"
     for given, reason in [
-        (["transcribe", both, new, "--stream"], "reads both ways, or by convolution, so it cannot"),
+        (["transcribe", both, new, "--stream"], "its model reads both ways, so it cannot"),
         (["transcribe", folder / "run"], "FILE"),
         (["transcribe", folder / "run", ""], "a FILE is empty"),
+        (["transcribe", folder / "run", new, ""], "a FILE is empty"),
+        (["inspect", "transcript", folder / "run", ""], "a FILE is empty"),
+        (["transcribe", "", new], "a RUN is empty"),
+        (["transcribe", folder / "run", new, "--lm-weight", "0.2"], "--lm-weight is about a language model: name one"),
+        (["transcribe", folder / "run", new, "--beam", "4", "--length-bonus", "0"], "--length-bonus is about a lang"),
+        (["eval", folder / "run", "--length-bonus", "2"], "error: --length-bonus is about a language model: name one"),
+        (
+            ["train", "transcribe", "--data", folder / "data", "--dev", folder / "new", "--group", "(.)"],
+            "--group chooses what is held out for validation, which --dev names: leave one of the two out",
+        ),
+        (["train", "transcribe", "--data", folder / "data", "--file-column", "x"], "--file-column names a column of a"),
+        (["train", "transcribe", "--data", folder / "data", "--text-column", "x"], "--text-column names a column of a"),
+        (["train", "transcribe", "--data", folder / "data", "--copies", "2"], "--copies is about lines that are drawn"),
+        (["transcribe", folder / "run", new, "--lm", ""], "--lm: the path is empty"),
+        (["train", "transcribe", "--data", folder / "data", "--dev="], "--dev: the path is empty"),
+        (["train", "transcribe", "--render", folder / "run", "--fonts", ""], "--fonts: the path is empty"),
         (["transcribe", folder / "run", new, "-"], "only --stream reads standard input"),
         (["train", "transcribe", "--data", new], "a single file has no transcript"),
         (

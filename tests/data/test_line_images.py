@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unrolled.data.frame_reader import Account, draw_lines
 from unrolled.data.line_images import Renderer, distort, installed_fonts, read_line_image
 from unrolled.errors import DataError
 
@@ -116,3 +117,17 @@ def test_a_picture_with_too_many_pixels_is_an_error(tmp_path):
     (tmp_path / "a.pgm").write_bytes(b"P5 99999 99999 255\n")
     with pytest.raises(DataError, match="more pixels than a picture of a line can have"):
         read_line_image(tmp_path / "a.pgm", 16)
+
+
+def test_lines_that_are_far_too_long_are_not_drawn(tmp_path):
+    """They are counted and named, and the others are drawn."""
+    fonts = [font for font in installed_fonts() if "DejaVuSans" in font][:2]
+    (tmp_path / "text").write_text("il\n" + "W" * 700 + "\n" + "m" * 10_000_000 + "\nli\n")
+    account = Account()
+    names = [item.name for item in draw_lines(str(tmp_path / "text"), 2, fonts, 16, account)]
+    assert names == ["line 1 drawn 1", "line 1 drawn 2", "line 4 drawn 1", "line 4 drawn 2"]
+    (note,) = account.notes("pictures")
+    assert note.startswith("4 pictures not drawn, because they would be more than 400 times as wide as high: line 2 ")
+    (tmp_path / "text").write_text("m" * 20_000)
+    with pytest.raises(DataError, match="no lines in it that can be drawn: 1 picture not drawn, because they would"):
+        list(draw_lines(str(tmp_path / "text"), 1, fonts, 16, Account()))

@@ -1,5 +1,6 @@
 """Lists, folders and archives of things with transcripts, and parts by speaker or book."""
 
+import gzip
 import json
 
 import numpy as np
@@ -34,12 +35,18 @@ def test_a_folder_with_a_transcript_next_to_each_file(tmp_path):
         ("list.tsv", "speaker\tsentence\tpath\ns\tone, two\ta.wav\nt\tthree\tb.wav\n"),
         ("list.csv", 'file,text\na.wav,"one, two"\nb.wav,three\n'),
         ("list.jsonl", '{"audio": "a.wav", "text": "one, two"}\n\n{"audio": "b.wav", "text": "three"}\n'),
+        (
+            "list.json",
+            '{"audio_filepath": "a.wav", "text": "one, two"}\n{"audio_filepath": "b.wav", "text": "three"}\n',
+        ),
     ],
 )
 def test_lists(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    assert found_in(tmp_path / name) == [("a.wav", "one, two"), ("b.wav", "three")]
-    assert read_items(tmp_path / name)[0].source == tmp_path / "a.wav"
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content.encode()))
+    for path in (tmp_path / name, tmp_path / f"{name}.gz"):
+        assert found_in(path) == [("a.wav", "one, two"), ("b.wav", "three")]
+        assert read_items(path)[0].source == tmp_path / "a.wav"
 
 
 def test_columns_by_name(tmp_path):

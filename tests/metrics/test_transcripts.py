@@ -10,6 +10,12 @@ from unrolled.errors import DataError
 from unrolled.metrics.transcripts import score_transcripts
 
 
+def test_what_was_right_is_counted_by_character():
+    counts = score_transcripts(["abba", ""], ["aba", "c"]).characters
+    assert counts.right == {"a": 2, "b": 1}
+    assert counts.by_true() == {"": {"c": 1}, "a": {"a": 2}, "b": {"": 1, "b": 1}}
+
+
 def distance(old, new):
     """Levenshtein's distance, row by row."""
     row = list(range(len(new) + 1))
@@ -38,6 +44,11 @@ def test_it_is_the_edit_distance(pairs):
             assert wanted != got
             found["i" if not wanted else "d" if not got else "s"] += times
         assert found == kinds
+        assert counts.right.total() == counts.total - counts.substitutions - counts.deletions
+        by_true = counts.by_true()
+        inserted = sum(by_true.pop("", {}).values())
+        assert inserted == counts.insertions
+        assert {part: sum(row.values()) for part, row in by_true.items()} == Counter(p for a, _ in cut for p in a)
         # The edits account for every character and word: what is wanted, changed, is what was found.
         change = Counter(part for _, b in cut for part in b)
         change.subtract(part for a, _ in cut for part in a)

@@ -20,7 +20,11 @@ END = 11
 def make(kind: str, cell: str = "lstm", **options: object) -> Captioner:
     torch.manual_seed(3)
     sizes = {"embedding_size": 6, "hidden_size": 8, "dropout": 0.0, **options}
-    return CAPTIONERS[kind](END + 1, 5, 4, cell, **sizes).double().eval()  # type: ignore[arg-type]
+    model = CAPTIONERS[kind](END + 1, 5, 4, cell, **sizes).double().eval()  # type: ignore[arg-type]
+    # Several tests compute the same from vectors as they are.
+    assert model.mean.eq(0).all()
+    assert model.deviation.eq(1).all()
+    return model
 
 
 def pictures(count: int = 2) -> PictureFeatures:
@@ -101,6 +105,19 @@ def test_the_gradient_of_the_loss_is_right(kind: str) -> None:
 
     given_vector, given_grid = pictures().vector.requires_grad_(), pictures().grid.requires_grad_()  # type: ignore[union-attr]
     assert torch.autograd.gradcheck(loss, (given_vector, given_grid))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_are_normalised(kind: str) -> None:
+    model, inputs, given_pictures = make(kind), captions(2, 2), pictures()
+    wanted = model(given_pictures, inputs)
+    mean, deviation = torch.arange(5.0), torch.arange(1.0, 6.0)
+    grid_mean, grid_deviation = torch.arange(4.0), torch.arange(2.0, 6.0)
+    moments = {"mean": mean, "deviation": deviation, "grid_mean": grid_mean, "grid_deviation": grid_deviation}
+    model.normalise_by(moments)
+    grid = given_pictures.grid * grid_deviation + grid_mean if model.reads_grid else None
+    found = model(PictureFeatures(given_pictures.vector * deviation + mean, grid), inputs)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 
 def _embedded(model: Captioner, inputs: torch.Tensor) -> torch.Tensor:

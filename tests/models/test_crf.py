@@ -191,3 +191,28 @@ def test_a_net_trains_through_it():
 def test_what_does_not_fit(call, error, said):
     with pytest.raises(error, match=said):
         call(CRF(3))
+
+
+@given(seed=st.integers(0, 10_000), tags=st.integers(1, 3), share=st.floats(0, 1))
+def test_lengths_for_which_the_rules_allow_a_sequence(seed, tags, share):
+    draw = torch.Generator().manual_seed(seed)
+    rules = [torch.rand(size, generator=draw) < share for size in ((tags,), (tags,), (tags, tags))]
+    crf = CRF(tags, Allowed(*rules))
+    expected = [bool(crf.best(torch.zeros(length, 1, tags))[0]) for length in range(1, 6)]
+    assert crf.possible(5).tolist() == expected
+    assert crf.possible(0).tolist() == []
+
+
+def test_without_rules_it_has_the_same_weights_and_allows_everything():
+    crf = CRF(2, Allowed(torch.tensor([True, False]), torch.tensor([True, True]), torch.eye(2, dtype=torch.bool)))
+    with torch.no_grad():
+        for parameter in crf.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    free, emissions = crf.without_rules(), torch.randn(3, 1, 2)
+    assert free.transitions is crf.transitions
+    assert free.possible(3).all()
+    plain = CRF(2)
+    plain.load_state_dict(crf.state_dict())
+    assert free.best(emissions, n=9) == plain.best(emissions, n=9)
+    assert len(free.best(emissions, n=9)[0]) == 8
+    assert len(crf.best(emissions, n=9)[0]) == 1

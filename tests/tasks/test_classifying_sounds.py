@@ -140,6 +140,7 @@ def test_what_is_wrong_is_counted_and_named(folder, tmp_path, capsys):
     assert "cannot be read as a recording" in found.err
     assert len(found.out.splitlines()) == 1
     assert "name the recordings" in error_of(["classify", folder / "run"], capsys)
+    assert "a FILE is empty: name a recording" in error_of(["classify", folder / "run", ""], capsys)
     assert "for texts, not recordings" in error_of(["classify", folder / "run", "a.wav", "--words"], capsys)
     said_ = error_of(["train", "classify", "--data", data], capsys)
     assert "holds recordings; add --level audio" in said_
@@ -150,6 +151,12 @@ def test_what_is_wrong_is_counted_and_named(folder, tmp_path, capsys):
     [
         ({"texts": {"data": ""}}, ConfigurationError, "`data` is missing"),
         ({"group": "(x)"}, DataError, "does not match this name"),
+        (
+            {"group": "(.)", "texts": {"dev": "dev"}},
+            ConfigurationError,
+            "`group` chooses .* which `dev` names: leave one",
+        ),
+        ({"texts": {"text_column": "x"}}, ConfigurationError, "`text_column` names a column of a list"),
         ({"model": {"vectors": "v.txt"}}, ConfigurationError, "`vectors` are for words"),
     ],
 )
@@ -185,3 +192,23 @@ def test_normalisation(folder, tmp_path, normalise):
     assert np.allclose(joined.std(0), 1, atol=1e-2)
     alone = max(float(np.abs(one.mean(0)).max()) for one in frames)
     assert (alone > 0.1) == (normalise == "training")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"rate": 1}, "`rate` must be 0, or from 1,000 to 192,000, got 1"),
+        ({"multi": True}, "does not describe recordings"),
+        ({"width": 0}, "does not describe recordings"),
+        ({"names": ["one", "one", "two"]}, "a class is in it twice"),
+        ({"names": [1, 2, 3]}, "names cannot be"),
+        ({"counts": [1, 0, 1]}, "`counts` must be at least 1 each"),
+    ],
+)
+def test_damaged_classes_are_errors_that_name_the_file(folder, tmp_path, change, reason):
+    task = create_run(tmp_path / "run", config(folder / "data"))
+    path = task.run.path / "classes.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunError, match=f"classes.json: .*{reason}") as caught:
+        ClassifyingTask(open_run(task.run.path)).verify()
+    assert not caught.value.settings

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -27,6 +28,8 @@ from unrolled.tasks.language import LanguageTask
 from unrolled.tasks.language_settings import LanguageConfig, ModelConfig, StreamTraining, TextConfig
 from unrolled.tasks.pairs import ModelConfig as PairModel
 from unrolled.tasks.pairs import PairsConfig, SentenceTraining, TranslationConfig
+from unrolled.tasks.segmenting import SegmentingTask
+from unrolled.tasks.segmenting_settings import FramesConfig, SegmenterConfig, SegmentingConfig
 from unrolled.tasks.sentiment import SentimentTask
 from unrolled.tasks.sentiment_settings import SentimentConfig, TreeConfig, TreeModelConfig
 from unrolled.tasks.start import Start
@@ -186,6 +189,39 @@ def test_trees(tmp_path):
     check_rows("embedding.weight", [source.words, new.words], weights)
     assert torch.equal(weights[0]["readout.weight"], weights[1]["readout.weight"])
     assert start.notes == [f"vocabulary: 2 of 3 tokens are known to {tmp_path / 'source'}; 1 new one starts fresh"]
+
+
+def test_labels_of_which_the_other_run_has_none_start_fresh(tmp_path):
+    frames = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    settings = []
+    for names in (["cut", "mix", "pour"], ["run", "walk", "sit", "lie"]):
+        labels = np.resize(names, 12)
+        np.savez(tmp_path / f"{names[0]}.npz", a_frames=frames, a_labels=labels, b_frames=frames, b_labels=labels)
+        model = SegmenterConfig(hidden_size=5, crf=True)
+        settings.append(SegmentingConfig(FramesConfig(str(tmp_path / f"{names[0]}.npz"), val_fraction=0.0), model))
+    source, new, fresh, start = begun(SegmentingTask, tmp_path, *settings)
+    assert start.notes == [f"labels: none of the 4 tokens is known to {tmp_path / 'source'}; all start fresh"]
+    weights = [task.model.state_dict() for task in (source, new, fresh)]
+    of_labels = {"readout.weight", "readout.bias", "crf.starts", "crf.ends", "crf.transitions"}
+    assert of_labels < weights[1].keys()
+    for name, weight in weights[1].items():
+        assert torch.equal(weight, weights[2 if name in of_labels else 0][name]), name
+
+
+@pytest.mark.parametrize("name", ["tag", "classify"])
+def test_commands_say_that_no_label_is_known(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for file, labels in (("one", ("X", "Y")), ("two", ("V", "W"))):
+        if name == "tag":
+            text = f"Anna {labels[0]}\nsleeps {labels[1]}\n\n" * 10
+        else:
+            text = "text,label\n" + "".join(f"so {word},{word}\n" for word in labels) * 10
+        Path(f"{file}.csv").write_text(text)
+    few = ["--hidden-size", "4", "--max-steps", "1", "--device", "cpu"]
+    assert main(["train", name, "--data", "one.csv", *few, "--out", "a"]) == 0
+    assert main(["train", name, "--data", "two.csv", *few[2:], "--init-from", "a", "--out", "b"]) == 0
+    said = capsys.readouterr().out
+    assert f"{'tags' if name == 'tag' else 'classes'}: none of the 2 tokens is known to a; all start fresh" in said
 
 
 @dataclass(frozen=True)

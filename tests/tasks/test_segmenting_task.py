@@ -111,8 +111,9 @@ def test_other_models_learn_and_resume(folder, tmp_path, model):
     whole, resumed = whole_and_resumed(tmp_path, SegmentingTask, settings, 25)
     assert_same_weights(whole, resumed)
     assert whole.score().json()["accuracy"] > 0.8
-    with pytest.raises(ConfigurationError, match="cannot label frames as they come"):
+    with pytest.raises(ConfigurationError, match="cannot label frames as they come") as caught:
         SegmentStream(whole)
+    assert set(caught.value.settings) == {"no_bidirectional", *(["no_crf"] if model.get("crf") else [])}
 
 
 def test_parts_and_what_training_lacks(folder, tmp_path):
@@ -133,6 +134,7 @@ def test_parts_and_what_training_lacks(folder, tmp_path):
         ({"data": ""}, ConfigurationError, "`data` is missing"),
         ({"held_out": "nothing*"}, DataError, r"no sequence \(the first is s00\)"),
         ({"held_out": "*"}, DataError, "all sequences"),
+        ({"held_out": "s0*", "dev": "x.npz"}, ConfigurationError, "`held_out` chooses .* which `dev` names: leave one"),
         ({"background": "sleep"}, ConfigurationError, "no frame has this label"),
     ],
 )
@@ -145,15 +147,24 @@ def test_mistakes_in_settings(folder, tmp_path, change, error, reason):
 def test_mistakes_in_use(folder, tmp_path, capsys, monkeypatch):
     np.savez(tmp_path / "wide.npz", frames=np.zeros((3, 9)))
     assert "must be [T, 4], as in training" in error_of(["segment", folder / "run", tmp_path / "wide.npz"], capsys)
+    words = ["segment", folder / "run", "-", "--online", "--to", "jsonl"]
+    assert "--to is about whole sequences" in error_of(words, capsys)
     assert "only --online reads standard input" in error_of(["segment", folder / "run"], capsys)
     for text, reason in (
         ("1 2 3 x\n", "line 1: could not convert"),
         ("1 2 3 nan\n", "not finite"),
         ("1 2 3 1e39\n", "standard input: line 1 holds a number that is not finite, or too large"),
+        ("1 2 3 4\n\n5 6 7 x\n", "standard input: line 3: could not convert string to float: 'x'"),
         ("1 2 3 4\n\n1 2\n", "line 3 must hold 4 numbers, as each frame of training, and holds 2"),
     ):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
         assert reason in error_of(["segment", folder / "run", "-", "--online"], capsys)
+    (tmp_path / "latin").write_bytes(b"1 2 3 4\n\xe9 2 3 4\n")
+    words = ["segment", folder / "run", tmp_path / "latin", "--online"]
+    assert "latin: line 2 is not UTF-8 text" in error_of(words, capsys)
+    monkeypatch.chdir(folder)  # which holds archives
+    for words in (["segment", folder / "run", ""], ["segment", folder / "run", "", "--online"]):
+        assert "a FILE is empty: name a file or a folder" in error_of(words, capsys)
     np.savez(tmp_path / "large.npz", a_frames=np.full((3, 4), 1e39), a_labels=["cut"] * 3)
     assert "a: some features are above 3.40282e+38" in error_of(
         ["segment", folder / "run", tmp_path / "large.npz"], capsys
@@ -165,3 +176,28 @@ def test_mistakes_in_use(folder, tmp_path, capsys, monkeypatch):
     (task.run.path / "sequences.json").write_text(json.dumps({**stored, "mean": [0]}))
     with pytest.raises(RunError, match="missing or damaged"):
         SegmentingTask(open_run(task.run.path))
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "change"),
+    [
+        ("sequences.json", "labels", lambda found: [None, *found[1:]]),
+        ("sequences.json", "labels", lambda found: [7, *found[1:]]),
+        ("sequences.json", "labels", lambda found: [[1, *found[0][1:]], *found[1:]]),
+        ("sequences.json", "labels", lambda found: [*found[:-1], [None, *found[-1][1:]]]),
+        ("sequences.json", "labels", lambda found: [*found[:-1], [["cut"], *found[-1][1:]]]),
+        ("sequences.json", "labels", lambda found: [found[0][1:], *found[1:]]),
+        ("sequences.json", "names", lambda found: [*found[:-1], None]),
+        ("noticed.json", "width", lambda found: -1),
+        ("vocabulary-labels.json", None, lambda found: []),
+    ],
+)
+def test_damaged_runs_are_errors_that_name_the_file(folder, tmp_path, file, name, change):
+    task = create_run(tmp_path / "run", config(folder))
+    stored = json.loads((task.run.path / file).read_text())
+    changed = change(stored) if name is None else {**stored, name: change(stored[name])}
+    (task.run.path / file).write_text(json.dumps(changed))
+    with pytest.raises(RunError, match=file) as caught:
+        SegmentingTask(open_run(task.run.path)).validate()
+    assert not caught.value.settings
+    assert "\n" not in str(caught.value)

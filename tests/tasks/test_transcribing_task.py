@@ -103,6 +103,19 @@ def test_only_models_that_read_forwards_stream(folder, tmp_path):
     both = create_run(tmp_path / "both", config(folder))
     with pytest.raises(ConfigurationError, match="reads both ways"):
         TranscriptStream(both)
+    for name, model, advice in (
+        ("forwards", {"bidirectional": False}, {"front"}),
+        ("both-convolved", {"bidirectional": True}, {"no_bidirectional", "front"}),
+    ):
+        task = create_run(tmp_path / name, config(folder, model={**model, "front": "convolve"}))
+        with pytest.raises(ConfigurationError, match=r"by convolution, so it cannot.*`front=join`") as caught:
+            TranscriptStream(task)
+        assert set(caught.value.settings) == advice
+    (tmp_path / "text.txt").write_text("il\nli\n")
+    pictures = config("", model={"bidirectional": False}, render=str(tmp_path / "text.txt"), copies=2, height=16)
+    with pytest.raises(ConfigurationError, match=r"reads pictures, .*: train one on recordings$") as caught:
+        TranscriptStream(create_run(tmp_path / "pictures", pictures))
+    assert not caught.value.settings
     each = create_run(tmp_path / "each", config(folder, model={"bidirectional": False}, normalise="sequence"))
     with pytest.raises(ConfigurationError, match="normalises each recording as a whole"):
         TranscriptStream(each)
@@ -183,6 +196,8 @@ def test_what_is_wrong_with_data_is_counted_and_named(folder, tmp_path):
         ({"data": ""}, ConfigurationError, "`data` is missing"),
         ({"speeds": (0.9,)}, ConfigurationError, None),
         ({"group": "_(.*)_"}, DataError, "does not match this name"),
+        ({"data": "", "render": "text.txt", "text_column": "a"}, ConfigurationError, "`text_column` names a column"),
+        ({"fonts": ("a.ttf",)}, ConfigurationError, "`fonts` is about lines that are drawn"),
         ({"model": {"stride": 100}, "data": "one"}, DataError, "lower `stride`"),
     ],
 )
@@ -285,3 +300,23 @@ def test_damaged_runs_are_errors(folder, tmp_path):
     (path / "signal.json").write_text('{"kind": "smell", "width": 3}')
     with pytest.raises(RunError, match="unknown value 'smell'"):
         TranscribingTask(open_run(path))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("signal.json", {"rate": 1}, "`rate` must be 0, or from 1,000 to 192,000, got 1"),
+        ("signal.json", {"rate": 1_000_000}, "`rate` must be 0, or"),
+        ("signal.json", {"width": 0}, "`width` must be at least 1"),
+        ("transcripts.json", {"train": []}, "nothing to train on"),
+        ("transcripts.json", {"train": "0"}, "must be lists"),
+        ("vocabulary-labels.json", None, "it is empty"),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_a_run_is_no_setting(folder, tmp_path, file, change, reason):
+    task = create_run(tmp_path / "run", config(folder))
+    path = task.run.path / file
+    path.write_text(json.dumps([] if change is None else {**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunError, match=f"{file}: .*{reason}") as caught:
+        TranscribingTask(open_run(task.run.path)).validate()
+    assert not caught.value.settings

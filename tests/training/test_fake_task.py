@@ -1,6 +1,7 @@
 """The loop apart from what it trains: a fake task of a few lines, whose batches are no tensors and carry a state."""
 
 import dataclasses
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from unrolled.training import Run, Trainer, TrainingConfig, open_run
+from unrolled.training import Checkpoints, Run, Trainer, TrainingConfig, open_run
+from unrolled.training.journal import best_validation
 from unrolled.training.processes import Processes
 
 
@@ -96,6 +98,27 @@ def test_it_learns(tmp_path):
     assert (tmp_path / "run" / "samples.txt").read_text().count("weights [[") == 17
 
 
+@pytest.mark.parametrize(("validated", "best"), [("loss", 8), ("error rate", 16)])
+def test_of_equal_error_rates_the_last_is_the_best_and_of_equal_losses_the_first(tmp_path, validated, best):
+    """An error rate stays at 100% while the net learns, and the first checkpoint knows the least."""
+    task, values = FakeTask(), iter([2.0, 1.0, 1.5, 1.0, 1.25])
+    task.validated, task.validate = validated, lambda step: next(values)
+    _, outcome = trained(tmp_path / "run", task, max_steps=20)
+    assert (outcome.position.best_step, outcome.position.best_loss) == (best, 1.0)
+    assert outcome.position.without_progress == 3
+    run = open_run(tmp_path / "run")
+    assert Checkpoints(run).find("best").step == best
+    scored = [record for record in run.metrics() if "validation_loss" in record]
+    assert best_validation(scored, validated)["step"] == best
+
+
+def test_equal_error_rates_are_no_progress(tmp_path):
+    task = FakeTask()
+    task.validated, task.validate = "error rate", lambda step: 1.0
+    _, outcome = trained(tmp_path / "run", task, max_steps=100, early_stopping=3)
+    assert (outcome.reason, outcome.position.step, outcome.position.best_step) == ("early stopping", 16, 16)
+
+
 def test_the_state_goes_from_batch_to_batch_and_ends_with_the_pass(tmp_path):
     task, _ = trained(tmp_path / "run", max_steps=10)
     assert task.states == [None, *([float(k)] * 6 for k in range(1, 5))] * 2
@@ -133,3 +156,10 @@ def test_shares_of_processes_add_up_to_the_batch(tmp_path, size):
         trainer._backward(task.epoch(0).batch(0))
         gradients.append(task.model.weight.grad)
     torch.testing.assert_close(sum(gradients[1:]) / size, gradients[0])
+
+
+def test_the_curve_of_a_run_whose_name_looks_like_mathematics(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(tmp_path / r"$\foo$ 鬱", max_steps=4)
+    assert (tmp_path / r"$\foo$ 鬱" / "loss.png").stat().st_size > 10_000

@@ -1,14 +1,18 @@
-"""Where a captioner looks in a picture before each word (Xu et al. 2015, figures 2 and 3)."""
+"""Pages of captions, and where a captioner looks in a picture before each word (Xu et al. 2015, figures 2 and 3)."""
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unrolled.analysis.figures import canvas
+from unrolled.analysis.figures import canvas, literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,5 +58,26 @@ def draw_attention(picture: np.ndarray, words: Sequence[str], weights: np.ndarra
         found = attention_map(weights[number - 1], _SIDE)
         light = 0.25 + 0.75 * found[..., None]
         axes.imshow((shown * light).astype(np.uint8))
-        axes.set_title(labels[number - 1].replace("$", r"\$"), fontsize=11)
+        axes.set_title(literal(labels[number - 1]), fontsize=11)
     return figure
+
+
+def captions_page(data: dict[str, Any]) -> str:
+    """Return a self-contained HTML page of pictures with their captions, the worst first.
+
+    data: `title`, `facts`, `scores` (pairs of texts), `most` (the score with a full bar), `attends`, and `pictures`,
+        each with `name`, `image` (a data URL), `words`, `score`, `references`, and `weights` `[T, P]` or None.
+    """
+    # Only < could end the script element.
+    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    page = files("unrolled.analysis").joinpath("captions.html").read_text(encoding="utf-8")
+    return page.replace("/* data */", embedded)
+
+
+def data_url(picture: np.ndarray, side: int) -> str:
+    """Return a picture `[H, W, 3]` uint8 as a square JPEG in a data URL."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -97,7 +97,7 @@ def draw_units(examination: Examination, hypotheses: Sequence[Hypothesis], text:
     """Draw text coloured by the unit's activation, red above zero and blue below, for the first `count` findings."""
     from matplotlib.patches import Rectangle
 
-    from unrolled.analysis.figures import canvas
+    from unrolled.analysis.figures import canvas, literal
 
     wide, high = 100, 5
     labels = {hypothesis.name: hypothesis.labels for hypothesis in hypotheses}
@@ -121,10 +121,9 @@ def draw_units(examination: Examination, hypotheses: Sequence[Hypothesis], text:
                 axes.text(column + 0.5, row + 0.7, "↵", fontsize=6, ha="center", color="#999999")
                 row, column = row + 1, 0
             else:
-                shown = text[place].replace("$", r"\$")  # a bare $ would begin mathematics
-                axes.text(column + 0.5, row + 0.75, shown, fontsize=7, ha="center", family="monospace")
+                axes.text(column + 0.5, row + 0.75, literal(text[place]), fontsize=7, ha="center", family="monospace")
                 column += 1
         axes.set(xlim=(0, wide), ylim=(high, 0), xticks=[], yticks=[])
         score = f"{'r' if finding.graded else 'AUC'} {finding.held_out:.3f}"
-        axes.set_title(f"{finding.hypothesis}: unit {finding.unit}, {score}", fontsize=8, loc="left", pad=2)
+        axes.set_title(literal(f"{finding.hypothesis}: unit {finding.unit}, {score}"), fontsize=8, loc="left", pad=2)
     return figure

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unrolled.data.fonts import every_character
+from unrolled.data.lines import readable
 from unrolled.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+#: Control characters other than line ends, which neither a font nor SVG can show.
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
+
+
+def literal(text: str) -> str:
+    """Return a text from data so that a figure shows it as it is: matplotlib takes what is between $ for mathematics.
+
+    Control characters, and what is no character, become �.
+    """
+    return _CONTROL.sub("�", readable(text)).replace("$", r"\$")
 
 
 def canvas(width: float = 8.0, height: float = 4.5) -> Figure:
@@ -53,12 +68,14 @@ def save(figure: Figure, paths: list[Path]) -> None:
     """Write the figure to every path, in the format that the suffix names."""
     for path in paths:
         stamp = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, dpi=110, metadata=stamp)
+        with every_character(figure):
+            figure.savefig(path, dpi=110, metadata=stamp)
 
 
 def svg(figure: Figure) -> str:
     """Return the figure as an `<svg>` element for a page."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    with every_character(figure):
+        figure.savefig(text, format="svg", metadata={"Date": None})
     document = text.getvalue()
     return document[document.index("<svg") :]

@@ -89,7 +89,7 @@ def saturation(layers: Sequence[Layer], below: float = 0.1, above: float = 0.9) 
 
 def draw_saturation(found: Sequence[Saturation]):
     """Draw each unit of each gate as a point: how often it is nearly open, and how often nearly closed."""
-    from unrolled.analysis.figures import canvas
+    from unrolled.analysis.figures import canvas, literal
 
     layers = sorted({part.layer for part in found})
     figure = canvas(4 * len(layers) + 0.5, 4)
@@ -99,7 +99,7 @@ def draw_saturation(found: Sequence[Saturation]):
         for part in found:
             if part.layer == number:
                 share_open, share_closed = part.right.numpy(), part.left.numpy()
-                axes.plot(share_open, share_closed, ".", markersize=4, alpha=0.6, label=f"gate {part.gate}")
+                axes.plot(share_open, share_closed, ".", markersize=4, alpha=0.6, label=literal(f"gate {part.gate}"))
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="share of steps above 0.9", title=f"layer {number}")
         axes.set_aspect("equal")
         axes.legend(fontsize=8)

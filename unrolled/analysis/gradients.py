@@ -193,7 +193,7 @@ def recurrent_matrices(cell: Cell) -> list[RecurrentMatrix]:
 
 def draw_flows(flows: dict[str, GradientFlow], title: str):
     """Plot the spectral norm against the distance on a logarithmic scale: one line for each flow, its bound dotted."""
-    from unrolled.analysis.figures import canvas
+    from unrolled.analysis.figures import canvas, literal
 
     figure = canvas(8.5, 5)
     axes = figure.add_subplot()
@@ -201,14 +201,16 @@ def draw_flows(flows: dict[str, GradientFlow], title: str):
     for number, (name, flow) in enumerate(flows.items()):
         norms = flow.by_distance(flow.spectral)
         color, style = f"C{number % 10}", "-" if number < 10 else "--"
-        axes.plot(flow.distances, norms.clamp_min(tiny), label=name, linewidth=1.6, color=color, linestyle=style)
+        axes.plot(
+            flow.distances, norms.clamp_min(tiny), label=literal(name), linewidth=1.6, color=color, linestyle=style
+        )
         axes.plot(flow.distances, [flow.rate**n for n in flow.distances], color=color, linestyle=":", linewidth=0.8)
     shown = torch.cat([flow.by_distance(flow.spectral) for flow in flows.values()])
     axes.set_yscale("log")
     axes.set_ylim(max(float(shown.min()) / 3, tiny), max(float(shown.max()) * 30, 10))
     axes.set_xlabel("steps back, t - k")
     axes.set_ylabel("norm of ∂s_t / ∂s_k")
-    axes.set_title(f"{title} (dotted: bound)", fontsize=10)
+    axes.set_title(literal(f"{title} (dotted: bound)"), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=1 + len(flows) // 9)
     return figure

@@ -132,7 +132,7 @@ def draw_loss_gradients(norms: dict[str, Tensor], length: int, title: str) -> Fi
     """Plot the norm at each of the last `length` steps, one line for each cell, without the steps of zero gradient."""
     from matplotlib.ticker import MaxNLocator
 
-    from unrolled.analysis.figures import canvas
+    from unrolled.analysis.figures import canvas, literal
 
     figure = canvas(8.5, 5)
     axes = figure.add_subplot()
@@ -142,7 +142,7 @@ def draw_loss_gradients(norms: dict[str, Tensor], length: int, title: str) -> Fi
         axes.plot(
             range(len(each) - len(shown) + 1, len(each) + 1),
             shown,
-            label=name,
+            label=literal(name),
             color=f"C{number % 10}",
             linestyle=style,
             marker=".",
@@ -151,7 +151,7 @@ def draw_loss_gradients(norms: dict[str, Tensor], length: int, title: str) -> Fi
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step t, in the order in which the cell takes them")
     axes.set_ylabel("norm of ∂loss / ∂s_t")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(literal(title), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=1 + len(norms) // 9)
     return figure

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unrolled.analysis.examine import Examination, draw_units, to_colour, varied_stretch
-from unrolled.analysis.figures import canvas, svg
+from unrolled.analysis.figures import canvas, literal, svg
 from unrolled.analysis.gates import draw_saturation
 from unrolled.analysis.gradients import GradientFlow, draw_flows
 from unrolled.analysis.hypotheses import Hypothesis
@@ -115,7 +115,7 @@ def _draw_scores(found: Examination):
     """Draw how far each hypothesis's unit is from chance: as found, held out, and its median control."""
     figure = canvas(9, 0.8 + 0.32 * max(1, len(found.findings)))
     axes = figure.add_subplot()
-    names = [f"{finding.hypothesis} ({finding.unit})" for finding in found.findings]
+    names = [literal(f"{finding.hypothesis} ({finding.unit})") for finding in found.findings]
     places = np.arange(len(names))
 
     def away(graded: bool, score: float) -> float:

@@ -70,7 +70,7 @@ def draw_sensitivity(rows: dict[str, Tensor], ticks: dict[str, Sequence[str]] | 
 
     ticks: labels for the steps of a group, under the name of the group's first row.
     """
-    from unrolled.analysis.figures import canvas
+    from unrolled.analysis.figures import canvas, literal
 
     groups: list[list[str]] = []
     for name, row in rows.items():
@@ -83,11 +83,11 @@ def draw_sensitivity(rows: dict[str, Tensor], ticks: dict[str, Sequence[str]] | 
     for axes, group in zip(every, groups, strict=True):
         values = torch.stack([rows[name] / rows[name].max().clamp_min(1e-300) for name in group])
         image = axes.imshow(values.numpy(), aspect="auto", cmap="Greys", vmin=0, vmax=1)
-        axes.set_yticks(range(len(group)), group, fontsize=9)
+        axes.set_yticks(range(len(group)), list(map(literal, group)), fontsize=9)
         steps = values.size(1)
         labels = (ticks or {}).get(group[0])
         if labels:
-            axes.set_xticks(range(steps), labels, fontsize=8, family="monospace")
+            axes.set_xticks(range(steps), list(map(literal, labels)), fontsize=8, family="monospace")
         else:
             axes.set_xlabel("step")
             axes.set_xticks(range(0, steps, max(1, steps // 12)), range(1, steps + 1, max(1, steps // 12)))

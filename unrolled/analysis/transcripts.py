@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrolled.analysis.figures import canvas
+from unrolled.analysis.figures import canvas, literal
 from unrolled.data.frame_batches import FrameBatch
 from unrolled.models.transcriber import BLANK, Transcriber
 
@@ -69,7 +69,7 @@ def draw_transcript(
     top, middle, *rest = figure.subplots(rows, 1, sharex=True)
     origin = "lower" if seconds else "upper"
     top.imshow(frames.T, aspect="auto", origin=origin, cmap="Greys", extent=_extent(frames, end, seconds))
-    top.set(ylabel="feature" if seconds else "input", title=title)
+    top.set(ylabel="feature" if seconds else "input", title=literal(title))
     times = (np.arange(steps) + 0.5) * unit
     used = list(dict.fromkeys(one.label for one in placed))
     colours = _palette(used)
@@ -77,7 +77,7 @@ def draw_transcript(
     for label in used:
         middle.plot(times, probabilities[:, label], color=colours[label], linewidth=1.4)
     for one in placed:
-        shown = "␣" if one.text == " " else one.text
+        shown = "␣" if one.text == " " else literal(one.text)
         place = (times[one.step], float(probabilities[one.step, one.label]))
         middle.annotate(shown, place, textcoords="offset points", xytext=(0, 3), ha="center", color=colours[one.label])
     middle.set(ylabel="probability", ylim=(0, 1.3))
@@ -87,7 +87,7 @@ def draw_transcript(
         places = (np.arange(len(sensitivity)) + 0.5) * end / max(1, len(sensitivity))
         axes.fill_between(places, sensitivity, color="#9ecae1")
         axes.axvline(times[chosen.step], color=colours.get(chosen.label, "k"), linewidth=1)
-        axes.set(ylabel=f"∂ log P({chosen.text!r})\nby each frame", ylim=(0, None))
+        axes.set(ylabel=literal(f"∂ log P({chosen.text!r})\nby each frame"), ylim=(0, None))
     every = [top, middle, *rest]
     every[-1].set(xlabel="seconds" if seconds else "step", xlim=(0, end))
     return figure

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unrolled.data.lines import open_lines, readable, split_blanks
+from unrolled.data.lines import open_lines, split_blanks
 from unrolled.data.vectors import WordVectors
 from unrolled.errors import ConfigurationError, DataError
 
@@ -126,15 +126,14 @@ def flatten(values: np.ndarray) -> np.ndarray:
 
 def draw_map(neighbours: Neighbours, words: Sequence[str]):
     """Draw the words at their vectors' first two principal components."""
-    from unrolled.analysis.figures import canvas
+    from unrolled.analysis.figures import canvas, literal
 
     places = flatten(np.stack([neighbours.vector(word) for word in words]))
     figure = canvas(7.5, 6)
     axes = figure.add_subplot()
     axes.plot(places[:, 0], places[:, 1], ".", color="#3182bd")
     for word, (x, y) in zip(words, places, strict=True):
-        shown = readable(word).replace("$", r"\$")
-        axes.annotate(shown, (x, y), textcoords="offset points", xytext=(4, 3), fontsize=9)
+        axes.annotate(literal(word), (x, y), textcoords="offset points", xytext=(4, 3), fontsize=9)
     axes.set(xlabel="first principal component", ylabel="second")
     axes.margins(0.12)
     axes.grid(alpha=0.3)

@@ -82,6 +82,8 @@ class Arguments:
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     _check(arguments)
+    if not arguments.sample:
+        _search(arguments)  # says what is wrong with it before a picture is read
     from unrolled.tasks.captioning import CaptioningTask
     from unrolled.tasks.describer import Describer
 
@@ -161,7 +163,7 @@ def _read(tasks: Sequence[CaptioningTask], files: Sequence[str]) -> tuple[list[s
 
 
 def _search(arguments: Arguments) -> Any:
-    from unrolled.tasks.translator import search_for
+    from unrolled.decoding import search_for
 
     names = ("length_penalty", "min_length", "no_repeat", "groups", "diversity")
     options = {name: getattr(arguments, name) for name in names}

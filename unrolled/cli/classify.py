@@ -89,6 +89,8 @@ def _recordings(task: ClassifyingTask, arguments: Arguments) -> int:
     """Classify the recordings that are named; 2 if one of them could not be read."""
     if not arguments.text:
         raise ConfigurationError("name the recordings to classify after RUN")
+    if "" in arguments.text:
+        raise ConfigurationError("a FILE is empty: name a recording")
     if arguments.words or arguments.file != "-" or arguments.format or arguments.text_column:
         raise ConfigurationError("--words, --file, --format and --text-column are for texts, not recordings")
     failed = 0

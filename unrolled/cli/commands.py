@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("sweep", "train many models and report the best cell and settings"),
     "runs": ("runs", "show a table of the runs below a folder"),
     "data transcripts": ("data_transcripts", "print the transcripts of a transcriber's run, for a language model"),
+    "data scenes": ("data_scenes", "draw scenes of coloured shapes with captions, to train a captioner on"),
     "data mails": ("data_mails", "print synthetic mails and their answers, to train smart reply on"),
     "inspect gradients": ("inspect_gradients", "show how far gradients reach in fresh cells and trained runs"),
     "inspect surface": ("inspect_surface", "draw the error surface of a one-unit net and descent over it"),
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "inspect codes": ("inspect_codes", "compare local and distributed codes on objects left out of training"),
     "inspect classes": ("inspect_classes", "write an HTML page of texts coloured by what each word adds to a class"),
+    "inspect captions": ("inspect_captions", "write an HTML page of pictures with captions, scores and attention"),
     "inspect words": ("inspect_words", "show nearest neighbours, analogies and a map of word vectors"),
     "inspect confusions": ("inspect_confusions", "draw which labels a trained model takes for which"),
     "inspect transcript": (

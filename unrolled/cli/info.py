@@ -15,6 +15,7 @@ from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.reports import reports
 from unrolled.training import Checkpoints
 from unrolled.training.checkpoint import WHICH
+from unrolled.training.journal import best_validation
 from unrolled.training.run import FORMAT
 
 
@@ -56,7 +57,7 @@ def _facts(info: TaskInfo, path: str) -> list[tuple[str, str]]:
         facts.append(("checkpoints", ", ".join(f"{which} at step {one.step:,}" for which, one in checkpoints.items())))
     validated = [r for r in records if "validation_loss" in r]
     if validated:
-        best, last = min(validated, key=lambda r: r["validation_loss"]), validated[-1]
+        best, last = best_validation(validated, info.validated), validated[-1]
         facts.append(("best score", f"step {best['step']:,}: {info.describe_validation(best['validation_loss'])}"))
         facts.append(("last score", f"step {last['step']:,}: {info.describe_validation(last['validation_loss'])}"))
     for record in reports(run)[-1:]:

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from unrolled.analysis.figures import check_target
 from unrolled.cli.flags import Trust
 from unrolled.cli.parsing import parse
-from unrolled.errors import ConfigurationError
+from unrolled.errors import ConfigurationError, UnrolledError
 from unrolled.settings import require
 from unrolled.training.checkpoint import Which
 
@@ -24,6 +24,8 @@ _STEPS = 20
 @dataclass(frozen=True)
 class Arguments:
     """Write a self-contained HTML page about the inside of a trained character model, and the page's data as JSON.
+
+    For a captioner this is `unrolled inspect captions`.
 
     The page shows units that mean something, the text coloured by any unit, where each unit is most active, the loss
     without it, gates and gradient flow. `unrolled inspect cells`, `gradients`, `sensitivity`, `memory` and `surface`
@@ -50,6 +52,10 @@ class Arguments:
 
 
 def main(words: Sequence[str], prog: str) -> int:
+    if _describes_pictures(words):
+        from unrolled.cli import inspect_captions
+
+        return inspect_captions.main(words, prog)
     arguments = parse(Arguments, words, prog)
     import torch
     from rich.console import Console
@@ -88,3 +94,15 @@ def main(words: Sequence[str], prog: str) -> int:
     print(f"page   {page}")
     print(f"data   {side}")
     return 0
+
+
+def _describes_pictures(words: Sequence[str]) -> bool:
+    """Return whether the first word names the run of a captioner."""
+    from unrolled.training import open_run
+
+    if not words or words[0].startswith("-"):
+        return False
+    try:
+        return open_run(words[0]).task == "captioner"
+    except UnrolledError:
+        return False  # the command itself says what is wrong

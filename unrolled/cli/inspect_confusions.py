@@ -47,29 +47,21 @@ def main(words: Sequence[str], prog: str) -> int:
     paths = targets(arguments.out, arguments.overwrite)
     task: Any = open_task(arguments.run, "cpu", arguments.checkpoint, trust=arguments.trust)
     report = task.score(**({"data": arguments.data} if arguments.data else {}))
-    counts = _counts(report.json())
+    values = report.json()
+    counts: Mapping[str, Mapping[str, int]] | None = values.get("confusion")
     if counts is None:
-        raise RunError(f"{arguments.run}: a {task.kind} run gives no labels that can be confused")
+        why = "gives no labels that can be confused"
+        if task.kind == "classifier":
+            why = "gives a text any number of labels, so none is taken for another"
+        raise RunError(f"{arguments.run}: a {task.kind} run {why}")
     wrong = [(count, true, given) for true, row in counts.items() for given, count in row.items() if true != given]
     wrong.sort(key=lambda row: (-row[0], *row[1:]))
     print(report.heading)
-    if not counts:
-        print("nothing is confused, so there is no matrix to draw")
+    if not counts or ("confusions" in values and not wrong):
+        why = "nothing is confused" if counts else "there is no label in it"
+        print(f"{why}, so there is no matrix to draw")
         return 0
     print_table(("count", "true", "given"), [[row[0], repr(row[1]), repr(row[2])] for row in wrong[:10]])
     save(draw_confusion(counts, report.heading, arguments.most), paths)
     print(f"figure {' '.join(map(str, paths))}")
     return 0
-
-
-def _counts(values: Mapping[str, Any]) -> dict[str, dict[str, int]] | None:
-    """Return how often each label was given, by the true label; None if the report does not say."""
-    if values.get("confusion"):
-        found: dict[str, dict[str, int]] = values["confusion"]
-        return found
-    if "confusions" not in values:
-        return None
-    counts: dict[str, dict[str, int]] = {}
-    for true, given, count in values["confusions"]["characters"]:
-        counts.setdefault(true, {})[given] = count
-    return counts

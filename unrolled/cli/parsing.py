@@ -10,15 +10,19 @@ import re
 import typing
 from collections.abc import Container, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
+from tyro.conf import Positional
 
-from unrolled.cli.flags import FlagWriter, with_flags
+from unrolled.cli.flags import FlagWriter, flag, with_flags
 from unrolled.errors import ConfigurationError
 
 Arguments = TypeVar("Arguments")
 
+#: What the help calls a path.
+_PATH = re.compile(r"\b(FILE|FOLDER|PATH|RUN|DIR|PICTURE|FIGURE|OUT)\b")
 #: Patterns of tyro's messages, and what the user needs of each.
 _PLAINER = (
     (r"^Error parsing (\S+):", r"\1:"),
@@ -49,15 +53,18 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Argum
             contextlib.redirect_stdout(shown),
             _wide_terminal("-h" not in words and "--help" not in words),
         ):
-            return tyro.cli(kind, prog=prog, args=words, config=config, default=start)
+            parsed = tyro.cli(kind, prog=prog, args=words, config=config, default=start)
     except SystemExit as ending:
         if not ending.code:
             shown.finish()
             raise
         line = _in_one_line(said.getvalue(), prog)
-        for section in _sections(kind):
+        for section in (kind.__name__, *_sections(kind)):
             line = line.removeprefix(f"{section}: ")
         raise ConfigurationError(with_flags(line, names)) from None
+    if "" in words or any(word.endswith("=") for word in words):
+        _check_paths(kind, parsed, words)
+    return parsed
 
 
 def _settings(kind: type) -> set[str]:
@@ -105,6 +112,28 @@ def _check_words(words: Sequence[str]) -> None:
     for name in ("--data", "--out", "--resume", "--init-from"):
         if any(option == name and not value for option, value in given):
             raise ConfigurationError(f"{name}: the path is empty")
+
+
+def _check_paths(kind: type, parsed: object, words: Sequence[str]) -> None:
+    """Raise ConfigurationError if an empty word was given for a path: an empty variable of a shell.
+
+    As a path it would be the folder that the user is in.
+    """
+    given = [*pairwise(words), *(word.split("=", 1) for word in words if "=" in word)]
+    empty = {option.replace("_", "-") for option, value in given if option.startswith("--") and not value}
+    sections = _sections(kind)
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        value, notes = getattr(parsed, name, None), getattr(hint, "__metadata__", ())
+        shown = next((note.metavar for note in notes if getattr(note, "metavar", None)), "")
+        if name in sections:
+            _check_paths(sections[name], value, words)
+        elif not _PATH.search(shown):
+            continue
+        elif Positional in notes:
+            if any(one in ("", Path()) for one in (value if isinstance(value, tuple) else (value,))):
+                raise ConfigurationError(f"a {shown.removesuffix('...')} is empty: name a file or a folder")
+        elif flag(name) in empty or (isinstance(value, tuple) and "" in value):
+            raise ConfigurationError(f"{flag(name)}: the path is empty")
 
 
 @contextlib.contextmanager

@@ -20,9 +20,11 @@ from tyro.conf import Positional, arg
 from unrolled.cli.flags import as_flags
 from unrolled.cli.parsing import parse
 from unrolled.errors import RunError
+from unrolled.tasks import info_of
 from unrolled.tasks.reports import reports
 from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import UNREADABLE
+from unrolled.training.journal import best_validation
 from unrolled.training.progress import clock
 from unrolled.training.run import one_line
 
@@ -150,7 +152,7 @@ def _read(path: Path, name: str) -> Row:
     records = run.metrics()
     last = records[-1] if records else {}
     scored = [record for record in records if math.isfinite(record.get("validation_loss", math.nan))]
-    best = min(scored, key=lambda record: record["validation_loss"], default={})
+    best = best_validation(scored, _validated(run)) if scored else {}
     return Row(
         name=name,
         task=run.task,
@@ -165,6 +167,14 @@ def _read(path: Path, name: str) -> Row:
         changed=_changed(path),
         state=_state(run),
     )
+
+
+def _validated(run: Run) -> str:
+    """Return what the run's task validates; "loss" if the task is not installed."""
+    try:
+        return info_of(run).validated
+    except RunError:
+        return "loss"
 
 
 def _model(model: Any) -> tuple[str, str]:

@@ -47,6 +47,9 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     if arguments.file == "-" and not arguments.online:
         raise ConfigurationError("name a FILE (.npz); only --online reads standard input", setting="online")
+    if arguments.online and arguments.to != "segments":
+        said = "--to is about whole sequences: --online writes a line per frame, so leave one of them out"
+        raise ConfigurationError(said, setting="to")
     from unrolled.tasks.segmenting import SegmentingTask
 
     task = open_task(arguments.run, arguments.device, arguments.checkpoint, SegmentingTask, trust=arguments.trust)

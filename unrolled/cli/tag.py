@@ -71,7 +71,10 @@ def main(words: Sequence[str], prog: str) -> int:
     task = open_task(arguments.run, arguments.device, arguments.checkpoint, TaggingTask, trust=arguments.trust)
     _, column = task.form_and_column("", to, arguments.column)
     block = 1 if arguments.file == "-" and sys.stdin is not None and sys.stdin.isatty() else _BLOCK
+    before, unruly = 0, list[str]()
     for sentences in in_blocks(_read(arguments.file, form), block):
+        unruly += [f"number {before + k + 1:,}" for k in task.unruly(sentences)]
+        before += len(sentences)
         if arguments.best:
             for sentence, found in zip(sentences, task.best(sentences, arguments.best), strict=True):
                 sys.stdout.write(_best(sentence, found, to, column))
@@ -80,6 +83,9 @@ def main(words: Sequence[str], prog: str) -> int:
             for sentence, tags, chance in zip(sentences, task.tag(sentences), chances, strict=True):
                 sys.stdout.write(_written(retagged(sentence, tags), to, column, chance))
         sys.stdout.flush()
+    if unruly:
+        where = "standard input" if arguments.file == "-" else arguments.file
+        print(f"unrolled: note: {task.unruly_note(unruly, where)}", file=sys.stderr)
     return 0
 
 

@@ -68,8 +68,6 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
     if not arguments.files:
         raise ConfigurationError("name at least one FILE")
-    if "" in arguments.files:  # an empty variable of a shell, which would be the folder that the user is in
-        raise ConfigurationError("a FILE is empty: name a file or a folder")
     if "-" in arguments.files and not arguments.stream:
         raise ConfigurationError("-: only --stream reads standard input; name a file", setting="stream")
     names = ("beam", "lm", "lm_weight", "length_bonus", "lexicon")
@@ -139,7 +137,8 @@ def _stream(task: TranscribingTask, decoder: Decoder, arguments: Arguments) -> i
     if len(arguments.files) > 1:
         raise ConfigurationError("--stream takes one recording", setting="stream")
     if task.signal.kind != "audio":
-        raise ConfigurationError(f"{task.run.path}: its data are {task.signal.kind}; --stream needs recordings")
+        said = f"{task.run.path}: its model reads {task.signal.kind}; --stream needs one trained on recordings"
+        raise ConfigurationError(said, setting="stream")
     stream = TranscriptStream(task, decoder)
     rewrite = sys.stdout.isatty() and not arguments.json
     text = ""

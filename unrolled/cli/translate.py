@@ -63,7 +63,8 @@ class Arguments:
 
 def main(words: Sequence[str], prog: str) -> int:
     arguments = parse(Arguments, words, prog)
-    from unrolled.tasks.translator import at_line, search_for
+    from unrolled.decoding import search_for
+    from unrolled.tasks.translator import at_line
 
     how = search_for(
         beam=arguments.beam,

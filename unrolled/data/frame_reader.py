@@ -11,7 +11,7 @@ import numpy as np
 
 from unrolled.data.audio import AudioFeatures, Recording, at_speed, audio_rate, read_audio
 from unrolled.data.frames import FrameStore, Normalisation, as_stored
-from unrolled.data.line_images import Renderer, installed_fonts, read_line_image
+from unrolled.data.line_images import LONGEST, Renderer, installed_fonts, read_line_image
 from unrolled.data.lines import open_lines
 from unrolled.data.notes import many, named
 from unrolled.data.tokens import Progress
@@ -182,7 +182,7 @@ def draw_lines(path: str, copies: int, fonts: Sequence[str], height: int, accoun
     for font in fonts:
         if font not in renderer.fonts:
             raise ConfigurationError(f"{font}: not a font that can be scaled", setting="fonts")
-    drawn = 0
+    drawn = turn = 0
     for number, line in enumerate(open_lines(path), 1):
         text = plain_text(line)
         if not text:
@@ -192,11 +192,16 @@ def draw_lines(path: str, copies: int, fonts: Sequence[str], height: int, accoun
             account.add("left out, because no font has all of their characters", f"line {number:,}")
             continue
         for copy in range(copies):
-            font = usable[(drawn + copy) % len(usable)]
-            yield _Drawn(f"line {number} drawn {copy + 1}", text, renderer.draw(text, font))
-        drawn += copies
+            font, name = usable[turn % len(usable)], f"line {number} drawn {copy + 1}"
+            turn += 1
+            if renderer.fits(text, font):
+                yield _Drawn(name, text, renderer.draw(text, font))
+                drawn += 1
+            else:
+                account.add(f"not drawn, because they would be more than {LONGEST} times as wide as high", name)
     if not drawn:
-        raise DataError(f"{path}: there are no lines in it that can be drawn", setting="render")
+        said = ": ".join([f"{path}: there are no lines in it that can be drawn", *account.notes("pictures")[:1]])
+        raise DataError(said, setting="render")
 
 
 class _Drawn(Item):

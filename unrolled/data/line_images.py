@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from unrolled.data.fonts import code_points
 from unrolled.data.pictures import open_picture
 from unrolled.errors import DataError
 
-#: The widest picture that is read as a line, in multiples of its height.
-_LONGEST = 400
+#: The widest picture that is read or drawn as a line, in multiples of its height.
+LONGEST = 400
 
 
 def read_line_image(path: str | Path, height: int) -> np.ndarray:
@@ -24,8 +25,8 @@ def read_line_image(path: str | Path, height: int) -> np.ndarray:
     read.
     """
     grey = open_picture(path, "L", "a picture of a line")
-    if grey.width > _LONGEST * grey.height:
-        raise DataError(f"{path}: {grey.width} × {grey.height} is no line: it is more than {_LONGEST} times as wide")
+    if grey.width > LONGEST * grey.height:
+        raise DataError(f"{path}: {grey.width} × {grey.height} is no line: it is more than {LONGEST} times as wide")
     return columns_of(grey, height)
 
 
@@ -86,7 +87,7 @@ class Renderer:
             raise DataError("there is no font to draw lines with; name font files with `fonts`", setting="fonts")
         #: The files of the fonts.
         self.fonts = [font.path for font in self._fonts]
-        self._known = [_characters_of(font.path) for font in self._fonts]
+        self._known = [code_points(font.path) for font in self._fonts]
 
     def _load(self, path: str) -> Any:
         try:
@@ -99,6 +100,12 @@ class Renderer:
         needed = {ord(character) for character in text if not character.isspace()}
         return [font for font, known in zip(self._fonts, self._known, strict=True) if needed <= known]
 
+    def fits(self, text: str, font: Any) -> bool:
+        """Return whether a line is at most `LONGEST` times as wide as high in a font."""
+        # A longer text is not measured: it would take seconds, and hardly a letter is narrower than a column.
+        most = LONGEST * self.height
+        return len(text) <= most and font.getlength(text) <= most
+
     def draw(self, text: str, font: Any) -> np.ndarray:
         """Return the columns of a line, `[W, height]` uint8; see `read_line_image`."""
         left, top, right, _ = font.getbbox(text, anchor="ls")
@@ -109,10 +116,3 @@ class Renderer:
         baseline = max(ascent, -int(top)) + self.height // 16
         ImageDraw.Draw(picture).text((margin - left, baseline), text, font=font, fill=0, anchor="ls")
         return columns_of(picture, self.height)
-
-
-def _characters_of(path: str) -> set[int]:
-    """Return the code points that a font has a glyph for."""
-    from matplotlib.ft2font import FT2Font
-
-    return set(FT2Font(path).get_charmap())

@@ -45,6 +45,8 @@ class Index:
             raise RunError(f"{error}") from error
         if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
             raise RunError(f"{path}: damaged, it must be a list of strings")
+        if not strings:
+            raise RunError(f"{path}: damaged, it is empty")
         if len(set(strings)) != len(strings):
             raise RunError(f"{path}: damaged, a string is in it twice")
         return cls(strings)

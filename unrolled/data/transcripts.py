@@ -68,21 +68,23 @@ def read_items(
     """Return the items of a folder, a list or an archive of features.
 
     A folder holds files and next to each its transcript: `a.wav` and `a.txt`, `a.png` and `a.gt.txt`. A list is JSON
-    lines, CSV or TSV; its files are relative to it. In a table without a header the file is in the first column and the
-    transcript in the second. An archive `.npz` holds `frames [N, D]`, `offsets [items + 1]`, `text`, and maybe `names`.
-    Texts are put into Unicode's form NFC, with single spaces. text_keys: the usual names of the column of transcripts.
-    alone: collects the files of a folder that have no transcript.
+    lines, CSV or TSV, plain or gzip; its files are relative to it. In a table without a header the file is in the first
+    column and the transcript in the second. An archive `.npz` holds `frames [N, D]`, `offsets [items + 1]`, `text`, and
+    maybe `names`. Texts are put into Unicode's form NFC, with single spaces.
+    text_keys: the usual names of the column of transcripts. alone: collects the files of a folder that have no
+        transcript.
 
     Raises DataError, with the line, if there is no such column, no item, or an item twice.
     """
     path = Path(path)
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if path.is_dir():
         items = list(_in_folder(path, [] if alone is None else alone))
-    elif path.suffix.lower() == ".npz":
+    elif suffix == ".npz":
         items = _in_archive(path)
-    elif path.suffix.lower() in (".jsonl", ".ndjson"):
+    elif suffix in (".jsonl", ".ndjson", ".json"):
         items = list(_in_json(path, file_column, text_column, text_keys))
-    elif path.suffix.lower() in (*AUDIO_SUFFIXES, *IMAGE_SUFFIXES, ".npy"):
+    elif suffix in (*AUDIO_SUFFIXES, *IMAGE_SUFFIXES, ".npy"):
         raise DataError(f"{path}: a single file has no transcript; name a folder, or a list of files and transcripts")
     else:
         items = list(_in_table(path, file_column, text_column, text_keys))
@@ -94,6 +96,12 @@ def read_items(
             raise DataError(f"{path}: {item.name} is in it twice")
         seen.add(item.name)
     return items
+
+
+def is_list(path: str | Path) -> bool:
+    """Return whether `read_items` reads a path as a list, whose columns can be named."""
+    suffix = Path(Path(path).name.removesuffix(".gz")).suffix.lower()
+    return not Path(path).is_dir() and suffix != ".npz"
 
 
 def plain_text(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from unrolled.lazy import door
 
 if TYPE_CHECKING:
-    from unrolled.decoding.beam import BeamSearch, Hypothesis, SearchStep
+    from unrolled.decoding.beam import BeamSearch, Hypothesis, SearchStep, search_for
     from unrolled.decoding.combine import Ensemble, forced_log_probs
     from unrolled.decoding.ctc import BestPath, best_path
     from unrolled.decoding.ctc_beam import CTCBeam, CTCHypothesis
@@ -25,7 +25,7 @@ else:
     __getattr__ = door(
         __name__,
         {
-            "beam": ("BeamSearch", "Hypothesis", "SearchStep"),
+            "beam": ("BeamSearch", "Hypothesis", "SearchStep", "search_for"),
             "combine": ("Ensemble", "forced_log_probs"),
             "ctc": ("BestPath", "best_path"),
             "ctc_beam": ("CTCBeam", "CTCHypothesis"),
@@ -57,6 +57,7 @@ __all__ = [
     "forced_log_probs",
     "generate",
     "label_tokens",
+    "search_for",
     "search_trees",
     "tree_json",
 ]

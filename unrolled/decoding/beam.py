@@ -111,6 +111,30 @@ class BeamSearch:
         return _Searching(self, model, state, first, end, max_length, prefix, record).run()
 
 
+def search_for(
+    *,
+    beam: int = 5,
+    n_best: int = 1,
+    length_penalty: float = 1.0,
+    min_length: int = 0,
+    no_repeat: int = 0,
+    groups: int | None = None,
+    diversity: float = 0.0,
+) -> BeamSearch:
+    """Return the search with these options; the default of `groups` is the beam with `diversity`, otherwise 1."""
+    if groups is None:
+        groups = beam if diversity else 1
+    return BeamSearch(
+        beam=beam,
+        n_best=n_best,
+        length_penalty=length_penalty,
+        min_length=min_length,
+        no_repeat=no_repeat,
+        groups=groups,
+        diversity=diversity,
+    )
+
+
 @dataclass(frozen=True)
 class SearchStep:
     """The choices of one step of a search, for the sentences with the numbers `sentences [B]`.

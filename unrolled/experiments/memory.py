@@ -293,7 +293,7 @@ def draw_memory(results: Sequence[MemoryResult], title: str, by_chance: float):
     """Draw accuracy against delay, and the updates that were needed, with one line for each cell."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    from unrolled.analysis.figures import canvas
+    from unrolled.analysis.figures import canvas, literal
 
     figure = canvas(11, 5)
     accuracy, updates = figure.subplots(1, 2)
@@ -302,7 +302,7 @@ def draw_memory(results: Sequence[MemoryResult], title: str, by_chance: float):
             "color": f"C{number % 10}",
             "marker": "os^v"[number % 4],
             "markersize": 4,
-            "label": cell,
+            "label": literal(cell),
         }
         # Each line is thinner than the one before, so that none hides another.
         style |= {"linestyle": ("-", "--")[number // 10 % 2], "linewidth": max(1.0, 4 - 0.25 * number), "alpha": 0.85}
@@ -323,6 +323,6 @@ def draw_memory(results: Sequence[MemoryResult], title: str, by_chance: float):
     updates.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     updates.yaxis.set_major_formatter("{x:,.0f}")
     updates.yaxis.set_minor_locator(NullLocator())
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     figure.legend(*accuracy.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def by_true(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    """Return how often each label was given, by the true label, for pairs (true, given)."""
+    """Return how often each label was given, by the true label, for pairs (true, given) or a Counter of them."""
     found: dict[str, dict[str, int]] = {}
     for (true, given), count in sorted(Counter(pairs).items()):
         found.setdefault(true, {})[given] = count

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import jiwer
 
 from unrolled.errors import DataError
+from unrolled.metrics.confusion import by_true
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class EditCounts:
     """Counts of the edits that turn the references into the hypotheses, over characters or over words.
 
     total: the number of characters or words of the references.
+    right: how often each character or word of the references was found.
     confusions: the count of every edit `(reference, hypothesis)`. An insertion has the reference "", and a deletion the
         hypothesis "".
     """
@@ -25,6 +27,7 @@ class EditCounts:
     deletions: int = 0
     insertions: int = 0
     confusions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    right: Counter[str] = field(default_factory=Counter)
 
     @property
     def errors(self) -> int:
@@ -37,6 +40,14 @@ class EditCounts:
         If all references are empty, it is the number of insertions, as in jiwer.
         """
         return self.errors / max(self.total, 1)
+
+    def by_true(self) -> dict[str, dict[str, int]]:
+        """Return how often each character or word was found as each, by the true one, the right ones included.
+
+        What was inserted is under "", and what was deleted was found as "".
+        """
+        right = Counter({(part, part): count for part, count in self.right.items()})
+        return by_true(right + self.confusions)
 
     def commonest(self, count: int = 10) -> list[tuple[str, str, int]]:
         """Return the `count` commonest confusions as `(reference, hypothesis, count)`, the most frequent first."""
@@ -90,14 +101,16 @@ def score_transcripts(references: Sequence[str], hypotheses: Sequence[str]) -> T
 
 def _counts(output: jiwer.CharacterOutput | jiwer.WordOutput | None, inserted: list[list[str]]) -> EditCounts:
     """Return the counts of jiwer's output and of the hypotheses of empty references."""
-    confusions = Counter(("", each) for found in inserted for each in found)
+    confusions, right = Counter(("", each) for found in inserted for each in found), Counter[str]()
     insertions = confusions.total()
     if output is None:
         return EditCounts(insertions=insertions, confusions=confusions)
     for wanted, found, chunks in zip(output.references, output.hypotheses, output.alignments, strict=True):
         for chunk in chunks:
-            if chunk.type != "equal":
-                old = wanted[chunk.ref_start_idx : chunk.ref_end_idx]
+            old = wanted[chunk.ref_start_idx : chunk.ref_end_idx]
+            if chunk.type == "equal":
+                right.update(old)
+            else:
                 new = found[chunk.hyp_start_idx : chunk.hyp_end_idx]
                 longest = max(len(old), len(new))  # one side is empty, or both are equally long
                 confusions.update(zip(old or [""] * longest, new or [""] * longest, strict=True))
@@ -107,4 +120,5 @@ def _counts(output: jiwer.CharacterOutput | jiwer.WordOutput | None, inserted: l
         output.deletions,
         output.insertions + insertions,
         confusions,
+        right,
     )

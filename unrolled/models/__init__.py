@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from unrolled.lazy import door
 
 if TYPE_CHECKING:
+    from unrolled.models.captioner import Captioner, PictureFeatures
+    from unrolled.models.captioners import CAPTIONERS
     from unrolled.models.classifier import Classifier
     from unrolled.models.contract import Decodable
     from unrolled.models.crf import CRF
@@ -21,6 +23,8 @@ else:
     __getattr__ = door(
         __name__,
         {
+            "captioner": ("Captioner", "PictureFeatures"),
+            "captioners": ("CAPTIONERS",),
             "classifier": ("Classifier",),
             "contract": ("Decodable",),
             "crf": ("CRF",),
@@ -35,7 +39,9 @@ else:
     )
 
 __all__ = [
+    "CAPTIONERS",
     "CRF",
+    "Captioner",
     "Classifier",
     "Context",
     "Decodable",
@@ -43,6 +49,7 @@ __all__ = [
     "Encoder",
     "EncoderDecoder",
     "LanguageModel",
+    "PictureFeatures",
     "Segmenter",
     "Tagger",
     "Transcriber",

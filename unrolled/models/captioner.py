@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,9 @@ from unrolled.layers.nest import Nest, pick_state
 from unrolled.models.attention import Memory
 from unrolled.models.contract import Decodable
 from unrolled.models.parts import named_cell
+
+#: The names of the moments of features.
+MOMENTS = ("mean", "deviation", "grid_mean", "grid_deviation")
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,19 @@ class Captioner(Decodable, nn.Module):
         forget_bias: float = 1.0,
     ) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.grid_mean: Tensor
+        self.grid_deviation: Tensor
         self.vector_size, self.grid_size, self.unknown = vector_size, grid_size, unknown
         self.embedding_size, self.hidden_size, self.num_layers = embedding_size, hidden_size, num_layers
+        #: The mean and the deviation of each value of a vector, and of a grid; features are normalised by them.
+        self.register_buffer("mean", torch.zeros(vector_size))
+        self.register_buffer("deviation", torch.ones(vector_size))
+        if self.reads_grid:
+            self.register_buffer("grid_mean", torch.zeros(grid_size))
+            self.register_buffer("grid_deviation", torch.ones(grid_size))
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         self.picture = nn.Linear(vector_size, embedding_size)
         self.dropout = Dropout(dropout)
         self._make, self._options, self._projected = named_cell(cell, forget_bias)
@@ -137,7 +150,18 @@ class Captioner(Decodable, nn.Module):
         if self.reads_grid and (grid is None or grid.dim() != 3 or grid.size(2) != self.grid_size):
             got = "no grid" if grid is None else f"a grid {list(grid.shape)}"
             raise ShapeError(f"this decoder attends to a grid [B, P, {self.grid_size}], got {got}")
-        return self._start(context)
+        if self.reads_grid:
+            grid = (grid - self.grid_mean) / self.grid_deviation
+        return self._start(PictureFeatures((vector - self.mean) / self.deviation, grid))
+
+    def normalise_by(self, moments: Mapping[str, Tensor]) -> None:
+        """Normalise features by moments over the pictures of training: "mean" and "deviation" `[D]` of vectors.
+
+        A decoder with attention also needs "grid_mean" and "grid_deviation" `[C]`. Decoders learn several times as fast
+        from features with mean 0 and deviation 1.
+        """
+        for name in MOMENTS if self.reads_grid else MOMENTS[:2]:
+            getattr(self, name).copy_(moments[name])
 
     def step(self, token: Tensor, state: CaptionState) -> tuple[Tensor, CaptionState]:
         """Return `(log_probs [N, V], state)` after one more `token [N]`. The rows of a picture are adjacent."""

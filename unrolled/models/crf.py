@@ -159,6 +159,22 @@ class CRF(nn.Module):
             found.append([_path(score, place, back, row, length, n) for score, place in paths if score > -torch.inf])
         return found
 
+    def possible(self, longest: int) -> Tensor:
+        """Return whether the rules allow a sequence of each length from 1 to `longest`, `[longest]` Booleans."""
+        transitions = self.allowed_transitions.cpu().numpy()
+        reached, ends = self.allowed_starts.cpu().numpy(), self.allowed_ends.cpu().numpy()
+        found = []
+        for _ in range(longest):
+            found.append(bool((reached & ends).any()))
+            reached = transitions[reached].any(0)
+        return torch.tensor(found, dtype=torch.bool)
+
+    def without_rules(self) -> CRF:
+        """Return a CRF with the same weights, not copies of them, that allows every sequence."""
+        free = CRF(self.num_tags).to(self.starts.device)
+        free.starts, free.ends, free.transitions = self.starts, self.ends, self.transitions
+        return free
+
     def _masked(self, dtype: torch.dtype, never: float = -torch.inf) -> tuple[Tensor, Tensor, Tensor]:
         """Return starts, ends and transitions with `never` for what is not allowed."""
         return (

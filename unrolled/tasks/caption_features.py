@@ -60,6 +60,8 @@ class GivenFeatures:
             there = ", ".join(arrays) or "nothing"
             raise DataError(f"{path}: it must hold `names` and `vectors`, and holds {there}", setting="features")
         names, self._vectors, self._grids = arrays["names"], arrays["vectors"], arrays.get("grids")
+        if names.ndim != 1 or names.dtype.kind not in "UT":  # of bytes, str() would be "b'...'"
+            raise DataError(f"{path}: `names` must be strings [N], got {names.dtype}", setting="features")
         for name, values, axes in (("vectors", self._vectors, 2), ("grids", self._grids, 3)):
             if values is None:
                 continue

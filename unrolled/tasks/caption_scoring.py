@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,11 +17,9 @@ from unrolled.metrics.report import Report, Value
 from unrolled.models.captioner import PictureFeatures
 from unrolled.tasks.caption_baselines import NearestNeighbours, constant_caption
 from unrolled.tasks.caption_features import Features, open_features
+from unrolled.tasks.captioning_data import Pictures
 from unrolled.tasks.captioning_settings import CaptionEvaluation, CaptionsConfig, options_of
-from unrolled.tasks.describer import Caption, Describer
-
-if TYPE_CHECKING:
-    from unrolled.tasks.captioning import CaptioningTask
+from unrolled.tasks.describer import Caption, Describer, Member
 
 #: The pictures whose features are read at once.
 _AT_ONCE = 128
@@ -29,16 +27,44 @@ _AT_ONCE = 128
 _SHOWN = (("bleu1", "BLEU-1"), ("bleu4", "BLEU-4"), ("meteor", "METEOR"), ("cider_d", "CIDEr-D"))
 
 
-def score_run(task: CaptioningTask, asked: CaptionEvaluation) -> Report:
+class Scored(Member, Protocol):
+    """What scoring needs of a captioner's task."""
+
+    @property
+    def pictures(self) -> Pictures: ...
+
+    @property
+    def dev(self) -> range: ...
+
+    @property
+    def features(self) -> Features: ...
+
+    @property
+    def feature_rows(self) -> np.ndarray: ...
+
+    def as_features(self, vectors: np.ndarray, grids: np.ndarray | None) -> PictureFeatures: ...
+
+    def require_signature(self, signature: str) -> None: ...
+
+    def require_number(self, loss: float, data: str) -> None: ...
+
+    def dev_loss(self) -> float | None: ...
+
+    def describe_own(
+        self, pictures: Sequence[int], how: BeamSearch, others: Sequence[Any] = ()
+    ) -> list[list[Caption]]: ...
+
+
+def score_run(task: Scored, asked: CaptionEvaluation) -> Report:
     """Return the scores of a run's captions of `asked.data` or of the pictures held out, with those of the baselines.
 
     Raises DataError if there are no such pictures.
     """
     from unrolled.tasks import open_task
-    from unrolled.tasks.captioning import CaptioningTask
 
     how = BeamSearch(**options_of(asked))
-    others = [open_task(run, str(task.device), "best", CaptioningTask) for run in asked.ensemble]
+    kind: Any = type(task)
+    others: list[Any] = [open_task(run, str(task.device), "best", kind) for run in asked.ensemble]
     loss, notes = None, list[str]()
     if asked.data:
         data = asked.data
@@ -74,12 +100,12 @@ def _texts(found: Sequence[Sequence[Caption]]) -> list[str]:
     return [some[0].text if some else "" for some in found]
 
 
-def _read(task: CaptioningTask, features: Features, rows: np.ndarray) -> PictureFeatures:
+def _read(task: Scored, features: Features, rows: np.ndarray) -> PictureFeatures:
     grids = features.grids(rows) if task.config.model.reads_grid else None
     return task.as_features(features.vectors(rows), grids)
 
 
-def _given(task: CaptioningTask, asked: CaptionEvaluation) -> tuple[list[list[str]], Features, np.ndarray, list[str]]:
+def _given(task: Scored, asked: CaptionEvaluation) -> tuple[list[list[str]], Features, np.ndarray, list[str]]:
     """Return the captions of given pictures that can be read, their features and rows, and notes."""
     config = task.config.captions
     columns = config.file_column, config.text_column
@@ -100,9 +126,7 @@ def _given(task: CaptioningTask, asked: CaptionEvaluation) -> tuple[list[list[st
     return references, features, features.rows([key for key in keys if key]), notes
 
 
-def _baselines(
-    task: CaptioningTask, vectors: Callable[[], np.ndarray], references: Sequence[Sequence[str]]
-) -> list[Value]:
+def _baselines(task: Scored, vectors: Callable[[], np.ndarray], references: Sequence[Sequence[str]]) -> list[Value]:
     """Return the scores of a constant caption and of the captions of similar pictures."""
     train = task.pictures.train
     known = [[tuple(caption_tokens(text)) for text in some] for some in task.pictures.captions[:train]]
@@ -120,7 +144,7 @@ def _baselines(
 
 
 def _row(name: str, label: str, scores: CaptionScores) -> list[Value]:
-    """Return the values of a baseline, of which the first has a line in the table."""
+    """Return the values of a baseline; the first one has a line in the table."""
     found = [(key, shown, score.value) for key, shown in _SHOWN if (score := getattr(scores, key)) is not None]
     line = " · ".join(f"{shown} {100 * value:.1f}" for _, shown, value in found)
     first, *rest = [Value(f"{name}.{key}", value) for key, _, value in found]

@@ -22,7 +22,15 @@ from unrolled.metrics.report import Report
 from unrolled.models.captioner import Captioner, PictureFeatures
 from unrolled.tasks.base import Task
 from unrolled.tasks.caption_features import Features, features_again, require_encoder
-from unrolled.tasks.captioning_data import CAPTIONS_FILE, PICTURES_FILE, WORDS_FILE, Pictures, prepare
+from unrolled.tasks.captioning_data import (
+    CAPTIONS_FILE,
+    MOMENTS_FILE,
+    PICTURES_FILE,
+    WORDS_FILE,
+    Pictures,
+    prepare,
+    read_moments,
+)
 from unrolled.tasks.captioning_settings import (
     CaptionEvaluation,
     CaptioningConfig,
@@ -70,6 +78,10 @@ class CaptioningTask(CaptioningInfo, Task):
     def _build(self, size: int) -> Captioner:
         noticed = self.noticed
         model = self.config.model.build(size, noticed.vector_size, noticed.grid_size, 0)
+        try:
+            model.normalise_by(read_moments(self.run.path / MOMENTS_FILE))
+        except (KeyError, RuntimeError) as error:  # of another width
+            raise RunError(f"{self.run.path / MOMENTS_FILE}: does not fit the features ({error})") from error
         if self.config.captions.vectors is not None and size == self.end + 1:
             start_embedding(model.embedding, self.run.path, fixed=self.config.captions.fix_vectors)
         return model

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from unrolled.data.caption_batches import EncodedCaptions
 from unrolled.data.caption_tokens import caption_tokens
@@ -20,12 +24,17 @@ from unrolled.data.tokens import Progress
 from unrolled.data.transcripts import split_by_group
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.settings import to_json
-from unrolled.tasks.caption_features import GivenFeatures, open_features
+from unrolled.tasks.caption_features import Features, GivenFeatures, open_features
 from unrolled.tasks.captioning_settings import NOTICED_FILE, CaptioningConfig, CaptionsConfig, Noticed
 from unrolled.tasks.vectors import store_vectors
 from unrolled.training import Run
 
 WORDS_FILE, CAPTIONS_FILE, PICTURES_FILE = "vocabulary.json", "captions.safetensors", "pictures.json"
+MOMENTS_FILE = "moments.safetensors"
+#: The least deviation of a value that vectors are divided by.
+_LEAST = 1e-3
+#: The most pictures whose grids the moments are taken of.
+_SAMPLED = 500
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,8 @@ def prepare(run: Run, settings: CaptioningConfig, progress: Progress, words: Ind
         "captions": [list(one.captions) for one in pictures],
         "train": count,
     }
+    rows = features.rows(stored["keys"][:count])  # type: ignore[index]
+    save_moments(run.path / MOMENTS_FILE, features, rows, settings.model.reads_grid)
     if config.vectors is not None:
         store_vectors(run.path, config.vectors, words.number, settings.model.embedding_size)
     noticed = Noticed(
@@ -112,6 +123,31 @@ def prepare(run: Run, settings: CaptioningConfig, progress: Progress, words: Ind
     )
     for name, content in ((PICTURES_FILE, stored), (NOTICED_FILE, to_json(noticed))):
         (run.path / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save_moments(path: Path, features: Features, rows: np.ndarray, grids: bool) -> None:
+    """Write the mean and the deviation of each value of the features of these rows.
+
+    Grids are read from at most `_SAMPLED` rows, which are spread evenly: each has many positions.
+    """
+    vectors = features.vectors(rows).astype(np.float64)
+    moments = {"mean": vectors.mean(0), "deviation": vectors.std(0)}
+    if grids:
+        some = rows[:: -(-len(rows) // _SAMPLED)]
+        values = features.grids(some).astype(np.float32)
+        moments |= {"grid_mean": values.mean((0, 1)), "grid_deviation": values.std((0, 1))}
+    for name in moments:
+        if name.endswith("deviation"):
+            moments[name] = np.maximum(moments[name], _LEAST)
+    save_file({name: array.astype(np.float32) for name, array in moments.items()}, path)
+
+
+def read_moments(path: Path) -> dict[str, Tensor]:
+    """Read what `save_moments` wrote; RunError if it is missing or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: missing or damaged ({type(error).__name__}: {error})") from error
 
 
 def _are(names: Sequence[str]) -> str:

@@ -34,6 +34,9 @@ DEFAULT_CELLS = {
     "show-attend-tell": "lstm",
 }
 
+#: The decoders whose training adds penalties to the cross-entropy.
+PENALISED = ("chen-zitnick", "show-attend-tell")
+
 
 @dataclass(frozen=True)
 class CaptionsConfig:
@@ -298,6 +301,8 @@ class CaptioningInfo(TaskInfo):
     def describe(self, loss: float) -> str:
         if self.config.training.self_critical:
             return f"loss {loss:+.4f}"
+        if self.config.model.model in PENALISED or self.config.training.weight_penalty:
+            return f"loss {loss:.4f} with penalties"
         return f"loss {loss:.4f} · perplexity {perplexity(loss):,.2f}"
 
     def describe_validation(self, value: float) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from unrolled.errors import ConfigurationError
 from unrolled.settings import require, require_choice
+
+#: Why a setting that chooses what is held out has no effect with `dev`; see `refuse_unused`.
+HELD_OUT_BY_DEV = "chooses what is held out for validation, which `dev` names: leave one of the two out"
 
 
 def require_widths(hidden_size: Sequence[int], num_layers: int | None) -> None:
@@ -32,14 +36,31 @@ def require_vectors(vectors: str | None, fix_vectors: bool) -> None:
         raise ConfigurationError(said, setting=("fix_vectors", "vectors"))
 
 
+def refuse_unused(settings: Any, names: Sequence[str], why: str, setting: Sequence[str] = ()) -> None:
+    """Raise ConfigurationError for the first of the settings that is not at its default: it would have no effect.
+
+    why: what follows its name in the message. setting: the other settings that `why` names.
+    """
+    defaults = {each.name: each.default for each in fields(settings)}
+    for name in names:
+        value = getattr(settings, name)
+        if value != defaults[name]:
+            shown = f"no_{name}" if value is False else name
+            raise ConfigurationError(f"`{shown}` {why}", setting=(shown, *setting))
+
+
 def require_sound(settings: Any) -> None:
     """Check the settings `features`, `bins`, `rate` and `speeds` of recordings."""
     require_choice("features", settings.features, ("mel", "mfcc"))
     require(1 <= settings.bins <= 256, "bins", "from 1 to 256", settings.bins)
-    rate = settings.rate
-    require(rate == 0 or 1000 <= rate <= 192_000, "rate", "0, or from 1,000 to 192,000", rate)
+    require_rate(settings.rate)
     for speed in settings.speeds:
         require(0.5 <= speed <= 2, "speeds", "from 0.5 to 2", speed)
+
+
+def require_rate(rate: int) -> None:
+    """Check the samples per second of recordings; 0 if there are none, or if the data say it."""
+    require(rate == 0 or 1000 <= rate <= 192_000, "rate", "0, or from 1,000 to 192,000", rate)
 
 
 def require_augmentation(settings: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ import numpy as np
 from unrolled.data import Vocabulary
 from unrolled.data.audio import AUDIO_SUFFIXES
 from unrolled.data.class_batches import EncodedTexts, cut, save_texts, stratified
-from unrolled.data.labelled import LabelledText, LabelledTexts, count_labels, read_labelled, repeats
+from unrolled.data.labelled import LabelledText, LabelledTexts, count_labels, format_of, read_labelled, repeats
 from unrolled.data.lines import readable
 from unrolled.data.notes import lacking_note, many
 from unrolled.data.tokens import Progress, learn_vocabulary
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.settings import to_json
+from unrolled.tasks.checks import refuse_unused
 from unrolled.tasks.classifying_settings import CLASSES_FILE, Classes, ClassifyingConfig, LabelledConfig
 from unrolled.training import Run
 
@@ -33,6 +35,12 @@ def prepare(run: Run, settings: ClassifyingConfig, progress: Progress, vocabular
     folder = Path(config.data)
     if folder.is_dir() and any(path.suffix.lower() in AUDIO_SUFFIXES for path in folder.glob("*/*")):
         raise ConfigurationError(f"{config.data}: holds recordings; add `level=audio`", setting="level")
+    names = [each.name for each in fields(settings.sounds)]
+    refuse_unused(settings.sounds, names, "is for recordings: add `level=audio`, or leave it out", ["level"])
+    paths = [path for path in (config.data, config.dev) if path]
+    if run.origin is None and all((config.format or format_of(path)) == "folder" for path in paths):
+        why = "names a column of a table, and there is none: it has no meaning for a folder"
+        refuse_unused(config, ["text_column", "label_column"], why)  # a run may take them from another one
     train, dev, notes = _parts(settings)
     counts, multi = count_labels(train), any(one.multi for one in train)
     if len(counts) < 2 and not multi:

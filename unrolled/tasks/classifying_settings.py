@@ -15,7 +15,14 @@ from unrolled.data.levels import LEVELS
 from unrolled.data.lines import read_json
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.settings import from_json, require, require_choice
-from unrolled.tasks.checks import require_augmentation, require_sound, require_vectors, require_widths, widths_of
+from unrolled.tasks.checks import (
+    require_augmentation,
+    require_rate,
+    require_sound,
+    require_vectors,
+    require_widths,
+    widths_of,
+)
 from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.language_settings import LanguageConfig, LanguageInfo
 from unrolled.tasks.pairs import short_name
@@ -232,6 +239,10 @@ class Classes:
     width: int = 0
     rate: int = 0
 
+    def __post_init__(self) -> None:
+        require_rate(self.rate)
+        require(all(count >= 1 for count in self.counts), "counts", "at least 1 each", list(self.counts))
+
 
 @dataclass(frozen=True)
 class ClassEvaluation:
@@ -331,7 +342,11 @@ class ClassifyingInfo(TaskInfo):
             classes: Classes = from_json(Classes, read_json(path), str(path))
             if not classes.names or len(classes.names) != len(classes.counts):
                 raise DataError(f"{path}: damaged, it lacks classes or their counts")
-        except DataError as error:
+            if len({*classes.names, *classes.unseen}) < len(classes.names) + len(classes.unseen):
+                raise DataError(f"{path}: damaged, a class is in it twice")
+            if self.config.texts.level == AUDIO and (classes.multi or classes.width < 1):
+                raise DataError(f"{path}: damaged, it does not describe recordings")
+        except (DataError, RunError) as error:  # what is wrong in the file is no setting of the user's
             raise RunError(f"{error}") from error
         return classes
 

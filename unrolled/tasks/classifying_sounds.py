@@ -20,11 +20,12 @@ from unrolled.data.labelled_sounds import NormalisedFrames, SoundBatches, read_l
 from unrolled.data.lines import read_json
 from unrolled.data.notes import lacking_note
 from unrolled.data.tokens import Progress
-from unrolled.data.transcripts import Item, Kind, split_by_group
+from unrolled.data.transcripts import Item, Kind, is_list, split_by_group
 from unrolled.errors import ConfigurationError, DataError, RunError
 from unrolled.models.classifier import Classifier
 from unrolled.settings import to_json
 from unrolled.tasks.base import Task
+from unrolled.tasks.checks import HELD_OUT_BY_DEV, refuse_unused
 from unrolled.tasks.classifying import ClassifyingTask
 from unrolled.tasks.classifying_settings import CLASSES_FILE, Classes, ClassEvaluation, ClassifyingConfig
 from unrolled.training import Run
@@ -40,6 +41,9 @@ def prepare_sounds(run: Run, settings: ClassifyingConfig, progress: Progress) ->
         raise ConfigurationError(said, setting="data")
     if settings.model.vectors is not None:
         raise ConfigurationError("`vectors` are for words; recordings have none", setting="vectors")
+    if run.origin is None and not any(is_list(path) for path in (config.data, config.dev) if path):
+        why = "names a column of a list, and there is none: it has no meaning for a folder or an archive"
+        refuse_unused(config, ["text_column", "label_column"], why)  # a run may take them from another one
     train, dev = _parts(settings)
     kind = kind_of_items([*train, *dev])
     if kind == "pictures":
@@ -79,6 +83,8 @@ def reader_for(settings: ClassifyingConfig, kind: Kind, rate: int) -> FrameReade
 def _parts(settings: ClassifyingConfig) -> tuple[list[Item], list[Item]]:
     """Return the items to train on and those held out."""
     config, group, seed = settings.texts, settings.sounds.group, settings.training.seed
+    if config.dev:
+        refuse_unused(settings.sounds, ["group"], HELD_OUT_BY_DEV, ["dev"])
     found = _read(config.data, settings)
     if config.dev:
         return found, _read(config.dev, settings)

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from unrolled.metrics.segments import score_segments, segments_of
 from unrolled.models.segmenter import Segmenter
 from unrolled.settings import to_json
 from unrolled.tasks.base import Task
+from unrolled.tasks.checks import HELD_OUT_BY_DEV, refuse_unused
 from unrolled.tasks.segmenting_settings import (
     NOTICED_FILE,
     FramesConfig,
@@ -76,6 +78,8 @@ def prepare(run: Run, config: FramesConfig, seed: int) -> None:
 
 def _parts(config: FramesConfig, seed: int) -> tuple[list[FrameSequence], list[FrameSequence]]:
     """Return the sequences to train on and those to validate on."""
+    if config.dev:
+        refuse_unused(config, ["held_out"], HELD_OUT_BY_DEV, ["dev"])
     found = read_frame_sequences(config.data)
     if config.dev:
         dev = read_frame_sequences(config.dev)
@@ -112,6 +116,8 @@ class SegmentingTask(SegmentingInfo, Task):
             self.names: list[str] = stored["names"]
             #: The labels of every sequence, as text.
             self.texts: list[list[str]] = stored["labels"]
+            if not all(isinstance(name, str) for name in (*self.names, *chain.from_iterable(self.texts))):
+                raise TypeError("names and labels must be strings")
             moments = stored_moments(stored, self.noticed.width)
             self._train = int(stored["train"])
             if not 0 < self._train <= len(self.names) or len(self.names) != len(self.texts):
@@ -126,6 +132,8 @@ class SegmentingTask(SegmentingInfo, Task):
         store = FrameStore(self.run.path / FRAMES_FILE)
         if store.lengths.tolist() != [len(labels) for labels in self.texts]:
             raise RunError(f"{self.run.path / SEQUENCES_FILE}: its labels do not fit the frames")
+        if store.width != self.noticed.width:
+            raise RunError(f"{self.run.path / NOTICED_FILE}: damaged, its `width` is not that of the frames")
         return store
 
     @cached_property

@@ -181,7 +181,7 @@ class SegmentingInfo(TaskInfo):
         path = self.run.path / NOTICED_FILE
         try:
             noticed: Noticed = from_json(Noticed, read_json(path), str(path))
-        except DataError as error:
+        except (DataError, RunError) as error:  # what is wrong in the file is no setting of the user's
             raise RunError(f"{error}") from error
         return noticed
 

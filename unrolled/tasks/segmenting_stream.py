@@ -19,12 +19,14 @@ class SegmentStream:
 
     def __init__(self, task: SegmentingTask) -> None:
         if not task.model.streams:
-            what = "reads both ways" if task.model.crf is None else "has a CRF"
-            setting = "no_bidirectional" if task.model.crf is None else "no_crf"
-            said = (
-                f"{task.run.path}: its model {what}, so it cannot label frames as they come: train one with `{setting}`"
+            both, crf = task.config.model.bidirectional, task.config.model.crf
+            what = " and ".join([*(["reads both ways"] * both), *(["has a CRF"] * crf)])
+            advice = [*(["no_bidirectional"] * both), *(["no_crf"] * crf)]
+            raise ConfigurationError(
+                f"{task.run.path}: its model {what}, so it cannot label frames as they come: train one with "
+                + " and ".join(f"`{each}`" for each in advice),
+                setting=advice,
             )
-            raise ConfigurationError(said, setting=setting)
         self.task = task
         self._state: State | None = None
 

@@ -102,8 +102,8 @@ class Start:
             ours.copy_(theirs)
         else:
             for axis in axes:
-                theirs = theirs.index_select(axis, torch.tensor(common.theirs, device=ours.device))
-            _fill(ours, theirs, axes, torch.tensor(common.ours, device=ours.device))
+                theirs = theirs.index_select(axis, _places(common.theirs, ours.device))
+            _fill(ours, theirs, axes, _places(common.ours, ours.device))
 
     def _misfit(self, reason: str) -> RunError:
         said = f"{self.origin.run}: {reason}; `init_from` needs a run with the same model"
@@ -130,6 +130,8 @@ class Common:
         new = self.our_size - len(self.ours)
         if not new:
             return f"all {self.our_size:,} tokens are known to {run}"
+        if not self.ours:
+            return f"none of the {self.our_size:,} tokens is known to {run}; all start fresh"
         fresh = "1 new one starts fresh" if new == 1 else f"{new:,} new ones start fresh"
         return f"{len(self.ours):,} of {self.our_size:,} tokens are known to {run}; {fresh}"
 
@@ -145,6 +147,11 @@ def token_axes(task: Task, tokens: str) -> dict[str, list[int]]:
         for name, weight in task.model.state_dict().items()
         if (axes := [axis for axis, size in enumerate(weight.shape) if grown[name].size(axis) > size])
     }
+
+
+def _places(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Return numbers as indices `[N]`; there may be none, if two runs have no token in common."""
+    return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 def _fill(ours: Tensor, known: Tensor, axes: Sequence[int], places: Tensor) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unrolled.data.batch import batches_by_length
 from unrolled.data.lines import read_json
-from unrolled.data.notes import lacking_note, many
+from unrolled.data.notes import lacking_note, many, named
 from unrolled.data.tag_batches import (
     Index,
     TagBatch,
@@ -156,7 +156,10 @@ class TaggingTask(TaggingInfo, Task):
         path = self.run.path / SENTENCES_FILE
         try:
             stored = read_json(path)
-            return {name: sentences_of(stored[name]) for name in ("train", "dev")}
+            found = {name: sentences_of(stored[name]) for name in ("train", "dev")}
+            if not found["train"]:
+                raise ValueError("there is no sentence to train on")
+            return found
         except (ValueError, KeyError, TypeError, DataError) as error:
             raise RunError(f"{path}: missing or damaged ({error})") from error
 
@@ -213,7 +216,7 @@ class TaggingTask(TaggingInfo, Task):
 
     def _mean_loss(self, sentences: Sequence[TaggedSentence]) -> float | None:
         known = [one for one in sentences if self._can_give(one)]
-        total = sum(float(self.loss(batch)[0]) for _, batch in self._in_batches(known))
+        total = sum(float(self.loss(batch)[0]) for _, batch, _ in self._in_batches(known))
         return total / sum(len(one.words) for one in known) if known else None
 
     def _can_give(self, sentence: TaggedSentence) -> bool:
@@ -240,11 +243,14 @@ class TaggingTask(TaggingInfo, Task):
     # -- use -----------------------------------------------------------------------------------------------------
 
     def tag(self, sentences: Sequence[TaggedSentence | Sequence[str]]) -> list[list[str]]:
-        """Return the best tags of each sentence, given as a list of words."""
+        """Return the best tags of each sentence, given as a list of words.
+
+        Of a sentence for whose length the scheme allows no tags, they are the best without the scheme; see `unruly`.
+        """
         given = [one if isinstance(one, TaggedSentence) else _sentence(one) for one in sentences]
         found: list[list[str]] = [[] for _ in given]
-        for places, batch in self._in_batches(given):
-            for place, tags in zip(places, self.model.decode(batch), strict=True):
+        for places, batch, ruled in self._in_batches(given):
+            for place, tags in zip(places, self.model.decode(batch, ruled), strict=True):
                 found[place] = [self.tags.strings[tag] for tag in tags]
         return found
 
@@ -255,8 +261,8 @@ class TaggingTask(TaggingInfo, Task):
     def all_marginals(self, sentences: Sequence[TaggedSentence]) -> list[list[dict[str, float]]]:
         """Return the probability of every tag for every word of each sentence; sentences are read in batches."""
         found: list[list[dict[str, float]]] = [[] for _ in sentences]
-        for places, batch in self._in_batches(sentences):
-            rows = self.model.marginals(batch).transpose(0, 1).tolist()
+        for places, batch, ruled in self._in_batches(sentences):
+            rows = self.model.marginals(batch, ruled).transpose(0, 1).tolist()
             for place, row in zip(places, rows, strict=True):
                 length = len(sentences[place].words)
                 found[place] = [dict(zip(self.tags.strings, each, strict=True)) for each in row[:length]]
@@ -267,23 +273,45 @@ class TaggingTask(TaggingInfo, Task):
         require(1 <= n <= MOST_SEQUENCES, "best", f"from 1 to {MOST_SEQUENCES:,}", n)
         given = [one if isinstance(one, TaggedSentence) else _sentence(one) for one in sentences]
         found = [[TagSequence((), 0.0)] for _ in given]
-        for places, batch in self._in_batches(given, max(1, _WORDS_AT_ONCE // n)):
-            for place, paths in zip(places, self.model.best(batch, n), strict=True):
+        for places, batch, ruled in self._in_batches(given, max(1, _WORDS_AT_ONCE // n)):
+            for place, paths in zip(places, self.model.best(batch, n, ruled), strict=True):
                 names = self.tags.strings
                 found[place] = [TagSequence(tuple(names[tag] for tag in path.tags), path.score) for path in paths]
         return found
 
+    def unruly(self, sentences: Sequence[TaggedSentence]) -> list[int]:
+        """Return the numbers of the sentences for whose length the scheme that the CRF enforces allows no tags.
+
+        If no tag of training may stand alone, such as B-LOC and E-LOC without S-LOC and O, sentences of one word are.
+        """
+        crf = self.model.crf
+        if crf is None or self.enforced is None:
+            return []
+        possible = crf.possible(max((len(one.words) for one in sentences), default=0)).tolist()
+        return [k for k, one in enumerate(sentences) if one.words and not possible[len(one.words) - 1]]
+
+    def unruly_note(self, sentences: Sequence[str], where: str) -> str:
+        """Return a note on such sentences, which are given by their names."""
+        count, rules = many(len(sentences), "sentence"), (self.enforced or "").upper()
+        return (
+            f"{where}: {rules} allows no tags for the length of {count}, tagged without its rules: {named(sentences)}"
+        )
+
     def _in_batches(
         self, sentences: Sequence[TaggedSentence], at_once: int = _WORDS_AT_ONCE
-    ) -> Iterator[tuple[list[int], TagBatch]]:
+    ) -> Iterator[tuple[list[int], TagBatch, bool]]:
         """Iterate over batches of the sentences that have words, sorted by length, with their places.
 
-        A batch has at most `at_once` words with its padding, or one sentence.
+        A batch has at most `at_once` words with its padding, or one sentence. The last value is whether the rules of
+        the CRF can hold, which is the same for all sentences of a batch.
         """
-        filled = [k for k, one in enumerate(sentences) if one.words]
-        for some in batches_by_length([len(sentences[k].words) for k in filled], at_once):
-            places = [filled[k] for k in some]
-            yield places, self.encoder.batch([sentences[k] for k in places]).to(self.device)
+        unruly = self.unruly(sentences)
+        ruled = set(range(len(sentences))).difference(unruly)
+        for group, hold in ((sorted(ruled), True), (unruly, False)):
+            filled = [k for k in group if sentences[k].words]
+            for some in batches_by_length([len(sentences[k].words) for k in filled], at_once):
+                places = [filled[k] for k in some]
+                yield places, self.encoder.batch([sentences[k] for k in places]).to(self.device), hold
 
     def evaluate(self, asked: TagEvaluation) -> Report:
         """Report accuracy and, if the tags mark spans, precision, recall and F1 over `asked.data` or the dev part."""
@@ -298,6 +326,8 @@ class TaggingTask(TaggingInfo, Task):
             self.require_number(loss, data)
         wanted = [one.tags for one in sentences]
         found = self.tag(sentences)
+        if unruly := self.unruly(sentences):
+            notes = [*notes, self.unruly_note([f"number {k + 1:,}" for k in unruly], data)]
         pairs = list(zip(chain.from_iterable(wanted), chain.from_iterable(found), strict=True))
         words = list(chain.from_iterable(one.words for one in sentences))
         new = [pair for word, pair in zip(words, pairs, strict=True) if self.words[normalise(word)] == 0]

@@ -230,7 +230,7 @@ class TaggingInfo(TaskInfo):
             if isinstance(stored, dict) and stored.keys() < {"spans", "scheme", "notes"}:
                 raise DataError(f"{path}: damaged, it lacks an entry")
             noticed: Noticed = from_json(Noticed, stored, str(path))
-        except DataError as error:
+        except (DataError, RunError) as error:  # what is wrong in the file is no setting of the user's
             raise RunError(f"{error}") from error
         return noticed
 

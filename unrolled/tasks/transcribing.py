@@ -29,6 +29,7 @@ from unrolled.tasks.base import Task
 from unrolled.tasks.transcribing_data import FRAMES_FILE, ITEMS_FILE, LABELS_FILE, MOMENTS_FILE, prepare
 from unrolled.tasks.transcribing_decoding import Decoder, Transcript
 from unrolled.tasks.transcribing_settings import (
+    SIGNAL_FILE,
     DecodingConfig,
     TranscribingConfig,
     TranscribingInfo,
@@ -83,7 +84,10 @@ class TranscribingTask(TranscribingInfo, Task):
     @cached_property
     def frames(self) -> FrameStore:
         """The frames of all items of the run."""
-        return FrameStore(self.run.path / FRAMES_FILE)
+        store = FrameStore(self.run.path / FRAMES_FILE)
+        if store.width != self.signal.width:
+            raise RunError(f"{self.run.path / SIGNAL_FILE}: damaged, its `width` is not that of the frames")
+        return store
 
     @cached_property
     def items(self) -> Items:
@@ -96,6 +100,10 @@ class TranscribingTask(TranscribingInfo, Task):
                 raise TypeError("names and texts must be strings")
             if not len(items.names) == len(items.texts) == len(self.frames):
                 raise ValueError("it has not as many items as there are sequences of frames")
+            if not items.train:
+                raise ValueError("there is nothing to train on")
+            if not all(isinstance(part, list) for part in (items.train, items.dev)):
+                raise TypeError("train and dev must be lists")
             numbers = [*items.train, *items.dev]
             if not all(type(k) is int and 0 <= k < len(self.frames) for k in numbers):
                 raise ValueError("a number is outside of the items")
@@ -256,6 +264,7 @@ class TranscribingTask(TranscribingInfo, Task):
             said = "; ".join(f"{_shown(a)} → {_shown(b)} {times:,}" for a, b, times in counts.commonest(8))
             common = [[a, b, times] for a, b, times in counts.commonest(50)]
             values.append(Value(f"confusions.{name}", common, f"confused {name}" if said else "", said))
+        values.append(Value("confusion", score.characters.by_true()))
         return Report(data, f"{data}: {score.count:,} transcripts, {decoder}", tuple(values), tuple(notes))
 
 

@@ -17,9 +17,10 @@ from unrolled.data.frames import FrameStore
 from unrolled.data.notes import many, named
 from unrolled.data.tag_batches import Index
 from unrolled.data.tokens import Progress
-from unrolled.data.transcripts import Item, Kind, kind_of, read_items, split_by_group
+from unrolled.data.transcripts import Item, Kind, is_list, kind_of, read_items, split_by_group
 from unrolled.errors import ConfigurationError, DataError
 from unrolled.settings import to_json
+from unrolled.tasks.checks import HELD_OUT_BY_DEV, refuse_unused
 from unrolled.tasks.transcribing_settings import SIGNAL_FILE, Signal, TranscribingConfig, TranscriptsConfig
 from unrolled.training import Run
 
@@ -78,6 +79,7 @@ def _items(config: TranscriptsConfig, seed: int, account: Account, alone: list[P
     if not config.data and not config.render:
         said = "`data` is missing: recordings or pictures with transcripts; or give `render`, a text to draw"
         raise ConfigurationError(said, setting=("data", "render"))
+    _check_unused(config)
     columns = (config.file_column, config.text_column)
     found = read_items(config.data, *columns, alone=alone) if config.data else []
     drawn: list[Item] = []
@@ -94,6 +96,18 @@ def _items(config: TranscriptsConfig, seed: int, account: Account, alone: list[P
     if not train:
         raise DataError(f"{config.data}: nothing is left to train on; lower `val_fraction`", setting="val_fraction")
     return [*train, *(drawn if found else [])], dev
+
+
+def _check_unused(config: TranscriptsConfig) -> None:
+    """Raise ConfigurationError for a setting that would have no effect with the others."""
+    if config.dev:
+        refuse_unused(config, ["group"], HELD_OUT_BY_DEV, ["dev"])
+    if not config.render:
+        why = "is about lines that are drawn: name their text with `render`"
+        refuse_unused(config, ["copies", "fonts"], why, ["render"])
+    if not any(is_list(path) for path in (config.data, config.dev) if path):
+        why = "names a column of a list, and there is none: it has no meaning for a folder, an archive or drawn lines"
+        refuse_unused(config, ["file_column", "text_column"], why)
 
 
 def _check_settings(config: TranscriptsConfig, kind: Kind) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import arg
 
@@ -12,7 +12,7 @@ from unrolled.cells import CELL_NAMES, cell_label, require_cell
 from unrolled.data.lines import read_json
 from unrolled.errors import DataError, RunError
 from unrolled.settings import from_json, require, require_choice
-from unrolled.tasks.checks import require_augmentation, require_sound
+from unrolled.tasks.checks import refuse_unused, require_augmentation, require_rate, require_sound
 from unrolled.tasks.info import TaskInfo
 from unrolled.tasks.pairs import short_name
 from unrolled.training import TrainingConfig
@@ -178,6 +178,7 @@ class Signal:
     def __post_init__(self) -> None:
         require_choice("kind", self.kind, ("audio", "pictures", "features"))
         require(self.width >= 1, "width", "at least 1", self.width)
+        require_rate(self.rate)
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,9 @@ class DecodingConfig:
         require(0 <= self.beam <= 10_000, "beam", "from 0 to 10,000", self.beam)
         require(0 <= self.lm_weight <= 100, "lm_weight", "from 0 to 100", self.lm_weight)
         require(abs(self.length_bonus) <= 100, "length_bonus", "from -100 to 100", self.length_bonus)
+        if not self.lm:
+            why = "is about a language model: name one with `lm`"
+            refuse_unused(self, ("lm_weight", "length_bonus"), why, ["lm"])
 
     @property
     def width(self) -> int:
@@ -268,10 +272,9 @@ class TranscribingInfo(TaskInfo):
         """What was noticed of the data when the run was created; RunError if it is missing or damaged."""
         path = self.run.path / SIGNAL_FILE
         try:
-            stored: Any = read_json(path)
-        except DataError as error:
+            signal: Signal = from_json(Signal, read_json(path), str(path))
+        except (DataError, RunError) as error:  # what is wrong in the file is no setting of the user's
             raise RunError(f"{error}") from error
-        signal: Signal = from_json(Signal, stored, str(path))
         return signal
 
     @property

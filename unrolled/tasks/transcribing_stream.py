@@ -25,12 +25,18 @@ class TranscriptStream:
     """
 
     def __init__(self, task: TranscribingTask, decoder: Decoder | None = None) -> None:
-        if not task.model.streams or task.signal.kind == "pictures":
-            reads = "reads pictures" if task.signal.kind == "pictures" else "reads both ways, or by convolution"
+        config = task.config.model
+        if task.signal.kind == "pictures":
+            said = f"{task.run.path}: its model reads pictures, not sound as it comes: train one on recordings"
+            raise ConfigurationError(said)
+        if not task.model.streams:
+            both, convolved = config.bidirectional, config.front_for(task.signal.kind) == "convolve"
+            reads = " and ".join([*(["both ways"] * both), *(["by convolution"] * convolved)])
+            advice = [*(["no_bidirectional"] * both), *(["front=join"] * convolved)]
             raise ConfigurationError(
-                f"{task.run.path}: its model {reads}, so it cannot transcribe sound as it comes: train one with "
-                "`no_bidirectional`",
-                setting="no_bidirectional",
+                f"{task.run.path}: its model reads {reads}, so it cannot transcribe sound as it comes: train one with "
+                + " and ".join(f"`{each}`" for each in advice),
+                setting=[each.partition("=")[0] for each in advice],
             )
         if not task.normalises_by_training:
             raise ConfigurationError(

@@ -25,14 +25,14 @@ from unrolled.data.pairs import (
     save_pairs,
 )
 from unrolled.data.tokens import Progress, learn_vocabulary
-from unrolled.decoding import BeamSearch
+from unrolled.decoding import BeamSearch, search_for
 from unrolled.errors import ConfigurationError, DataError, DecodingError, RunError
 from unrolled.metrics.report import Report, Value
 from unrolled.models import EncoderDecoder
 from unrolled.settings import require
 from unrolled.tasks.base import Task
 from unrolled.tasks.pairs import PairsConfig, PairsEvaluation, TranslationConfig, TranslationInfo
-from unrolled.tasks.translator import Translation, Translator, at_line, evaluate, search_for
+from unrolled.tasks.translator import Translation, Translator, at_line, evaluate
 from unrolled.training import Checkpoints, Run
 from unrolled.training.checkpoint import require_numbers
 from unrolled.training.run import TEMPORARY, write_atomically

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import warnings
 
+from unrolled.training.journal import best_validation
 from unrolled.training.run import Run, write_atomically
 
 
@@ -17,7 +19,8 @@ def draw_loss(run: Run, validated: str = "loss") -> None:
 
     records = run.metrics()
     train = [(r["step"], r["loss"]) for r in records if "loss" in r]
-    valid = [(r["step"], r["validation_loss"]) for r in records if "validation_loss" in r]
+    scored = [record for record in records if "validation_loss" in record]
+    valid = [(record["step"], record["validation_loss"]) for record in scored]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -26,7 +29,8 @@ def draw_loss(run: Run, validated: str = "loss") -> None:
         axes.plot(steps, losses, color="#9ecae1", linewidth=0.8, label="training")
         axes.plot(steps, _smoothed(losses), color="#3182bd", linewidth=1.6, label="training, smoothed")
     if valid:
-        best = min(valid, key=lambda point: point[1])
+        found = best_validation(scored, validated)
+        best = found["step"], found["validation_loss"]
         side = axes if validated == "loss" else axes.twinx()
         label = "validation" if side is axes else validated
         lines = side.plot(*zip(*valid, strict=True), color="#e6550d", marker="o", markersize=3.5, label=label)
@@ -40,12 +44,15 @@ def draw_loss(run: Run, validated: str = "loss") -> None:
     if ordered:  # the high losses of the first steps would flatten the rest
         low, high = ordered[0], ordered[int(0.98 * (len(ordered) - 1))]
         axes.set_ylim(low - 0.08 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
-    axes.set(xlabel="step", ylabel="loss (nats per token)", title=run.path.resolve().name)
+    name = run.path.resolve().name.replace("$", r"\$")  # a bare $ would begin mathematics
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=name.encode("utf-8", "replace").decode())
     axes.grid(alpha=0.25)
     if train or valid:
         axes.legend(frameon=False)
     picture = io.BytesIO()
-    figure.savefig(picture, dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)  # in the run's name
+        figure.savefig(picture, dpi=120)
     write_atomically(run.path / "loss.png", picture.getvalue())
 
 

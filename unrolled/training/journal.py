@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from unrolled.training.run import Run, write_atomically
+
+
+def is_better(value: float, best: float, validated: str = "loss") -> bool:
+    """Return whether the checkpoint with a validated value replaces the best one before it.
+
+    Of equal losses the first is the best. Other values, such as an error rate, may stay at 100% while the loss falls,
+    so of their equal values the last is the best.
+    """
+    return value < best or (value == best and validated != "loss")
+
+
+def best_validation(records: Sequence[dict[str, Any]], validated: str = "loss") -> dict[str, Any]:
+    """Return the record of the best checkpoint, as `is_better` says; all records must have a `validation_loss`."""
+    best = records[0]
+    for record in records[1:]:
+        if is_better(record["validation_loss"], best["validation_loss"], validated):
+            best = record
+    return best
 
 
 class Journal:

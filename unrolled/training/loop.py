@@ -21,7 +21,7 @@ from unrolled.training.checkpoint import UNREADABLE, Checkpoints
 from unrolled.training.config import TrainingConfig, fixed_changes
 from unrolled.training.curves import draw_loss
 from unrolled.training.interrupt import Interrupt
-from unrolled.training.journal import Journal
+from unrolled.training.journal import Journal, is_better
 from unrolled.training.layers import drop_frozen, freeze
 from unrolled.training.optimisation import clip_gradients, learning_rate, make_optimizer, memory_kinds
 from unrolled.training.processes import Processes, Result, join, lost
@@ -272,13 +272,16 @@ class Trainer:
     def _validate(self, line: ProgressLine) -> None:
         at = self.position
         loss = self.processes.on_main(lambda: self._paused(lambda: self.task.validate(at.step)))
-        better = loss is not None and loss < at.best_loss
+        better = loss is not None and is_better(loss, at.best_loss, self.task.validated)
         if loss is not None:
-            at.without_progress = 0 if better else at.without_progress + 1
+            progress = loss < at.best_loss
+            at.without_progress = 0 if progress else at.without_progress + 1
+            if not progress and at.without_progress % self.config.lr_patience == 0:
+                at.plateaus += 1
+            mark = f" (best {at.best_loss:.4f} at step {at.best_step:,})"
             if better:
                 at.best_loss, at.best_step = loss, at.step
-            elif at.without_progress % self.config.lr_patience == 0:
-                at.plateaus += 1
+                mark = " (best so far)" if progress else " (as good as the best so far)"
             self._log(validation_loss=loss)
             said = self.task.describe_validation(loss)
             is_loss = self.task.validated == "loss"

@@ -71,7 +71,8 @@ class Trainable(Protocol):
     def validate(self, step: int | None = None) -> float | None:
         """Return the mean loss on held-out data after `step` updates, or another value of which less is better.
 
-        None if nothing was held out. The checkpoint with the least value is the best one.
+        None if nothing was held out. The checkpoint with the least value is the best one: the first of equal losses, or
+        the last of equal values of another kind.
         """
         ...
 
