@@ -126,5 +126,8 @@ def test_what_cannot_be_learned():
 
 
 def test_a_grid_without_places(learned):
+    captions = learned[1]
+    with pytest.raises(ShapeError, match="8 positions is not square"):
+        learn_detector(lambda numbers: np.zeros((len(numbers), 8, 4)), captions)
     with pytest.raises(ShapeError, match="not square"):
         learned[0].detect(picture(), np.zeros((8, FEATURES)))

@@ -51,7 +51,7 @@ class Box:
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """A box with the name of what is in it. score: how sure the detector was, 1 for a box that a person drew."""
+    """A box with the name of what is in it. score: how sure the detector was, 1 for a box drawn by hand."""
 
     label: str
     box: Box

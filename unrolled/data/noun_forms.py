@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-_IRREGULAR = {
-    "children": "child", "people": "person", "persons": "person", "men": "man", "women": "woman", "feet": "foot",
-    "teeth": "tooth", "geese": "goose", "mice": "mouse", "oxen": "ox", "leaves": "leaf", "knives": "knife",
-    "wolves": "wolf", "shelves": "shelf", "scarves": "scarf", "calves": "calf", "loaves": "loaf", "wives": "wife",
-}  # fmt: skip
-_PLURAL = {singular: plural for plural, singular in _IRREGULAR.items()} | {"person": "people"}
-_BOTH = ("sheep", "fish", "deer", "aircraft", "series", "cattle")
-_UNCHANGED = frozenset({*_BOTH, "grass", "glass", "dress", "bus", "gas"})
+from unrolled.data.english import IRREGULAR, NO_PLURALS, SAME_PLURAL
+
+#: Where a singular has two plurals, the first of the table is the usual one.
+_PLURAL = {singular: plural for plural, singular in reversed(IRREGULAR.items())}
 _COMPOUND = ("men", "women", "children", "people")
 
 
@@ -20,13 +16,13 @@ def singular(word: str, known: Container[str]) -> str:
 
     Other words are returned as they are, such as `pants` if nobody writes of a `pant`.
     """
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if word in _UNCHANGED:
+    if word in IRREGULAR:
+        return IRREGULAR[word]
+    if word in SAME_PLURAL or word in NO_PLURALS:
         return word
     for end in _COMPOUND:  # firemen, grandchildren
-        if word.endswith(end) and word[: -len(end)] + _IRREGULAR[end] in known:
-            return word[: -len(end)] + _IRREGULAR[end]
+        if word.endswith(end) and word[: -len(end)] + IRREGULAR[end] in known:
+            return word[: -len(end)] + IRREGULAR[end]
     tries = []
     if word.endswith("ies"):
         tries = [word[:-3] + "y", word[:-1]]
@@ -43,7 +39,7 @@ def plural(word: str) -> str:
     """Return the plural of a noun in the singular."""
     if word in _PLURAL:
         return _PLURAL[word]
-    if word in _BOTH:
+    if word in SAME_PLURAL:
         return word
     for end in ("man", "child"):  # fireman, but not human
         if word.endswith(end) and len(word) > len(end) and not word.endswith("human"):

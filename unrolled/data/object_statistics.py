@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from unrolled.data.colours import COLOURS
-from unrolled.data.object_words import PREPOSITIONS, Mention, ObjectWords
+from unrolled.data.english import PREPOSITIONAL_PHRASES, PREPOSITIONS
+from unrolled.data.object_words import Mention, ObjectWords
 
-#: Prepositions of several words, which come before those of one.
-_PHRASES = (("in", "front", "of"), ("next", "to"), ("on", "top", "of"))
-#: How much the statistics of all pairs count beside those of one.
+#: How much the statistics of all pairs count next to those of one.
 _SMOOTHING = 4.0
 
 
@@ -110,9 +109,9 @@ class ObjectStatistics:
 
     def is_first(self, one: str, other: str) -> bool:
         """Return whether captions name one object before another; what is seldom named second is first."""
-        ahead, behind = self._between[one, other].total(), self._between[other, one].total()
-        if ahead != behind:
-            return ahead > behind
+        as_first, as_second = self._between[one, other].total(), self._between[other, one].total()
+        if as_first != as_second:
+            return as_first > as_second
         return self.second_share(one) <= self.second_share(other)
 
     def second_share(self, label: str) -> float:
@@ -131,7 +130,7 @@ class ObjectStatistics:
 
 def preposition_before(tokens: Sequence[str], place: int) -> str:
     """Return the preposition, such as `in front of`, that ends before this token, or an empty string."""
-    for phrase in _PHRASES:
+    for phrase in PREPOSITIONAL_PHRASES:
         if tuple(tokens[max(0, place - len(phrase)) : place]) == phrase:
             return " ".join(phrase)
     word = tokens[place - 1] if place else ""

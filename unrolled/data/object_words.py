@@ -7,35 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from unrolled.data.colours import colour_name
+from unrolled.data.english import (
+    ALONG_OR_ON,
+    BE_AND_HAVE,
+    DETERMINERS,
+    FUNCTION_WORDS,
+    OWNERS,
+    SEVERAL,
+    SIZES,
+)
 from unrolled.data.noun_forms import singular
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_ARTICLES = frozenset({"a", "an", "the"})
-_OWNERS = frozenset({"his", "her", "its", "their", "my", "your", "our", "'s"})
-_MANY = frozenset({*NUMBERS[1:], "several", "many", "some", "few", "both"})
-#: Words that begin a noun phrase.
-DETERMINERS = _ARTICLES | _OWNERS | _MANY | {"one", "these"}
-_BEING = _words("is are was were be been being am has have had")
-PREPOSITIONS = _words(
-    "in on at by with to from into onto over under through across behind near beside besides between along around "
-    "above below against before after up down off out inside outside upon toward towards underneath beneath past of "
-    "during without within atop"
-)
-_OTHER = _words(
-    "and but or that this those which who whom whose where when while as for like do does did can will would could may "
-    "not n't 're 've he she it they him them i you we us himself herself itself themselves there here very so too also "
-    "just than then next together away another each every other someone something what how if because until"
-)
-#: Words that end a noun phrase.
-FUNCTION_WORDS = DETERMINERS | _BEING | PREPOSITIONS | _OTHER
-_SIZES = _words("big large small little tall long tiny huge")
-#: Along and on these, captions go to places: one does not walk down an action.
-_GROUND = _words("on onto down along across through near")
 #: A word is looked at if this many phrases have it.
 _FEWEST = 5
 
@@ -104,7 +86,7 @@ class ObjectWords:
             many = word != label
             if start and tokens[start - 1] in DETERMINERS:
                 start -= 1
-                many |= tokens[start] in _MANY and tokens[start] != "some"
+                many |= tokens[start] in SEVERAL
             found.append(Mention(place, start, label, tuple(colours), many))
         return found
 
@@ -157,10 +139,10 @@ class _Counts:
         after = tokens[end] if end < len(tokens) else ""
         before = tokens[end - 2] if end - 1 > start else ""
         self.before_of[head] += after == "of"
-        self.coloured[head] += before in _SIZES or (bool(before) and colour_name(before) is not None)
-        self.owned[head] += tokens[start - 1] in _OWNERS
-        self.acting[head] += after in _BEING or (after.endswith("ing") and after not in nouns)
-        self.ground[head] += start > 1 and tokens[start - 2] in _GROUND
+        self.coloured[head] += before in SIZES or (bool(before) and colour_name(before) is not None)
+        self.owned[head] += tokens[start - 1] in OWNERS
+        self.acting[head] += after in BE_AND_HAVE or (after.endswith("ing") and after not in nouns)
+        self.ground[head] += start > 1 and tokens[start - 2] in ALONG_OR_ON
 
     def _in_phrases(self, word: str) -> int:
         return self.head[word] + self.modifier[word]

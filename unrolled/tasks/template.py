@@ -10,15 +10,15 @@ import numpy as np
 from torch import Tensor
 
 from unrolled.data.boxes import LabelledBox
+from unrolled.data.english import NUMBERS, SPATIAL
 from unrolled.data.noun_forms import plural
 from unrolled.data.object_statistics import ObjectStatistics
-from unrolled.data.object_words import NUMBERS
 from unrolled.tasks.template_detector import Detection, ObjectDetector
 
-#: The prepositions of the template, which say where an object is.
-SPATIAL = ("over", "above", "under", "below", "on", "in", "by", "near", "beside", "next to", "behind", "in front of")
 #: How much a preposition that contradicts the boxes counts.
 _CONTRARY = 0.05
+#: The template has something in or on another if captions put it so at least this often.
+_CONTAINED = 0.1
 #: In a short caption an object has its colour if captions give it one this often.
 _USUAL_COLOUR = 0.2
 #: The most objects in a short caption.
@@ -82,9 +82,11 @@ def preposition(
     usual = statistics.prepositions(first.label, second.label)
     known = {word: usual.get(word, 0.0) for word in SPATIAL} if spatial else usual
     fits = _fits(first, second, size)
-    # The template is about the boxes, so there the captions count less; but only they know what is in or on what.
-    least = {word: 0.01 if spatial and word not in ("in", "on") else 1e-4 for word in known}
-    scores = {word: math.log(share + least[word]) + math.log(fits.get(word, 0.5)) for word, share in known.items()}
+    scores = {}
+    for word, share in known.items():
+        if spatial:  # the template is about the boxes, but only captions know what is in or on what
+            share = max(share, 0.01) if word not in ("in", "on") else share if share >= _CONTAINED else 0.0
+        scores[word] = math.log(share + 1e-4) + math.log(fits.get(word, 0.5))
     return max(scores, key=lambda word: scores[word]) if scores else "by"
 
 
@@ -97,17 +99,16 @@ def _fits(first: Detection, second: Detection, size: tuple[int, int]) -> dict[st
     lower = (b.centre[1] - a.centre[1]) / height  # by how much the second is below the first
     inside = a.shared(b) / max(1e-6, a.area)
     apart = 1 - a.shared(b) / max(1e-6, min(a.area, b.area))
-    beside = 0.4 + 0.6 * apart  # boxes of things side by side overlap, because the grid is coarse
     above = aligned * min(1.0, max(0.0, 0.5 + 3 * lower))
     below = aligned * min(1.0, max(0.0, 0.5 - 3 * lower))
     on = aligned * (1.0 if b.top - 0.1 * height <= a.bottom <= b.bottom + 0.1 * height else 0.0)
     nearer = min(1.0, max(0.0, 0.5 + 3 * (a.bottom - b.bottom) / height))
     found = {
-        "over": above * apart, "above": above * apart, "under": below * apart, "below": below * apart, "on": on,
-        "in": inside, "by": beside, "near": beside, "beside": beside, "next to": beside,
-        "behind": aligned * (1 - nearer), "in front of": aligned * nearer,
+        "above": above * apart, "below": below * apart, "on": on, "in": inside, "nearer": aligned * nearer,
+        "farther": aligned * (1 - nearer),
+        "side": 0.4 + 0.6 * apart,  # boxes of things side by side overlap, because the grid is coarse
     }  # fmt: skip
-    return {word: max(_CONTRARY, min(1.0, value)) for word, value in found.items()}
+    return {word: max(_CONTRARY, min(1.0, found[kind])) for word, kind in SPATIAL.items()}
 
 
 def _ordered(one: Detection, other: Detection, statistics: ObjectStatistics) -> tuple[Detection, Detection]:

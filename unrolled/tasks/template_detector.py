@@ -190,9 +190,10 @@ def learn_detector(
     Learning uses the first principal components of the features; the weights that it returns are those of the features
     themselves. Of more than 10,000 pictures, some are drawn; what captions say is learned from all.
 
-    Raises DataError if the captions mention no object often enough.
+    Raises DataError if the captions mention no object often enough, and ShapeError if the grids are not square.
     """
     words, statistics, mentioned = learn_words(captions)
+    grid_shape(read(np.arange(1)).shape[1])
     mean, projection = _components(read, len(captions))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(captions))[:_MOST])
     parts = []
