@@ -10,6 +10,8 @@ from unrolled.errors import DataError, RunError, ShapeError
 from unrolled.tasks.template_detector import ObjectDetector, learn_detector
 
 OBJECTS, SIDE, FEATURES = ("dog", "ball", "boy", "road"), 3, 8
+#: The feature that is there with the dog's if there are two.
+TWO = 7
 #: Phrases in which each object stands, so that it is recognised as one.
 PHRASES = {
     "dog": ("a brown dog is here", "a dog is running", "the black dog runs"),
@@ -27,9 +29,13 @@ def planted(count=400, seed=0):
     for row in range(count):
         there = draw.sample(OBJECTS, draw.randint(1, 2))
         where = dict(zip(there, draw.sample(range(SIDE * SIDE), len(there)), strict=True))
+        several = draw.random() < 0.4
         for name, place in where.items():
             grids[row, place, OBJECTS.index(name)] += 3
-        captions.append([" and ".join(draw.choice(PHRASES[name]) for name in there) for _ in range(2)])
+            if name == "dog" and several:
+                grids[row, place, TWO] += 3
+        phrases = PHRASES | ({"dog": ("two dogs are here", "two brown dogs run")} if several else {})
+        captions.append([" and ".join(draw.choice(phrases[name]) for name in there) for _ in range(2)])
         places.append(where)
     return grids, captions, places
 
@@ -59,6 +65,16 @@ def test_objects_are_found_where_they_are(learned):
                 x, y = 30 * column + 15, 30 * row + 15
                 inside.append(one.box.left <= x <= one.box.right and one.box.top <= y <= one.box.bottom)
     assert np.mean(inside) > 0.9
+
+
+def test_several_objects_are_counted(learned):
+    detector, _ = learned
+    assert detector.plurals == ("dog",)
+    grid = np.zeros((SIDE * SIDE, FEATURES))
+    grid[[2, 4], [OBJECTS.index("dog"), OBJECTS.index("ball")]] = 3
+    assert {one.label: one.count for one in detector.detect(picture(), grid)} == {"dog": 1, "ball": 1}
+    grid[[2, 4], TWO] = 3
+    assert {one.label: one.count for one in detector.detect(picture(), grid)} == {"dog": 2, "ball": 1}
 
 
 def test_detections_are_sorted_and_limited(learned):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,10 @@ _MOST = 10_000
 _AT_ONCE, _FOR_COMPONENTS = 200, 1000
 #: An object can have a colour if captions give it one at least this often.
 _COLOURED = 0.04
-#: Of an object there can be several if captions say so at least this often: of dogs, but not of beaches.
-_SEVERAL = 0.1
+#: An object is also learned as several if captions say so of this many pictures, and of this share of its pictures.
+_SEVERAL, _SEVERAL_SHARE = 20, 0.05
+#: There are several of an object if these are this likely, where the object has a likelihood of 1.
+_PLURAL = 0.4
 #: Pixels of a picture that are looked at for colours, along each side.
 _PIXELS = 56
 
@@ -60,11 +63,14 @@ class Detection:
 class ObjectDetector:
     """Detects the objects that captions of training mention.
 
-    model: over the labels of `words`. words, statistics: what the captions say.
+    model: over the labels of `words` and then over `plurals`, labels of which there can be several.
+    words, statistics: what the captions say.
     """
 
-    def __init__(self, model: WordDetector, words: ObjectWords, statistics: ObjectStatistics) -> None:
-        self.model, self.words, self.statistics = model.eval(), words, statistics
+    def __init__(
+        self, model: WordDetector, words: ObjectWords, statistics: ObjectStatistics, plurals: Sequence[str] = ()
+    ) -> None:
+        self.model, self.words, self.statistics, self.plurals = model.eval(), words, statistics, tuple(plurals)
 
     @torch.no_grad()
     def detect(
@@ -78,8 +84,9 @@ class ObjectDetector:
         """
         values = (grid if isinstance(grid, Tensor) else as_floats(grid)).float().unsqueeze(0)
         chances = self.model.probabilities(values)[0].tolist()
+        several = dict(zip(self.plurals, chances[len(self.words.labels) :], strict=True))
         shape = grid_shape(values.shape[1])
-        order = sorted(range(len(chances)), key=lambda k: -chances[k])
+        order = sorted(range(len(self.words.labels)), key=lambda k: -chances[k])
         kept: list[int] = []
         for number in order:
             if len(kept) == most or (kept and chances[number] < least):
@@ -88,17 +95,16 @@ class ObjectDetector:
             if not any(self.statistics.same(label, self.words.labels[other]) for other in kept):
                 kept.append(number)
         maps = self.model.maps(values)[0, :, kept].numpy()
-        return [
-            self._detection(picture, self.words.labels[number], chances[number], maps[:, k].reshape(shape))
-            for k, number in enumerate(kept)
-        ]
-
-    def _detection(self, picture: np.ndarray, label: str, chance: float, where: np.ndarray) -> Detection:
         height, width = picture.shape[:2]
-        boxes = map_boxes(where, height, width)
-        count = len(boxes) if self.statistics.plural_share(label) >= _SEVERAL else 1
-        colour = self.colour(picture, label, boxes[0], enlarged(where, height, width))
-        return Detection(label, chance, boxes[0], count, colour)
+        found = []
+        for k, number in enumerate(kept):
+            label, chance, where = self.words.labels[number], chances[number], maps[:, k].reshape(shape)
+            boxes = map_boxes(where, height, width)
+            # Things that are close together are one region of a coarse grid, so regions alone do not tell.
+            count = max(2, len(boxes)) if several.get(label, 0.0) >= _PLURAL * chance else 1
+            colour = self.colour(picture, label, boxes[0], enlarged(where, height, width))
+            found.append(Detection(label, chance, boxes[0], count, colour))
+        return found
 
     def from_boxes(self, picture: np.ndarray, boxes: Sequence[LabelledBox], *, least: float = 0.25) -> list[Detection]:
         """Return detections from given boxes, those with the highest scores first; boxes of a label are counted.
@@ -141,29 +147,34 @@ class ObjectDetector:
 
     def save(self, path: Path) -> None:
         """Write the model to a file. What the captions say is learned again from them."""
-        save_file(dict(self.model.state_dict()), path, {"labels": json.dumps(self.words.labels)})
+        save_file(dict(self.model.state_dict()), path, {"labels": json.dumps([*self.words.labels, *self.plurals])})
 
     @classmethod
     def load(cls, path: Path, captions: Sequence[Sequence[str]]) -> ObjectDetector:
         """Read a file of `save`, given the captions of training; RunError if it is missing, damaged or of others."""
-        words, statistics = learn_words(captions)[:2]
+        words, statistics, plurals, _ = learn_words(captions)
         try:
             with safe_open(path, "pt") as file:
                 labels = json.loads((file.metadata() or {}).get("labels", "null"))
                 state = {name: file.get_tensor(name) for name in ("weight", "bias")}
         except (OSError, SafetensorError, ValueError) as error:
             raise RunError(f"{path}: no detector of objects here ({type(error).__name__}: {error})") from error
-        if labels != list(words.labels) or [len(one) for one in state.values()] != 2 * [len(words.labels)]:
+        if labels != [*words.labels, *plurals] or [len(one) for one in state.values()] != 2 * [len(labels)]:
             raise RunError(f"{path}: its objects are not those of the captions; learn the detector again")
         model = WordDetector(state["weight"].shape[1], len(labels))
         model.load_state_dict(state)
-        return cls(model, words, statistics)
+        return cls(model, words, statistics, plurals)
 
 
-def learn_words(captions: Sequence[Sequence[str]]) -> tuple[ObjectWords, ObjectStatistics, np.ndarray]:
-    """Return the objects of captions of pictures, what the captions say of them, and who mentions what.
+def learn_words(
+    captions: Sequence[Sequence[str]],
+) -> tuple[ObjectWords, ObjectStatistics, tuple[str, ...], np.ndarray]:
+    """Return the objects of captions, what captions say of them, the plurals, and who mentions what.
 
-    The last is True where at least one caption of a picture mentions an object, `[pictures, objects]`.
+    captions: those of each picture, as text. The plurals are the objects of which there are often several. The last
+    is boolean, `[pictures, objects + plurals]`: whether a caption of a picture mentions an object, and whether half of
+    the captions that mention it, or more, mention several.
+
     Raises DataError if the captions mention no object often enough.
     """
     tokens = [[caption_tokens(text) for text in some] for some in captions]
@@ -171,10 +182,18 @@ def learn_words(captions: Sequence[Sequence[str]]) -> tuple[ObjectWords, ObjectS
     if not words.labels:
         raise DataError(f"the captions of {len(captions):,} pictures mention no object often enough to learn it")
     number = {label: k for k, label in enumerate(words.labels)}
-    found = np.zeros((len(tokens), len(words.labels)), bool)
+    times, several = np.zeros((2, len(tokens), len(words.labels)), np.int32)
     for row, some in enumerate(tokens):
-        found[row, [number[one.label] for caption in some for one in words.mentions(caption)]] = True
-    return words, ObjectStatistics(words, tokens), found
+        for caption in some:
+            found = words.mentions(caption)
+            counts = Counter(one.label for one in found)
+            times[row, [number[label] for label in counts]] += 1
+            many = {one.label for one in found if one.plural or counts[one.label] > 1}
+            several[row, [number[label] for label in many]] += 1
+    mostly = (several > 0) & (2 * several >= times)
+    chosen = np.flatnonzero(mostly.sum(0) >= np.maximum(_SEVERAL, _SEVERAL_SHARE * (times > 0).sum(0)))
+    targets = np.concatenate([times > 0, mostly[:, chosen]], 1)
+    return words, ObjectStatistics(words, tokens), tuple(words.labels[k] for k in chosen), targets
 
 
 def learn_detector(
@@ -192,7 +211,7 @@ def learn_detector(
 
     Raises DataError if the captions mention no object often enough, and ShapeError if the grids are not square.
     """
-    words, statistics, mentioned = learn_words(captions)
+    words, statistics, plurals, mentioned = learn_words(captions)
     grid_shape(read(np.arange(1)).shape[1])
     mean, projection = _components(read, len(captions))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(captions))[:_MOST])
@@ -201,13 +220,13 @@ def learn_detector(
         progress("reading grids", first / len(chosen))
         parts.append((as_floats(read(chosen[first : first + _AT_ONCE])) - mean) @ projection)
     features, targets = torch.cat(parts), as_floats(mentioned[chosen])
-    model = WordDetector(projection.shape[1], len(words.labels), positions=features.shape[1])
+    model = WordDetector(projection.shape[1], targets.shape[1], positions=features.shape[1])
     _train(model, features, targets, seed, progress)
-    whole = WordDetector(len(mean), len(words.labels))
+    whole = WordDetector(len(mean), targets.shape[1])
     with torch.no_grad():
         whole.weight.copy_(model.weight @ projection.T)
         whole.bias.copy_(model.bias - whole.weight @ mean)
-    return ObjectDetector(whole, words, statistics)
+    return ObjectDetector(whole, words, statistics, plurals)
 
 
 def _components(read: ReadGrids, pictures: int) -> tuple[Tensor, Tensor]:
