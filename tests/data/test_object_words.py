@@ -44,6 +44,12 @@ def test_objects_of_a_grammar(words):
     assert set(words.labels) == {*ANIMALS, *THINGS, *PLACES}
 
 
+def test_objects_that_always_have_a_colour():
+    shapes = [[f"a {colour} {shape} above a {size} square".split()] for colour in ("red", "blue")
+              for shape in ("circle", "star") for size in ("big", "small") for _ in range(5)]  # fmt: skip
+    assert set(ObjectWords.learn(shapes).labels) == {"circle", "star", "square"}
+
+
 def test_plurals_have_the_label_of_the_singular(words):
     assert [words.form_of[who + "s"] for who in ANIMALS] == list(ANIMALS)
 

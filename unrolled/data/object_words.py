@@ -46,9 +46,9 @@ class ObjectWords:
     def learn(cls, pictures: Sequence[Sequence[Sequence[str]]], fewest: int = 10) -> ObjectWords:
         """Learn which words are objects from tokens of the captions of each picture, without a tagger.
 
-        A noun stands directly after a determiner or a number at times, and it usually ends its phrase: a function
-        word, a form of a verb or the end of the caption comes next, while a noun comes after an adjective. A noun
-        names an object if captions give it a colour or a size, if it acts (`a man is`, `a man riding`), or if it is
+        A noun stands directly after a determiner, a number, a colour or a size at times, and it usually ends its
+        phrase: a function word, a form of a verb or the end of the caption comes next, while a noun comes after an
+        adjective. A noun names an object if captions give it a colour or a size, if it acts (`a man is`), or if it is
         something to be on or to go along. So `air`, `game` and `back` are left out, and parts of bodies, most of which
         captions call `his` or `her`. It is a heuristic for English.
 
@@ -103,7 +103,12 @@ def _joins(tokens: Sequence[str], place: int) -> bool:
 
 @dataclass
 class _Counts:
-    """How often each word stands where: in all, first after a determiner, last or not last in a phrase, and so on."""
+    """How often each word stands where.
+
+    total: in all. first: after a determiner, or after colours and sizes. head, modifier: last or not last in a phrase.
+    before_of, coloured, owned, acting, ground: last in a phrase before `of`, after a colour or a size, with an owner,
+    before a verb, and after a preposition of what one goes along.
+    """
 
     total: Counter[str]
     first: Counter[str]
@@ -132,14 +137,17 @@ class _Counts:
         return counts
 
     def _add(self, tokens: Sequence[str], start: int, end: int, nouns: frozenset[str]) -> None:
-        self.first[tokens[start]] += 1
+        begun = start
+        while begun < end - 1 and _is_visible(tokens[begun]):
+            begun += 1
+        self.first[tokens[begun]] += 1
         head = tokens[end - 1]
         self.head[head] += 1
         self.modifier.update(tokens[start : end - 1])
         after = tokens[end] if end < len(tokens) else ""
         before = tokens[end - 2] if end - 1 > start else ""
         self.before_of[head] += after == "of"
-        self.coloured[head] += before in SIZES or (bool(before) and colour_name(before) is not None)
+        self.coloured[head] += bool(before) and _is_visible(before)
         self.owned[head] += tokens[start - 1] in OWNERS
         self.acting[head] += after in BE_AND_HAVE or (after.endswith("ing") and after not in nouns)
         self.ground[head] += start > 1 and tokens[start - 2] in ALONG_OR_ON
@@ -162,6 +170,11 @@ class _Counts:
             return False
         coloured = self.coloured[word] >= max(3, 0.01 * head)
         return coloured or self.acting[word] >= 0.3 * head or self.ground[word] >= 0.3 * head
+
+
+def _is_visible(word: str) -> bool:
+    """Return whether a word is a colour or a size."""
+    return word in SIZES or colour_name(word) is not None
 
 
 def _phrases(tokens: Sequence[str], nouns: frozenset[str], verbs: frozenset[str]) -> Iterator[tuple[int, int]]:
