@@ -92,6 +92,7 @@ def test_it_learns_to_describe(folder, capsys):
     assert report["cider_d"] > report["constant"]["cider_d"]
     assert report["constant"]["caption"]
     assert report["neighbours"]["cider_d"] > 5  # each picture has a copy in training
+    assert "template" not in report  # there are no pictures, only features
     told = said(capsys, "info", folder / "run").out
     assert "18 to train on, with 36 captions; 18 to validate" in told
     assert "show-attend-tell, lstm, 1 × 24 units" in told

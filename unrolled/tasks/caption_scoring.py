@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,7 +68,7 @@ def score_run(task: Scored, asked: CaptionEvaluation) -> Report:
     loss, notes = None, list[str]()
     if asked.data:
         data = asked.data
-        references, features, rows, notes = _given(task, asked)
+        references, files, features, rows, notes = _given(task, asked)
 
         def describe(first: int, end: int) -> list[list[Caption]]:
             return Describer([task, *others]).describe(_read(task, features, rows[first:end]), how)
@@ -76,6 +76,7 @@ def score_run(task: Scored, asked: CaptionEvaluation) -> Report:
     elif len(task.dev):
         data, loss = "dev", task.dev_loss()
         references = [task.pictures.captions[k] for k in task.dev]
+        files = task.pictures.files[task.dev.start :]
         features, rows = task.features, task.feature_rows[task.dev.start :]
 
         def describe(first: int, end: int) -> list[list[Caption]]:
@@ -92,7 +93,9 @@ def score_run(task: Scored, asked: CaptionEvaluation) -> Report:
         task.require_number(loss, data)
         values.append(Value("loss", loss, "cross-entropy", f"{loss:.4f} nats per word"))
     if asked.baselines:
-        values += _baselines(task, lambda: features.vectors(rows), references)
+        values += _baselines(task, features.vectors(rows), references)
+        found_by_template, more = _template(task, files, features, rows, references)
+        values, notes = values + found_by_template, notes + more
     return Report(report.data, report.heading, tuple(values), (*report.notes, *notes))
 
 
@@ -105,8 +108,10 @@ def _read(task: Scored, features: Features, rows: np.ndarray) -> PictureFeatures
     return task.as_features(features.vectors(rows), grids)
 
 
-def _given(task: Scored, asked: CaptionEvaluation) -> tuple[list[list[str]], Features, np.ndarray, list[str]]:
-    """Return the captions of given pictures that can be read, their features and rows, and notes."""
+def _given(
+    task: Scored, asked: CaptionEvaluation
+) -> tuple[list[list[str]], list[str], Features, np.ndarray, list[str]]:
+    """Return the captions of given pictures that can be read, their files, features and rows, and notes."""
     config = task.config.captions
     columns = config.file_column, config.text_column
     found, notes = read_captions(asked.data, asked.images, *columns, need_files=not config.features)
@@ -122,17 +127,18 @@ def _given(task: Scored, asked: CaptionEvaluation) -> tuple[list[list[str]], Fea
         raise DataError(f"{asked.data}: none of its pictures can be read (the first: {found[0].name})")
     if unread:
         notes.append(f"{many(len(unread), 'picture')} cannot be read: {named(unread)}")
-    references = [list(one.captions) for one, key in zip(found, keys, strict=True) if key]
-    return references, features, features.rows([key for key in keys if key]), notes
+    read = [one for one, key in zip(found, keys, strict=True) if key]
+    references, files = [list(one.captions) for one in read], [str(one.file) for one in read]
+    return references, files, features, features.rows([key for key in keys if key]), notes
 
 
-def _baselines(task: Scored, vectors: Callable[[], np.ndarray], references: Sequence[Sequence[str]]) -> list[Value]:
+def _baselines(task: Scored, vectors: np.ndarray, references: Sequence[Sequence[str]]) -> list[Value]:
     """Return the scores of a constant caption and of the captions of similar pictures."""
     train = task.pictures.train
     known = [[tuple(caption_tokens(text)) for text in some] for some in task.pictures.captions[:train]]
     constant = caption_text(str(word) for word in constant_caption(known))
     neighbours = NearestNeighbours(task.features.vectors(task.feature_rows[:train]), known)
-    near = [caption_text(str(word) for word in tokens) for tokens in neighbours.describe(vectors())]
+    near = [caption_text(str(word) for word in tokens) for tokens in neighbours.describe(vectors)]
     values = []
     for name, label, texts in (
         ("constant", "constant caption", [constant] * len(references)),
@@ -141,6 +147,32 @@ def _baselines(task: Scored, vectors: Callable[[], np.ndarray], references: Sequ
         values += _row(name, label, score_captions(texts, references, resamples=0))
     values.append(Value("constant.caption", constant))
     return values
+
+
+def _template(
+    task: Scored, files: Sequence[str], features: Features, rows: np.ndarray, references: Sequence[Sequence[str]]
+) -> tuple[list[Value], list[str]]:
+    """Return the scores and the faults of captions from a template, and a note if there are none."""
+    from unrolled.tasks.caption_template import detector_of, template_captions
+    from unrolled.tasks.template_faults import fault_rates
+
+    try:
+        detector = detector_of(task, lambda what, share: None)
+        captions = template_captions(detector, files, features, rows)
+    except DataError as error:
+        return [], [f"no captions from a template: {error}"]
+    values = _row("template", "template", score_captions([one.short for one in captions], references, resamples=0))
+    whole = score_captions([one.text for one in captions], references, resamples=0)
+    values += _row("template.whole", "template, all of it", whole)
+    rates = fault_rates(detector, [one.detections for one in captions], references)
+    shown = (
+        f"{rates.missed_rate:.1%} of the objects are missed, {rates.false_rate:.1%} of the detections are false, "
+        f"{rates.wrong_colour_rate:.1%} of the colours are wrong"
+    )
+    values.append(Value("template.missed", rates.missed_rate, "template's faults", shown))
+    values.append(Value("template.false", rates.false_rate))
+    values.append(Value("template.wrong_colours", rates.wrong_colour_rate))
+    return values, []
 
 
 def _row(name: str, label: str, scores: CaptionScores) -> list[Value]:
