@@ -41,7 +41,7 @@ def test_bash_offers_commands(bash):
     assert {name.split()[0] for name in summaries()} <= set(bash(""))
     assert bash("train", "l") == ["lm"]
     assert {"min-char-rnn", "translate", "reply", "tree", "tag"} < set(bash("train", ""))
-    assert set(bash("data", "")) == {"mails", "transcripts"}
+    assert set(bash("data", "")) == {"mails", "scenes", "transcripts"}
     assert {"cells", "words"} < set(bash("inspect", ""))
     assert bash("nothing", "") == []
 
