@@ -14,12 +14,13 @@ from unrolled.tasks.self_critical import SelfCritical
 END, LONGEST = 4, 3
 
 
+@pytest.mark.parametrize("baseline", ["greedy", "samples"])
 @pytest.mark.parametrize("kind", ["show-and-tell", "show-attend-tell"])
-def test_the_gradient_is_that_of_the_expected_reward(kind):
+def test_the_gradient_is_that_of_the_expected_reward(kind, baseline):
     torch.manual_seed(1)
     model = CAPTIONERS[kind](END + 1, 3, 3, "gru", unknown=0, embedding_size=4, hidden_size=5, dropout=0.0).train()
     picture = PictureFeatures(torch.randn(1, 3), torch.randn(1, 4, 3))
-    learning = SelfCritical([[(1, 2), (1, 3, 2)], [(3,), (2, 2)]], END, LONGEST)
+    learning = SelfCritical([[(1, 2), (1, 3, 2)], [(3,), (2, 2)]], END, LONGEST, baseline)
     texts = [text for length in range(LONGEST + 1) for text in itertools.product((1, 2, 3), repeat=length)]
     rewards = learning.rewards([np.array(text, np.int64) for text in texts], [0] * len(texts))
     expected, total = torch.zeros(()), 0.0

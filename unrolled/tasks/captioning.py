@@ -182,7 +182,7 @@ class CaptioningTask(CaptioningInfo, Task):
     @cached_property
     def _self_critical(self) -> SelfCritical:
         references = [[one.tolist() for one in self.captions[k]] for k in range(self.pictures.train)]
-        return SelfCritical(references, self.end, self.config.captions.max_length)
+        return SelfCritical(references, self.end, self.config.captions.max_length, self.config.training.baseline)
 
     @torch.no_grad()
     def _with_guesses(self, features: PictureFeatures, inputs: Tensor, chance: float) -> Tensor:

@@ -165,8 +165,11 @@ class CaptionTraining(TrainingConfig):
     weight_penalty: float = 0.0
     """Factor of the sum of squared weights in the cost, as in m-RNN."""
     self_critical: bool = False
-    """Raise the CIDEr-D of sampled captions above that of greedy ones (Rennie et al. 2017); for a run that starts from
-    a trained one, by `init_from`."""
+    """Raise the CIDEr-D of sampled captions (Rennie et al. 2017); for a run that starts from a trained one, by
+    `init_from`."""
+    baseline: str = "samples"
+    """What self-critical learning compares a sampled caption with: "greedy", the greedy caption, as in the paper, or
+    "samples", the other captions that are sampled for the picture (Luo 2020)."""
 
     default_epochs: ClassVar[float] = 15.0
 
@@ -178,6 +181,10 @@ class CaptionTraining(TrainingConfig):
         for name in ("label_smoothing", "scheduled_sampling"):
             require(0 <= getattr(self, name) < 1, name, "from 0 to below 1", getattr(self, name))
         require(0 <= self.weight_penalty < 1000, "weight_penalty", "from 0 to below 1000", self.weight_penalty)
+        require_choice("baseline", self.baseline, ("greedy", "samples"))
+        if self.self_critical and self.baseline == "samples" and self.captions_per_picture < 2:
+            said = "`baseline=samples` needs at least 2 `captions_per_picture`; or choose `baseline=greedy`"
+            raise ConfigurationError(said, setting=("baseline", "captions_per_picture"))
         if self.self_critical and self.scheduled_sampling:
             said = "`scheduled_sampling` has no meaning with `self_critical`, which reads its own words anyway"
             raise ConfigurationError(said, setting=("scheduled_sampling", "self_critical"))

@@ -1,8 +1,10 @@
 """Self-critical training: captions are sampled, and rewarded for being better than the greedy one.
 
 Source: Rennie et al. 2017, "Self-critical Sequence Training for Image Captioning". The gradient of the expected reward
-is that of `-Σ (r(sample) - r(greedy)) log p(sample)`. The reward is CIDEr-D, in which the end mark counts as a token:
-otherwise captions learn to stop in the middle.
+is that of `-Σ (r(sample) - b) log p(sample)` for any baseline b that does not depend on the sample: the reward of the
+greedy caption, or the mean reward of the picture's other samples (Luo 2020, "A Better Variant of Self-Critical Sequence
+Training"). The reward is CIDEr-D, in which the end mark counts as a token: otherwise captions learn to stop in the
+middle.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ class SelfCritical:
     """The reward of captions, and the loss of sampled ones.
 
     references: the captions of every picture of training, as tokens without the end. end: the token that ends one.
+    baseline: what a sample is compared with: "greedy", or the other "samples" of its picture.
     """
 
-    def __init__(self, references: Sequence[Sequence[Sequence[int]]], end: int, max_length: int) -> None:
-        self.end, self.max_length = end, max_length
+    def __init__(
+        self, references: Sequence[Sequence[Sequence[int]]], end: int, max_length: int, baseline: str = "greedy"
+    ) -> None:
+        self.end, self.max_length, self.baseline = end, max_length, baseline
         self.references = [[tuple(caption) for caption in some] for some in references]
         self.cider = CiderD(self.references, end)
 
@@ -51,13 +56,18 @@ class SelfCritical:
                 state = model.start(features)
                 rows = torch.arange(len(features), device=features.vector.device).unsqueeze(-1)
                 first = torch.full((len(features),), self.end, device=features.vector.device)
-                greedy = self._sample(model, state, first, Sampling(temperature=0))
+                greedy = self._sample(model, state, first, Sampling(temperature=0)) if self.baseline == "greedy" else []
                 several = model.reorder(state, rows.expand(-1, count))
                 sampled = self._sample(model, several, first.repeat_interleave(count), Sampling())
         finally:
             model.train(training)
         numbers = [picture for picture in pictures for _ in range(count)]
-        better = self.rewards(sampled, numbers) - np.repeat(self.rewards(greedy, pictures), count)
+        rewards = self.rewards(sampled, numbers)
+        if self.baseline == "greedy":
+            better = rewards - np.repeat(self.rewards(greedy, pictures), count)
+        else:
+            each = rewards.reshape(-1, count)
+            better = ((each * count - each.sum(1, keepdims=True)) / (count - 1)).ravel()
         targets = pad(sampled, self.end)
         for column, caption in enumerate(sampled):
             if len(caption) == self.max_length:  # it was cut, so its end was not chosen
