@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.analysis.pages import page_with
 from unrolled.data.class_batches import ClassBatch
 from unrolled.models.classifier import Classifier, log_odds
 
@@ -115,7 +114,4 @@ def attribution_page(data: dict[str, Any]) -> str:
     data: `title`, `facts`, `way`, `classes`, and `texts`, each with `parts` (text and whether it is read), `changes`
         `[N, K]`, `first` and `last` `[K]`, `probabilities` `[K]`, `given` and `found`, lists of labels.
     """
-    # Only < could end the script element.
-    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    page = files("unrolled.analysis").joinpath("attribution.html").read_text(encoding="utf-8")
-    return page.replace("/* data */", embedded)
+    return page_with("attribution", data)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unrolled.analysis.figures import canvas, literal
+from unrolled.analysis.pages import page_with
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,10 +67,7 @@ def captions_page(data: dict[str, Any]) -> str:
     data: `title`, `facts`, `scores` (pairs of texts), `most` (the score with a full bar), `attends`, and `pictures`,
         each with `name`, `image` (a data URL), `words`, `score`, `references`, and `weights` `[T, P]` or None.
     """
-    # Only < could end the script element.
-    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    page = files("unrolled.analysis").joinpath("captions.html").read_text(encoding="utf-8")
-    return page.replace("/* data */", embedded)
+    return page_with("captions", data)
 
 
 def data_url(picture: np.ndarray, side: int) -> str:

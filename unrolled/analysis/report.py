@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from unrolled.analysis.figures import canvas, literal, svg
 from unrolled.analysis.gates import draw_saturation
 from unrolled.analysis.gradients import GradientFlow, draw_flows
 from unrolled.analysis.hypotheses import Hypothesis
+from unrolled.analysis.pages import page_with
 
 #: How many characters of text the page shows.
 EXCERPT = 4000
@@ -105,10 +104,7 @@ def report_page(
     if found.saturation:
         figures.append(("Gates", svg(draw_saturation(found.saturation))))
     shown = "\n".join(f"<figure><figcaption>{title}</figcaption>\n{drawn}</figure>" for title, drawn in figures)
-    # Only < could end the script element.
-    embedded = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    page = files("unrolled.analysis").joinpath("report.html").read_text(encoding="utf-8")
-    return page.replace("<!-- figures -->", shown).replace("/* data */", embedded)
+    return page_with("report", data).replace("<!-- figures -->", shown)
 
 
 def _draw_scores(found: Examination):

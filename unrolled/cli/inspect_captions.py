@@ -61,6 +61,7 @@ def main(words: Sequence[str], prog: str) -> int:
     from rich.console import Console
 
     from unrolled.analysis.captions import captions_page
+    from unrolled.analysis.pages import worst_and_others
     from unrolled.decoding import BeamSearch
     from unrolled.metrics.captions import captions_report, score_captions
     from unrolled.tasks import open_task
@@ -78,7 +79,7 @@ def main(words: Sequence[str], prog: str) -> int:
         each = scores.cider_d.captions
         entries = [
             _entry(task, task.dev[k], found[k][0].words, float(each[k]), references[k])
-            for k in _chosen(each, arguments.count, arguments.seed)
+            for k in worst_and_others(each, arguments.count, arguments.seed)
         ]
     lacking = sum(one is None for one in entries)
     pictures = [one for one in entries if one is not None]
@@ -100,16 +101,6 @@ def main(words: Sequence[str], prog: str) -> int:
     arguments.out.write_text(page, encoding="utf-8")
     print(f"page   {arguments.out}")
     return 0
-
-
-def _chosen(scores: Any, count: int, seed: int) -> list[int]:
-    """Return the numbers of the pictures to show: those with the lowest scores, and others at random."""
-    import numpy as np
-
-    order = np.argsort(scores, kind="stable")
-    half = min(len(order), count // 2)
-    others = np.random.default_rng(seed).permutation(order[half:])[: count - half]
-    return [*order[:half].tolist(), *others.tolist()]
 
 
 def _entry(

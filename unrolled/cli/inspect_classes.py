@@ -64,6 +64,7 @@ def main(words: Sequence[str], prog: str) -> int:
     from rich.console import Console
 
     from unrolled.analysis.attribution import attribution_page, default_way
+    from unrolled.analysis.pages import worst_and_others
     from unrolled.tasks import open_task
     from unrolled.tasks.classifying import ClassifyingTask
     from unrolled.tasks.classifying_settings import ClassEvaluation
@@ -73,7 +74,8 @@ def main(words: Sequence[str], prog: str) -> int:
     texts = task.labelled(asked).texts
     judged = task.probabilities([one.text for one in texts])
     way = arguments.way or default_way(task.model)
-    chosen = _chosen([_worst(chances, one.labels) for chances, one in zip(judged, texts, strict=True)], arguments)
+    worst = [_worst(chances, one.labels) for chances, one in zip(judged, texts, strict=True)]
+    chosen = worst_and_others(worst, arguments.count, arguments.seed)
     entries: list[Any] = []
     with Console(stderr=True).status("") as status:
         for k in chosen:
@@ -98,16 +100,6 @@ def main(words: Sequence[str], prog: str) -> int:
 def _worst(chances: dict[str, float], labels: Sequence[str]) -> float:
     """Return the smallest probability of a label that the text has; 1 if it has none."""
     return min((chances.get(label, 0.0) for label in labels), default=1.0)
-
-
-def _chosen(scores: Sequence[float], arguments: Arguments) -> list[int]:
-    """Return the numbers of the texts to show: those with the lowest scores, and others at random."""
-    import numpy as np
-
-    order = np.argsort(scores, kind="stable")
-    half = min(len(order), arguments.count // 2)
-    others = np.random.default_rng(arguments.seed).permutation(order[half:])[: arguments.count - half]
-    return [*order[:half].tolist(), *others.tolist()]
 
 
 def _entry(task: ClassifyingTask, text: str, labels: Sequence[str], chances: dict[str, float], way: str) -> Any:
