@@ -56,12 +56,15 @@ class ShowAndTell(Captioner):
         return self.layers.output_size
 
     def _start(self, picture: PictureFeatures) -> CaptionState:
-        first = self.dropout(self.picture(picture.vector)).unsqueeze(0)
-        return CaptionState(len(picture), self.layers.run(first)[1])
+        return CaptionState(len(picture), vector=self.dropout(self.picture(picture.vector)))
 
     def _run(self, embedded: Tensor, state: CaptionState, trace: Trace) -> tuple[Tensor, CaptionState]:
-        features, layers = self.layers.run(embedded, state.layers)
-        return features, with_layers(state, layers)
+        if state.vector is None:
+            features, layers = self.layers.run(embedded, state.layers)
+        else:  # one sequence with the words: a step of its own costs a pass over all weights
+            features, layers = self.layers.run(torch.cat([state.vector.unsqueeze(0), embedded]))
+            features = features[1:]
+        return features, CaptionState(state.count, layers)
 
 
 class LRCN(Captioner):
